@@ -1,0 +1,116 @@
+"""The settings that an experiment declares and the trainer reads: one class each, for every package."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mtf_utils.settings import Problem, Settings, about
+
+__all__ = ["CheckpointConfig", "LoggingConfig", "PerformanceConfig", "PreemptionConfig"]
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _signal_name(name: str) -> str | None:
+    usable = name in signal.Signals.__members__ and name not in ("SIGKILL", "SIGSTOP")
+    return None if usable else "the name of a signal that can be caught, such as SIGTERM"
+
+
+@dataclass(kw_only=True)
+class LoggingConfig(Settings):
+    """What a run says, and where."""
+
+    log_level: str = field(
+        default="INFO",
+        metadata=about("The least severe messages that are shown.", choices=LEVELS),
+    )
+    log_every_n_steps: int = field(
+        default=10,
+        metadata=about("Distance between two training records.", minimum=1, unit="optimizer steps"),
+    )
+    use_wandb: bool = field(default=False, metadata=about("Also log to Weights & Biases."))
+    wandb_project: str | None = field(default=None, metadata=about("The W&B project; null leaves the choice to W&B."))
+    wandb_entity: str | None = field(default=None, metadata=about("The W&B team; null is the user's default."))
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig(Settings):
+    """When a run is saved, what is kept, and how it resumes."""
+
+    checkpoint_dir: str = field(
+        default="./checkpoints",
+        metadata=about("Where checkpoints go; relative to the run directory, else the working directory."),
+    )
+    save_every_n_epochs: int | None = field(
+        default=1, metadata=about("Epochs between periodic saves; null saves none by epoch.", minimum=1)
+    )
+    save_every_n_steps: int | None = field(
+        default=None,
+        metadata=about("Distance between saves; null saves none by step.", minimum=1, unit="optimizer steps"),
+    )
+    save_every_n_minutes: float | None = field(
+        default=None, metadata=about("Time between saves; null saves none by time.", above=0, unit="minutes")
+    )
+    keep_last: int = field(default=1, metadata=about("How many of the newest checkpoints are kept.", minimum=1))
+    save_top_k: int = field(
+        default=3,
+        metadata=about("How many of the best checkpoints by `monitor` are kept; 0 keeps none.", minimum=0),
+    )
+    monitor: str = field(default="val_loss", metadata=about("The validation metric that ranks checkpoints."))
+    mode: Literal["min", "max"] = field(
+        default="min", metadata=about("Whether the smallest or the largest `monitor` is the best.")
+    )
+    async_save: bool = field(
+        default=True, metadata=about("Write periodic checkpoints in the background while training goes on.")
+    )
+    resume: Literal["auto", "never"] = field(
+        default="auto",
+        metadata=about("auto continues from the newest valid checkpoint; never refuses to start over existing ones."),
+    )
+
+
+@dataclass(kw_only=True)
+class PreemptionConfig(Settings):
+    """How a run answers to being told to go."""
+
+    timeout_minutes: float = field(
+        default=5.0,
+        metadata=about("Bound of any save, and lead of the warning before a time limit.", above=0, unit="minutes"),
+    )
+    grace_period_seconds: float = field(
+        default=60.0, metadata=about("Bound of an emergency save.", above=0, unit="seconds")
+    )
+    max_preemptions: int | None = field(
+        default=None,
+        metadata=about("After how many preemptions the run is not queued again; null is no limit.", minimum=0),
+    )
+    signals: list[str] = field(
+        default_factory=lambda: ["SIGTERM", "SIGUSR1"],
+        metadata=about("The signals that announce a preemption."),
+    )
+
+    def cross_checks(self) -> Iterable[Problem]:
+        """Each signal must exist and be one that a process can catch."""
+        for index, name in enumerate(self.signals):
+            if wanted := _signal_name(name):
+                yield Problem(("signals", index), f"expected {wanted}, found {name!r}", name)
+
+
+@dataclass(kw_only=True)
+class PerformanceConfig(Settings):
+    """How data is loaded."""
+
+    num_workers: int = field(default=0, metadata=about("Loader processes; 0 loads in the training process.", minimum=0))
+    pin_memory: bool = field(
+        default=True,
+        metadata=about("Load batches into page-locked memory; has an effect with an accelerator."),
+    )
+    prefetch_factor: int = field(
+        default=2, metadata=about("Batches loaded ahead by each worker; ignored without workers.", minimum=1)
+    )
+    persistent_workers: bool = field(
+        default=True, metadata=about("Keep workers from epoch to epoch; ignored without workers.")
+    )
