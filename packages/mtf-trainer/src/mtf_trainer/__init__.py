@@ -1,0 +1,50 @@
+"""A PyTorch trainer that can be killed at any instant and goes on to bit-identical results."""
+
+from mtf_trainer.builders import build_optimizer, build_scheduler, make_loader, optimizer_steps
+from mtf_trainer.callbacks import TrainingCallback
+from mtf_trainer.checkpoint import Checkpoint, CheckpointStore
+from mtf_trainer.config import GenericTrainerConfig
+from mtf_trainer.errors import (
+    CheckpointError,
+    CheckpointTimeoutError,
+    PreemptionTimeoutError,
+    TrainerError,
+    TrainingPreempted,
+    TrainingStopped,
+)
+from mtf_trainer.phases import TrainerPhase
+from mtf_trainer.rng import RNGState, seed_everything
+from mtf_trainer.run_config import RunConfig, load_run_config
+from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
+from mtf_trainer.trainer import GenericTrainer
+from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointConfig",
+    "CheckpointError",
+    "CheckpointStore",
+    "CheckpointTimeoutError",
+    "GenericTrainer",
+    "GenericTrainerConfig",
+    "LoggingConfig",
+    "PerformanceConfig",
+    "PreemptionConfig",
+    "PreemptionTimeoutError",
+    "RNGState",
+    "ResumeState",
+    "RunConfig",
+    "TrainMicroState",
+    "TrainerError",
+    "TrainerPhase",
+    "TrainingCallback",
+    "TrainingPreempted",
+    "TrainingStopped",
+    "ValMicroState",
+    "build_optimizer",
+    "build_scheduler",
+    "load_run_config",
+    "make_loader",
+    "optimizer_steps",
+    "seed_everything",
+]

@@ -7,19 +7,24 @@ what the scheduler knows). `CONTRACT` lists them.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from mtf_utils import atomic
-from mtf_utils.settings import Settings, SettingsError, about
+from mtf_utils.records import (
+    FinishReceipt,
+    Outcome,
+    Record,
+    RunDirectoryError,
+    RunResultFile,
+    StartReceipt,
+    SweepFile,
+    now,
+)
 
 __all__ = [
     "CONTRACT",
@@ -61,128 +66,11 @@ MAX_NAME_BYTES: Final = 128
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
-class RunDirectoryError(ValueError):
-    """A file of a run directory is not what it should be; the message names it."""
-
-
 def is_safe_name(name: str) -> bool:
     """Whether a name may serve as a file, branch and job name as it stands."""
     if not _SAFE_NAME.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
         return False
     return ".." not in name and not name.endswith((".", ".lock"))
-
-
-def now() -> str:
-    """The current time in UTC as ISO 8601, to the second: `2026-01-31T23:59:59Z`."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@dataclass(kw_only=True)
-class Record(Settings):
-    """A versioned JSON file: reads and writes itself, and refuses a version that it does not know."""
-
-    version: int = field(default=1, metadata=about("Version of this file's schema.", minimum=1, maximum=1))
-
-    @classmethod
-    def read(cls, path: Path) -> Self | None:
-        """The file's content, or None when there is no such file.
-
-        Keys that a later minor release may have added are ignored.
-
-        Raises:
-            RunDirectoryError: the file is not JSON, or not of this schema and version.
-            OSError: the file is there and cannot be read.
-        """
-        try:
-            text = path.read_text("utf-8")
-        except FileNotFoundError:
-            return None
-        try:
-            data = json.loads(text)
-            if isinstance(data, Mapping):
-                known = {item.name for item in dataclasses.fields(cls)}
-                data = {key: value for key, value in data.items() if key in known}
-            return cls.from_dict(data)
-        except (SettingsError, ValueError) as error:
-            raise RunDirectoryError(f"{path}: not a valid {cls.__name__}: {error}") from error
-
-    def write(self, path: Path) -> None:
-        """Replace the file atomically and durably."""
-        atomic.write_json(path, self.to_dict())
-
-
-class Outcome(enum.StrEnum):
-    """How an attempt ended."""
-
-    FINISHED = "finished"
-    PREEMPTED = "preempted"
-    FAILED = "failed"
-    WANTS_REQUEUE = "wants-requeue"
-    DO_NOT_REQUEUE = "do-not-requeue"
-
-
-@dataclass(kw_only=True)
-class StartReceipt(Record):
-    """`attempts/<n>/started.json`: who runs this attempt. Written by `job.sh`."""
-
-    attempt: int = field(metadata=about("Number of the attempt, from 1.", minimum=1))
-    token: str = field(metadata=about("The submission that this attempt belongs to."))
-    restart: int = field(default=0, metadata=about("The scheduler's restart count.", minimum=0))
-    host: str = field(metadata=about("Where it runs."))
-    pid: int = field(metadata=about("Process id of `job.sh` on that host.", minimum=1))
-    job_id: str | None = field(default=None, metadata=about("The scheduler's job id; null for a local run."))
-    started_at: str = field(metadata=about("Time of the start, UTC."))
-
-
-@dataclass(kw_only=True)
-class FinishReceipt(Record):
-    """`attempts/<n>/finished.json`: how this attempt ended.
-
-    Written by the trainer's rank 0 when it was preempted or must not run again, which an exit status cannot always
-    tell; otherwise by `job.sh` from the command's exit status.
-    """
-
-    attempt: int = field(metadata=about("Number of the attempt, from 1.", minimum=1))
-    outcome: Outcome = field(metadata=about("How it ended."))
-    exit_status: int | None = field(
-        default=None,
-        metadata=about("Exit status of the command; 128 + n when signal n ended it; null if unknown."),
-    )
-    reason: str | None = field(default=None, metadata=about("One line for a person."))
-    finished_at: str = field(metadata=about("Time of the end, UTC."))
-
-
-@dataclass(kw_only=True)
-class RunResultFile(Record):
-    """`result.json`: what a finished training came to. Written by the trainer's rank 0 when training completes."""
-
-    epoch: int = field(metadata=about("Epochs completed.", minimum=0))
-    global_step: int = field(metadata=about("Optimizer steps taken.", minimum=0))
-    metrics: dict[str, float | None] = field(metadata=about("The last epoch's metrics; null stands for NaN."))
-    best: dict[str, Any] | None = field(
-        default=None,
-        metadata=about("metric, value, epoch and global_step of the best validation; null without one."),
-    )
-    checkpoint: str = field(metadata=about("The final checkpoint, relative to the run directory if inside it."))
-    seed: int = field(metadata=about("The seed that was used."))
-    finished_at: str = field(metadata=about("Time of the end, UTC."))
-
-
-@dataclass(kw_only=True)
-class SweepFile(Record):
-    """`sweep.json`: what was asked. Written by the launcher, replaced when the sweep is changed."""
-
-    name: str = field(metadata=about("The sweep's name."))
-    base: dict[str, Any] = field(metadata=about("The base configuration as written."))
-    grids: list[dict[str, Any]] = field(metadata=about("The parameter grids."))
-    naming: str = field(metadata=about("The naming strategy."))
-    command: list[str] = field(metadata=about("The command of a run, before its placeholders are filled in."))
-    runs: list[dict[str, Any]] = field(
-        metadata=about("name, identity, grid and parameters of every run of the sweep, in order.")
-    )
-    code: dict[str, Any] = field(metadata=about("Where the code comes from; `isolated` says whether from a snapshot."))
-    versions: dict[str, str] = field(metadata=about("Versions of Python and of the packages that planned the sweep."))
-    created_at: str = field(metadata=about("Time of the first plan, UTC."))
 
 
 @dataclass(frozen=True)
@@ -323,7 +211,8 @@ class RunDirectory:
             names = [entry.name for entry in self.attempts_dir.iterdir()]
         except FileNotFoundError:
             return []
-        return [self.attempt(number) for number in sorted(int(name) for name in names if name.isdecimal())]
+        numbers = [number for name in names if (number := _attempt_number(name)) is not None]
+        return [self.attempt(number) for number in sorted(numbers)]
 
     def result(self) -> RunResultFile | None:
         """What training came to, or None while it is not complete."""
@@ -388,12 +277,17 @@ def current_run(environ: Mapping[str, str] | None = None) -> tuple[RunDirectory,
     if not folder:
         return None
     run = RunDirectory(Path(folder))
-    number = environ.get(ENV_ATTEMPT)
-    if not number:
+    text = environ.get(ENV_ATTEMPT)
+    if not text:
         return run, None
-    if not number.isdecimal() or int(number) < 1:
-        raise RunDirectoryError(f"{ENV_ATTEMPT}={number!r}: expected the number of an attempt, from 1")
-    return run, run.attempt(int(number))
+    number = _attempt_number(text)
+    if number is None:
+        raise RunDirectoryError(f"{ENV_ATTEMPT}={text!r}: expected the number of an attempt, from 1")
+    return run, run.attempt(number)
+
+
+def _attempt_number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -403,13 +297,13 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
         RunDirectoryError: a complete line is not a JSON object.
         OSError: the file cannot be read; FileNotFoundError when there is none.
     """
-    with path.open("r", encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
-                record = json.loads(line)
-            except ValueError as error:
+                record = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
                 raise RunDirectoryError(f"{path}:{number}: not a JSON record: {error}") from error
             if not isinstance(record, dict):
                 raise RunDirectoryError(f"{path}:{number}: expected a JSON object, found {line[:40]!r}")

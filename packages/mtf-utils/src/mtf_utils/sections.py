@@ -7,16 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mtf_utils.settings import Problem, Settings, about
+from mtf_utils.settings import Problem, Settings, about, nearest
 
 __all__ = ["CheckpointConfig", "LoggingConfig", "PerformanceConfig", "PreemptionConfig"]
 
+# Those of POSIX by name, so that Windows, which lacks most, can declare a run for Linux.
+_POSIX_SIGNALS = {"SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGCONT", "SIGXCPU"}
+_SIGNALS = sorted((_POSIX_SIGNALS | set(signal.Signals.__members__)) - {"SIGKILL", "SIGSTOP"})
+
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-
-def _signal_name(name: str) -> str | None:
-    usable = name in signal.Signals.__members__ and name not in ("SIGKILL", "SIGSTOP")
-    return None if usable else "the name of a signal that can be caught, such as SIGTERM"
 
 
 @dataclass(kw_only=True)
@@ -54,7 +53,7 @@ class CheckpointConfig(Settings):
     save_every_n_minutes: float | None = field(
         default=None, metadata=about("Time between saves; null saves none by time.", above=0, unit="minutes")
     )
-    keep_last: int = field(default=1, metadata=about("How many of the newest checkpoints are kept.", minimum=1))
+    keep_last: int = field(default=2, metadata=about("How many of the newest checkpoints are kept.", minimum=1))
     save_top_k: int = field(
         default=3,
         metadata=about("How many of the best checkpoints by `monitor` are kept; 0 keeps none.", minimum=0),
@@ -95,8 +94,9 @@ class PreemptionConfig(Settings):
     def cross_checks(self) -> Iterable[Problem]:
         """Each signal must exist and be one that a process can catch."""
         for index, name in enumerate(self.signals):
-            if wanted := _signal_name(name):
-                yield Problem(("signals", index), f"expected {wanted}, found {name!r}", name)
+            if name not in _SIGNALS:
+                message = f"expected the name of a signal that can be caught, such as SIGTERM, found {name!r}"
+                yield Problem(("signals", index), message, name, suggestion=nearest(name, _SIGNALS))
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,232 @@
+"""Reading YAML and JSON: every problem with its file, line and column; no input does harm.
+
+The first pass builds the data only. Where things stand in the file is worked out by a second pass, when there is
+something to report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mtf_config.errors import ConfigurationError, LocatedProblem, Position
+from mtf_utils.problems import KeyPath, Problem
+
+if TYPE_CHECKING:
+    from mtf_config.builder import Builder, Mark
+
+__all__ = ["MAX_BYTES", "Document", "parse_text", "read_bytes", "read_document"]
+
+MAX_BYTES: Final = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that was read.
+
+    Attributes:
+        name: what errors call it, usually its path.
+        text: its text.
+        data: what it says; not to be changed.
+    """
+
+    name: str
+    text: str
+    data: Any
+
+    @cached_property
+    def _root(self) -> Any:
+        import yaml
+
+        from mtf_config.builder import Builder, YamlProblem
+
+        builder = Builder(_events(self.text), track=True)
+        try:
+            builder.build()
+        except (yaml.YAMLError, YamlProblem, UnicodeError):
+            return None  # JSON that is not YAML: surrogate pairs in escapes
+        return builder.root
+
+    def position(self, path: KeyPath, *, of_key: bool = False) -> Position | None:
+        """Where a value is written, or its key; for what is not there, where it would belong.
+
+        Args:
+            path: the keys that lead to it.
+            of_key: whether the key is wanted rather than its value.
+        """
+        node = self._root
+        if node is None:
+            return None
+        mark: Mark = (1, 1)
+        for depth, key in enumerate(path):
+            if isinstance(key, int) and not node.keys:
+                if key >= len(node.items):
+                    break
+                node = node.items[key]
+                mark = node.mark
+                continue
+            if key not in node.keys:
+                break
+            key_mark, node = node.keys[key]
+            last = depth == len(path) - 1
+            mark = node.mark if last and not of_key else key_mark
+        return Position(self.name, *mark)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a configuration file.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is too large.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError.because(f"cannot read it: {reason}", subject=str(path)) from error
+    return content
+
+
+def read_document(path: Path, content: bytes | None = None) -> Document:
+    """Read a file: JSON if its name ends in `.json`, else YAML.
+
+    Args:
+        path: the file.
+        content: its content, if it was read already.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is not what is accepted.
+    """
+    content = read_bytes(path) if content is None else content
+    return parse_text(content, str(path), is_json=path.suffix.lower() == ".json")
+
+
+def parse_text(content: bytes | str, name: str, *, is_json: bool = False) -> Document:
+    """Read a text.
+
+    Args:
+        content: UTF-8, with or without a byte order mark.
+        name: what errors call it.
+        is_json: whether it must be JSON rather than YAML.
+
+    Raises:
+        ConfigurationError: it is not what is accepted.
+    """
+    if len(content) > MAX_BYTES:
+        raise _error(f"larger than {MAX_BYTES // 2**20} MiB", name, (1, 1))
+    text = _decoded(content, name) if isinstance(content, bytes) else content.removeprefix("\ufeff")
+    data = _parse_json(text, name) if is_json else _parse_yaml(text, name)
+    return Document(name, text, data)
+
+
+def _decoded(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line_start = before.rfind(b"\n") + 1
+        mark = before.count(b"\n") + 1, len(before[line_start:].decode("utf-8", "replace")) + 1
+        raise _error(f"expected UTF-8, found the byte 0x{content[error.start]:02x}", name, mark) from None
+
+
+def _parse_yaml(text: str, name: str) -> Any:
+    import yaml
+
+    from mtf_config.builder import Builder, YamlProblem
+
+    builder = Builder(_events(text))
+    try:
+        data = builder.build()
+    except YamlProblem as error:
+        raise _error(error.message, name, error.mark) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reason = " ".join(str(part) for part in (error.context, error.problem) if part)
+        raise _error(reason, name, (mark.line + 1, mark.column + 1) if mark else (1, 1)) from None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise _error(*_unreadable(text, error, name)) from None
+    _refuse_duplicates(builder, name)
+    return data
+
+
+def _refuse_duplicates(builder: Builder, name: str) -> None:
+    if builder.duplicates:
+        problems = [
+            LocatedProblem.of(Problem((), item.message, about_key=True), Position(name, *item.mark))
+            for item in builder.duplicates
+        ]
+        raise ConfigurationError(problems, subject=name)
+
+
+def _unreadable(text: str, error: Exception, name: str) -> tuple[str, str, Mark]:
+    """Characters that YAML does not allow: what and where."""
+    for number, line in enumerate(text.split("\n"), 1):
+        for column, character in enumerate(line, 1):
+            code = ord(character)
+            control = code < 0x20 and character not in "\t\r"
+            if control or (0x7F <= code < 0xA0 and code != 0x85) or 0xD800 <= code < 0xE000:
+                return f"the character U+{code:04X} is not allowed here", name, (number, column)
+    return str(getattr(error, "reason", error)), name, (1, 1)
+
+
+def _parse_json(text: str, name: str) -> Any:
+    duplicate = False
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal duplicate
+        result = dict(pairs)
+        duplicate = duplicate or len(result) != len(pairs)
+        return result
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        data = json.loads(text, object_pairs_hook=collect, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise _error(f"not JSON: {error.msg}", name, (error.lineno, error.colno)) from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else f"not JSON: {error}"
+        raise _error(reason, name, (1, 1)) from None
+    _check_shape(data, name)
+    if duplicate:
+        _parse_yaml(text, name)  # tells where
+        raise _error("a key is there twice", name, (1, 1))
+    return data
+
+
+def _check_shape(data: Any, name: str) -> None:
+    """The bounds that the YAML builder keeps, for what JSON's parser let through."""
+    from mtf_config.builder import MAX_DEPTH, MAX_NODES
+
+    level, depth, count = [data], 0, 0
+    while level:
+        count += len(level)
+        if depth > MAX_DEPTH or count > MAX_NODES:
+            limit = (
+                f"nested more than {MAX_DEPTH} levels deep" if depth > MAX_DEPTH else f"more than {MAX_NODES} values"
+            )
+            raise _error(limit, name, (1, 1))
+        inner = [
+            list(item.values()) if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)
+        ]
+        level = [item for group in inner for item in group]
+        depth += 1
+
+
+def _events(text: str) -> Iterator[Any]:
+    import yaml
+
+    parser = getattr(yaml, "CBaseLoader", yaml.BaseLoader)(text)
+    while parser.check_event():
+        yield parser.get_event()
+
+
+def _error(message: str, name: str, mark: Mark) -> ConfigurationError:
+    position = Position(name, *mark)
+    return ConfigurationError([LocatedProblem.of(Problem((), message), position)], subject=name)

@@ -1,0 +1,209 @@
+"""`ParameterGridSearch`: a base configuration and grids over it, as experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mtf_config.enums import NamingStrategy
+from mtf_config.errors import ConfigurationError, ValidationError
+from mtf_config.grid import ParameterGrid
+from mtf_config.identity import run_identity
+from mtf_config.keys import get_dotted, set_dotted, unknown_key
+from mtf_config.naming import RunNamer, slug
+from mtf_config.plain import copy_plain, to_plain
+from mtf_config.schema import ExperimentConfig, schema_defaults
+from mtf_utils.problems import Problem, describe
+
+__all__ = ["ParameterGridSearch", "SweepPoint"]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One experiment of a search.
+
+    Attributes:
+        name: the unique name of the run, also `config.experiment_name`.
+        grid: the name of the grid that it comes from.
+        parameters: dotted key → value, what the grid says.
+        config: the experiment.
+        identity: the identity of the run.
+    """
+
+    name: str
+    grid: str
+    parameters: Mapping[str, Any]
+    config: ExperimentConfig
+    identity: str
+
+
+class ParameterGridSearch:
+    """A base configuration and the union of grids over it.
+
+    Points are numbered through all grids in order. Points whose runs would be the same run (equal identity) are
+    counted by `len` and `point`, and produced once by `points` and `generate_experiments`.
+
+    Args:
+        base_config: the configuration that every experiment starts from; it may lack what the grids provide.
+    """
+
+    def __init__(self, base_config: Mapping[str, Any] | ExperimentConfig) -> None:
+        data = base_config.to_dict() if isinstance(base_config, ExperimentConfig) else base_config
+        if not isinstance(data, Mapping):
+            raise ConfigurationError.because(f"base_config: expected a mapping, found {describe(data)}")
+        self._base: dict[str, Any] = to_plain(data)
+        self._grids: list[ParameterGrid] = []
+        self._naming = NamingStrategy.HASH_BASED
+
+    @property
+    def base_config(self) -> dict[str, Any]:
+        """A copy of the base configuration."""
+        copied: dict[str, Any] = copy_plain(self._base)
+        return copied
+
+    @property
+    def grids(self) -> tuple[ParameterGrid, ...]:
+        """The grids in order."""
+        return tuple(self._grids)
+
+    @property
+    def naming_strategy(self) -> NamingStrategy:
+        """How runs are named."""
+        return self._naming
+
+    def add_grid(self, grid: ParameterGrid) -> None:
+        """Add a grid.
+
+        Raises:
+            ConfigurationError: there is one of that name already.
+        """
+        if not isinstance(grid, ParameterGrid):
+            raise ConfigurationError.because(f"expected a ParameterGrid, found {describe(grid)}")
+        if any(other.name == grid.name for other in self._grids):
+            raise ConfigurationError.because(f"there is already a grid named {grid.name!r}")
+        self._grids.append(grid)
+
+    def create_grid(self, name: str, description: str = "") -> ParameterGrid:
+        """Make an empty grid, add it, and return it to be filled.
+
+        Raises:
+            ConfigurationError: there is one of that name already.
+        """
+        grid = ParameterGrid(name, description)
+        self.add_grid(grid)
+        return grid
+
+    def set_naming_strategy(self, strategy: NamingStrategy) -> None:
+        """Choose how runs are named.
+
+        Raises:
+            ConfigurationError: there is no such strategy.
+        """
+        try:
+            self._naming = NamingStrategy(strategy)
+        except ValueError:
+            names = ", ".join(NamingStrategy)
+            raise ConfigurationError.because(f"naming: expected one of {names}, found {describe(strategy)}") from None
+
+    def __len__(self) -> int:
+        return sum(grid.get_parameter_count() for grid in self._grids)
+
+    def check(self) -> None:
+        """Check every key and every listed value of the grids, without going through their combinations.
+
+        Raises:
+            ValidationError: keys that the base and the schema do not know, or values that they do not take; all of
+                them are listed.
+        """
+        problems = [problem for grid in self._grids for problem in self._grid_problems(grid)]
+        if problems:
+            raise ValidationError(problems, subject="parameter grids")
+
+    def point(self, index: int) -> SweepPoint:
+        """The experiment of that number, without working out any other.
+
+        Raises:
+            IndexError: there is no such point.
+            ValidationError: the experiment is not acceptable.
+        """
+        self.check()
+        offset = index
+        for grid in self._grids:
+            if 0 <= offset < grid.get_parameter_count():
+                return self._point(grid, offset, index, self._namer())
+            offset -= grid.get_parameter_count()
+        raise IndexError(f"the search has {len(self)} points; there is no point {index}")
+
+    def points(self) -> Iterator[SweepPoint]:
+        """Every experiment once, in order, with where it comes from.
+
+        Raises:
+            ValidationError: an experiment is not acceptable.
+            ConfigurationError: two different runs would have the same name.
+        """
+        self.check()
+        namer = self._namer()
+        names: dict[str, str] = {}
+        seen: set[str] = set()
+        first = 0
+        for grid in self._grids:
+            for offset in range(grid.get_parameter_count()):
+                point = self._point(grid, offset, first + offset, namer)
+                if point.identity in seen:
+                    continue
+                seen.add(point.identity)
+                if names.setdefault(point.name, point.identity) != point.identity:
+                    raise ConfigurationError.because(f"two different runs would both be named {point.name!r}")
+                yield point
+            first += grid.get_parameter_count()
+
+    def generate_experiments(self) -> Iterator[ExperimentConfig]:
+        """Every experiment once, in order, named; see `points`."""
+        return (point.config for point in self.points())
+
+    def _namer(self) -> RunNamer:
+        return RunNamer(self._naming, [key for grid in self._grids for key in grid.keys], len(self))
+
+    def _point(self, grid: ParameterGrid, offset: int, index: int, namer: RunNamer) -> SweepPoint:
+        parameters = grid.point(offset, self._look_up)
+        data = self.base_config
+        for key, value in parameters.items():
+            set_dotted(data, key, copy_plain(value))
+        prefix = data.get("experiment_name") or grid.name
+        data["experiment_name"] = slug(str(prefix))
+        config, problems = ExperimentConfig.decode(data, ())
+        if problems or config is None:
+            values = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
+            raise ValidationError(problems, subject=f"grid {grid.name!r}, point {offset} ({values[:200]})")
+        identity = run_identity(config)
+        config.experiment_name = namer.name(str(prefix), index, parameters, identity)
+        return SweepPoint(config.experiment_name, grid.name, parameters, config, identity)
+
+    def _look_up(self, key: str) -> Any:
+        try:
+            return get_dotted(self._base, key)
+        except KeyError:
+            return get_dotted(schema_defaults(), key)
+
+    def _grid_problems(self, grid: ParameterGrid) -> Iterator[Problem]:
+        for key in grid.keys:
+            if key == "experiment_name":
+                message = "names are given by the naming strategy; this key cannot be varied"
+                yield Problem((key,), message, about_key=True)
+            elif unknown := unknown_key(key, self._base):
+                yield unknown
+            else:
+                yield from self._value_problems(grid, key)
+
+    def _value_problems(self, grid: ParameterGrid, key: str) -> Iterator[Problem]:
+        path = tuple(key.split("."))
+        for value in grid.values_of(key):
+            data: dict[str, Any] = {}
+            set_dotted(data, key, copy_plain(value))
+            if isinstance(value, str) and "${" in value:
+                continue
+            _, problems = ExperimentConfig.decode(data, ())
+            for problem in problems:
+                if problem.path[: len(path)] == path:
+                    yield problem

@@ -1,0 +1,62 @@
+"""The launcher's errors: one base, and the fitting builtin beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = [
+    "GitOperationError",
+    "JobSubmissionError",
+    "LaunchInterrupted",
+    "SLURMError",
+    "SweepLockedError",
+]
+
+
+class SLURMError(RuntimeError):
+    """Base of everything that the launcher raises on its own account."""
+
+
+class JobSubmissionError(SLURMError):
+    """An experiment cannot be submitted as asked.
+
+    Attributes:
+        reasons: why, by the name of the experiment, where it can be said of single ones.
+    """
+
+    def __init__(self, message: str, *, reasons: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons or {})
+
+
+class SweepLockedError(SLURMError, BlockingIOError):
+    """Another launcher is at work in the same folder.
+
+    Attributes:
+        path: the lock file.
+    """
+
+    def __init__(self, message: str, *, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class GitOperationError(SLURMError):
+    """A git operation was refused or failed; the repository is as it was unless the message says otherwise."""
+
+
+class LaunchInterrupted(KeyboardInterrupt):
+    """The launcher was told to stop (Ctrl-C, SIGTERM, SIGHUP), and every run has ended.
+
+    Attributes:
+        unfinished: the names of the runs that a repeated call continues.
+        output_dir: the folder of the sweep.
+        signal_name: what told it.
+    """
+
+    def __init__(self, message: str, *, unfinished: Sequence[str], output_dir: Path, signal_name: str) -> None:
+        super().__init__(message)
+        self.unfinished = tuple(unfinished)
+        self.output_dir = output_dir
+        self.signal_name = signal_name

@@ -1,0 +1,320 @@
+"""`SLURMLauncher`: submit experiments and sweeps, ask how they stand, cancel them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
+from mtf_slurm.errors import JobSubmissionError, SLURMError
+from mtf_slurm.evidence import Witness
+from mtf_slurm.git import GitManager, describe_code
+from mtf_slurm.local import LocalRunner
+from mtf_slurm.lock import hold
+from mtf_slurm.render import DEFAULT_COMMAND, split_command
+from mtf_slurm.results import GridSearchResult, RunResult, read_run
+from mtf_slurm.status import JobStatus
+from mtf_slurm.submissions import Submission, Submissions, split_job_id
+from mtf_slurm.sweep import SweepPlan, SweepRequest, lone_point, plan_sweep, refuse_conflicts, write_plan
+from mtf_slurm.views import Display
+from mtf_utils.rundir import SweepDirectory
+
+__all__ = ["BatchSubmissionResult", "SLURMLauncher"]
+
+SINGLE = "single"
+"""The folder of experiments that are submitted by themselves, inside the output folder."""
+
+_SLURM_JOB_ID = re.compile(r"\d+(_\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSubmissionResult:
+    """What became of a batch.
+
+    Attributes:
+        successful: the names of the experiments that were submitted, in order.
+        failed: why an experiment could not be submitted, by its name.
+        job_ids: the job id of every submitted experiment, by its name.
+    """
+
+    successful: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    job_ids: Mapping[str, str] = field(default_factory=dict)
+
+
+class SLURMLauncher:
+    """Submits experiments, and tells the truth about them.
+
+    LOCAL runs them on this machine and returns when they are over; DRY_RUN writes everything and starts nothing.
+
+    Args:
+        slurm_template_path: the user's template of the submission script; None is the built-in one.
+        output_dir: experiments submitted by themselves live in its folder `single`, sweeps in folders of their own.
+        git_manager: the repository whose state is recorded with what is submitted; None finds that of `project_root`.
+        project_root: the folder that the runs work in; None is the working directory.
+        command: what a run executes, as a line or as words; `{python}`, `{config}`, `{run_dir}` and `{name}` are
+            filled in.
+        display: shows the progress of local runs; None draws a table on a terminal and prints lines elsewhere.
+
+    Raises:
+        SLURMError: the template or the project root does not exist.
+        JobSubmissionError: the command cannot be read.
+    """
+
+    def __init__(
+        self,
+        slurm_template_path: str | os.PathLike[str] | None,
+        output_dir: str | os.PathLike[str],
+        git_manager: GitManager | None = None,
+        *,
+        project_root: str | os.PathLike[str] | None = None,
+        command: str | Sequence[str] = DEFAULT_COMMAND,
+        display: Display | None = None,
+    ) -> None:
+        self.slurm_template_path = None if slurm_template_path is None else Path(slurm_template_path)
+        if self.slurm_template_path is not None and not self.slurm_template_path.is_file():
+            raise SLURMError(f"slurm_template_path: there is no file {self.slurm_template_path}")
+        self.project_root = Path(project_root or Path.cwd()).absolute()
+        if not self.project_root.is_dir():
+            raise SLURMError(f"project_root: there is no folder {self.project_root}")
+        self.output_dir = Path(output_dir).absolute()
+        self.git_manager = git_manager
+        self.command = split_command(command)
+        self._display = display
+        self._folders = [self.output_dir / SINGLE]
+
+    def submit_experiment(
+        self, experiment_config: ExperimentConfig, execution_mode: ExecutionMode = ExecutionMode.SLURM
+    ) -> str:
+        """Submit one experiment.
+
+        An experiment that is already active keeps its id; a finished one is not run again.
+
+        Returns:
+            Its job id: `local-<token>` after the run ended, or `dry-<token>`.
+
+        Raises:
+            JobSubmissionError: the name is taken by an experiment with other settings, or the run cannot be started.
+            SLURMError: the mode is not available, or the folder cannot be used.
+            LaunchInterrupted: the launcher was told to stop; the run has saved and ended.
+        """
+        batch = self._submit_lone([experiment_config], execution_mode, None, single=True)
+        name = experiment_config.experiment_name
+        if name in batch.failed:
+            raise JobSubmissionError(f"{name}: {batch.failed[name]}", reasons=batch.failed)
+        return batch.job_ids[name]
+
+    def submit_experiment_batch(
+        self,
+        experiments: Sequence[ExperimentConfig],
+        execution_mode: ExecutionMode = ExecutionMode.SLURM,
+        max_concurrent_jobs: int | None = None,
+    ) -> BatchSubmissionResult:
+        """Submit experiments together.
+
+        Args:
+            experiments: with names of their own.
+            execution_mode: how they are executed.
+            max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one.
+
+        Raises:
+            SLURMError: the mode is not available, or the folder cannot be used.
+            LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
+        """
+        return self._submit_lone(experiments, execution_mode, max_concurrent_jobs, single=False)
+
+    def submit_sweep(
+        self,
+        search: ParameterGridSearch,
+        sweep_dir: str | os.PathLike[str],
+        execution_mode: ExecutionMode = ExecutionMode.SLURM,
+        max_concurrent_jobs: int | None = None,
+        *,
+        command: str | Sequence[str] | None = None,
+    ) -> GridSearchResult:
+        """Submit every experiment of a search; in a folder that has a sweep already, what is missing of it.
+
+        Args:
+            search: the base and the grids.
+            sweep_dir: the folder of the sweep; its name is the sweep's.
+            execution_mode: how the runs are executed.
+            max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one.
+            command: instead of the launcher's.
+
+        Raises:
+            JobSubmissionError: names are taken by runs with other settings; nothing was written.
+            SLURMError: the mode is not available, or the folder cannot be used.
+            LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
+        """
+        self._check_mode(execution_mode, max_concurrent_jobs)
+        directory = SweepDirectory(Path(sweep_dir).absolute())
+        request = SweepRequest.of(
+            search,
+            name=directory.path.name,
+            project_root=self.project_root,
+            command=self.command if command is None else split_command(command),
+            code=describe_code(self.project_root, self.git_manager),
+        )
+        with self._prepared(directory, request) as plan:
+            refuse_conflicts(directory, plan.conflicts)
+            self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
+        return GridSearchResult(directory.path)
+
+    def get_job_status(self, job_id: str) -> JobStatus:
+        """The status of a job; UNKNOWN if nothing is known of it."""
+        job = self.get_job(job_id)
+        return job.status if job else JobStatus.UNKNOWN
+
+    def get_job(self, job_id: str) -> RunResult | None:
+        """Everything about the run that a job id stands for; None if nothing is known of it.
+
+        Raises:
+            SLURMError: it is not a job id.
+        """
+        found = self._find(job_id)
+        if found is None:
+            return None
+        directory, _, name = found
+        sweep = directory.sweep()
+        entry = next((run for run in sweep.runs if run["name"] == name), None) if sweep else None
+        return read_run(Witness.look(directory), entry) if entry else None
+
+    def cancel_job(self, job_id: str) -> bool:
+        """Have a job save and end, and not be started again.
+
+        Returns:
+            Whether it was active; False if it is over or unknown.
+
+        Raises:
+            SLURMError: it is not a job id.
+        """
+        found = self._find(job_id)
+        if found is None:
+            return False
+        directory, submission, name = found
+        witness = Witness.look(directory)
+        evidence, verdict = witness.verdict(name)
+        if witness.latest[name].token != submission.token or not verdict.status.is_active:
+            return False
+        Submissions(directory).cancel(submission, name)
+        if evidence.alive and evidence.last is not None and evidence.last.started is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(evidence.last.started.pid, signal.SIGTERM)
+        return True
+
+    def _submit_lone(
+        self, experiments: Sequence[ExperimentConfig], mode: ExecutionMode, limit: int | None, *, single: bool
+    ) -> BatchSubmissionResult:
+        self._check_mode(mode, limit)
+        directory = SweepDirectory(self.output_dir / SINGLE)
+        points = {point.identity + point.name: point for point in map(lone_point, experiments)}
+        request = SweepRequest(
+            name=SINGLE,
+            points=list(points.values()),
+            project_root=self.project_root,
+            command=self.command,
+            code=describe_code(self.project_root, self.git_manager),
+            additive=True,
+        )
+        active = self._active(directory, request) if single else {}
+        if active:
+            return BatchSubmissionResult(successful=tuple(active), job_ids=active)
+        with self._prepared(directory, request) as plan:
+            return self._carry_out(directory, plan, mode, limit, single=single)
+
+    def _active(self, directory: SweepDirectory, request: SweepRequest) -> dict[str, str]:
+        """The job ids of those requested runs that another launcher has at work or in its queue."""
+        plan = plan_sweep(directory, request)
+        witness = Witness.look(directory)
+        if not witness.launcher_at_work:
+            return {}
+        names = [name for name in plan.names if name in witness.latest]
+        return {
+            name: witness.latest[name].job_id(name)
+            for name in names
+            if witness.verdict(name)[1].status.is_active and name not in plan.conflicts
+        }
+
+    @contextlib.contextmanager
+    def _prepared(self, directory: SweepDirectory, request: SweepRequest) -> Iterator[SweepPlan]:
+        """Hold the folder, with the plan that the request comes to."""
+        with contextlib.ExitStack() as stack:
+            with _about_writing(directory):
+                directory.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold(directory))
+            yield plan_sweep(directory, request)
+
+    def _carry_out(
+        self, directory: SweepDirectory, plan: SweepPlan, mode: ExecutionMode, limit: int | None, *, single: bool
+    ) -> BatchSubmissionResult:
+        names = plan.names
+        if not names:
+            return BatchSubmissionResult(failed=plan.conflicts)
+        if directory.path not in self._folders:
+            self._folders.append(directory.path)
+        with _about_writing(directory):
+            write_plan(directory, plan)
+            submission = Submissions(directory).add(mode, names, single=single)
+        refused: Mapping[str, str] = {}
+        if mode is ExecutionMode.LOCAL:
+            display = self._display or _default_display()
+            if plan.orphaned:
+                display.say(f"no longer a part of the sweep, and left alone: {', '.join(plan.orphaned)}")
+            runner = LocalRunner(directory, submission, max_concurrent=limit, display=display)
+            runner.run()
+            refused = runner.refused
+        submitted = tuple(name for name in names if name not in refused)
+        return BatchSubmissionResult(
+            successful=submitted,
+            failed=dict(plan.conflicts) | dict(refused),
+            job_ids={name: submission.job_id(name) for name in submitted},
+        )
+
+    def _check_mode(self, mode: ExecutionMode, limit: int | None) -> None:
+        if not isinstance(mode, ExecutionMode):
+            names = ", ".join(f"ExecutionMode.{item.name}" for item in ExecutionMode)
+            raise SLURMError(f"execution_mode={mode!r}: expected one of {names}")
+        if limit is not None and limit < 1:
+            raise SLURMError(f"max_concurrent_jobs={limit}: expected a number from 1, or None")
+        if mode is ExecutionMode.SLURM:
+            raise SLURMError(
+                "submission to a cluster is not available in this version; use ExecutionMode.LOCAL, or "
+                "ExecutionMode.DRY_RUN to write everything and start nothing"
+            )
+
+    def _find(self, job_id: str) -> tuple[SweepDirectory, Submission, str] | None:
+        if _SLURM_JOB_ID.fullmatch(job_id):
+            return None
+        token, index = split_job_id(job_id)
+        inside = self.output_dir.iterdir() if self.output_dir.is_dir() else iter(())
+        for folder in dict.fromkeys([*self._folders, *sorted(inside)]):
+            directory = SweepDirectory(folder)
+            submission = Submissions(directory).find(token) if folder.is_dir() else None
+            if submission is not None and index < len(submission.runs):
+                return directory, submission, submission.runs[index]
+        return None
+
+
+@contextlib.contextmanager
+def _about_writing(directory: SweepDirectory) -> Iterator[None]:
+    """Say where and why when the folder cannot be written."""
+    try:
+        yield
+    except SLURMError:
+        raise
+    except OSError as error:
+        raise SLURMError(
+            f"{directory.path} cannot be written: {error.strerror or error}; nothing was started; make room or choose "
+            "another output folder, and repeat the call"
+        ) from error
+
+
+def _default_display() -> Display:
+    from mtf_slurm.progress import choose_display  # draws with rich, which takes long to load
+
+    return choose_display()

@@ -1,0 +1,137 @@
+"""The text of `job.sh`: what runs one attempt of a run, the same file in every mode. Pure functions."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from mtf_slurm.errors import JobSubmissionError
+from mtf_utils.settings import nearest
+
+__all__ = ["DEFAULT_COMMAND", "JobScript", "render_job", "split_command"]
+
+DEFAULT_COMMAND: Final = ("{python}", "train.py", "--config", "{config}")
+"""The command of a run when nothing else is asked for."""
+
+# the folder of a run may be moved as a whole: what lies in it is found when the script runs
+_WHEN_RUN: Final = {"config": "MTF_CONFIG", "run_dir": "MTF_RUN_DIR"}
+_PLACEHOLDERS: Final = ("python", "config", "run_dir", "name")
+_PLACEHOLDER: Final = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobScript:
+    """What a `job.sh` is made of.
+
+    Attributes:
+        name: the experiment.
+        project_root: the absolute path that the command runs in.
+        command: its words; `{python}`, `{config}`, `{run_dir}` and `{name}` are filled in, `{{name}}` means `{name}`.
+        python: the interpreter.
+        setup: shell lines to run first (`slurm.setup`).
+        signals: the signals that announce a preemption, as in `SIGTERM`; they are passed on to the command.
+        deterministic: whether to ask cuBLAS for repeatable results.
+    """
+
+    name: str
+    project_root: Path
+    command: tuple[str, ...] = DEFAULT_COMMAND
+    python: str
+    setup: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1")
+    deterministic: bool = True
+
+
+def split_command(command: str | Sequence[str]) -> tuple[str, ...]:
+    """The words of a command, with the placeholders still in them.
+
+    Args:
+        command: a line, split as a shell would and not otherwise interpreted, or the words themselves.
+
+    Raises:
+        JobSubmissionError: there is no word, a quote is not closed, or a placeholder is unknown.
+    """
+    if isinstance(command, str):
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise JobSubmissionError(f"command {command!r}: {error}; close the quote, or pass a list") from error
+    else:
+        words = list(command)
+    for word in words:
+        if not isinstance(word, str) or "\0" in word:
+            raise JobSubmissionError(f"command: expected strings without NUL characters, found {word!r}")
+        _check_placeholders(word)
+    if not words or not words[0]:
+        raise JobSubmissionError(f"command {command!r}: expected a program to run, such as '{{python}} train.py'")
+    return tuple(words)
+
+
+def _check_placeholders(word: str) -> None:
+    for match in _PLACEHOLDER.finditer(word):
+        name = match[2]
+        if name is not None and name not in _PLACEHOLDERS:
+            guess = nearest(name, _PLACEHOLDERS)
+            known = ", ".join(f"{{{known}}}" for known in _PLACEHOLDERS)
+            hint = f"did you mean {{{guess}}}?" if guess else f"known are {known}"
+            raise JobSubmissionError(
+                f"command: unknown placeholder {{{name}}} in {word!r} ({hint}); to mean it literally, write "
+                f"{{{{{name}}}}}"
+            )
+
+
+def render_job(job: JobScript) -> str:
+    """The text of the script. Every value is quoted: the shell interprets none but the lines of `setup`."""
+    root = str(job.project_root)
+    if ":" in root:
+        raise JobSubmissionError(f"project root {root!r}: no path with a colon fits into PYTHONPATH; rename the folder")
+    for value in (job.name, root, job.python, *job.setup):
+        if "\0" in value:
+            raise JobSubmissionError(f"{value!r}: a script cannot hold a NUL character")
+    names = dict.fromkeys(name.removeprefix("SIG") for name in ("SIGTERM", "SIGUSR1", *job.signals))
+    names.pop("INT", None)  # has a treatment of its own
+    words = " ".join(_render_word(word, job) for word in job.command)
+    return (
+        "#!/usr/bin/env bash\n"
+        "# Runs one attempt of the run in whose folder it lies; `bash job.sh` does it by hand.\n"
+        f"mtf_name={shlex.quote(job.name)}\n"
+        f"mtf_project_root={shlex.quote(root)}\n"
+        f"mtf_deterministic={int(job.deterministic)}\n"
+        f"mtf_signals={shlex.quote(' '.join(names))}\n"
+        f"mtf_setup={shlex.quote(chr(10).join(job.setup))}\n"
+        f"mtf_command() {{ exec -- {words}; }}\n"
+        f"{_body()}"
+    )
+
+
+def _render_word(word: str, job: JobScript) -> str:
+    """One word of the command for the shell: literal parts in quotes, parts known when it runs as variables."""
+    values = {"python": job.python, "name": job.name}
+    parts: list[str] = []
+    literal, end = "", 0
+    for match in _PLACEHOLDER.finditer(word):
+        literal += word[end : match.start()]
+        end = match.end()
+        if match[1] is not None:
+            literal += f"{{{match[1]}}}"
+        elif match[2] in values:
+            literal += values[match[2]]
+        else:
+            parts += [shlex.quote(literal)] if literal else []
+            parts.append(f'"${_WHEN_RUN[match[2]]}"')
+            literal = ""
+    literal += word[end:]
+    if literal or not parts:
+        parts.append(shlex.quote(literal))
+    return "".join(parts)
+
+
+@cache
+def _body() -> str:
+    return resources.files("mtf_slurm").joinpath("job_body.sh").read_text("utf-8")

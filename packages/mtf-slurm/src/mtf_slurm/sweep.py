@@ -1,0 +1,250 @@
+"""Plan a sweep: check what is asked against what is there, then write `sweep.json` and the folders of the runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mtf_config import ExperimentConfig, ParameterGrid, ParameterGridSearch, SweepPoint, run_identity
+from mtf_config.identity import IDENTITY_FIELDS
+from mtf_config.naming import slug
+from mtf_config.writer import dump_yaml
+from mtf_slurm.errors import JobSubmissionError
+from mtf_slurm.render import JobScript, render_job
+from mtf_utils.atomic import write_text
+from mtf_utils.rundir import RunDirectory, SweepDirectory, SweepFile, now
+
+__all__ = ["SweepPlan", "SweepRequest", "lone_point", "plan_sweep", "refuse_conflicts", "sweep_name", "write_plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What is asked for.
+
+    Attributes:
+        name: of the sweep.
+        points: the runs.
+        project_root: the folder that they work in.
+        command: the words of the command, placeholders not filled in.
+        base: the base configuration as written.
+        grids: descriptions of the grids.
+        naming: the naming strategy.
+        code: where the code comes from.
+        additive: whether runs that are not asked for this time stay a part of the sweep.
+    """
+
+    name: str
+    points: Sequence[SweepPoint]
+    project_root: Path
+    command: tuple[str, ...]
+    base: Mapping[str, Any] = field(default_factory=dict)
+    grids: Sequence[Mapping[str, Any]] = ()
+    naming: str = ""
+    code: Mapping[str, Any] = field(default_factory=dict)
+    additive: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        search: ParameterGridSearch,
+        *,
+        name: str,
+        project_root: Path,
+        command: tuple[str, ...],
+        code: Mapping[str, Any],
+    ) -> SweepRequest:
+        """The request for every point of a search."""
+        return cls(
+            name=name,
+            points=list(search.points()),
+            project_root=project_root,
+            command=command,
+            base=search.base_config,
+            grids=[_describe(grid) for grid in search.grids],
+            naming=search.naming_strategy.value,
+            code=code,
+        )
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a request comes to in a folder.
+
+    Attributes:
+        sweep: the content of `sweep.json` to be.
+        scripts: `job.sh` by the name of the run.
+        configs: the experiments by the name of the run.
+        new: the names of runs that were not there before.
+        orphaned: the names of runs that are there and not asked for any more.
+        conflicts: why a run cannot be planned, by its name.
+    """
+
+    sweep: SweepFile
+    scripts: Mapping[str, str]
+    configs: Mapping[str, ExperimentConfig]
+    new: tuple[str, ...]
+    orphaned: tuple[str, ...]
+    conflicts: Mapping[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The runs that are asked for and can be planned, in order."""
+        return tuple(self.configs)
+
+
+def sweep_name(search: ParameterGridSearch) -> str:
+    """The name of the folder of a sweep: that of its grids, and a hash of what they vary.
+
+    A grid that is changed stays in its folder; another base, whose runs would all be others, gets one of its own.
+    """
+    base = {key: value for key, value in search.base_config.items() if key in IDENTITY_FIELDS}
+    text = json.dumps([base, search.naming_strategy.value], sort_keys=True)
+    return f"{slug('-'.join(grid.name for grid in search.grids))}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def lone_point(config: ExperimentConfig) -> SweepPoint:
+    """An experiment that is submitted by itself, as a point of no grid."""
+    return SweepPoint(config.experiment_name, "", {}, config, run_identity(config))
+
+
+def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
+    """Work out what a request means for a folder, without writing anything.
+
+    Raises:
+        RunDirectoryError: a name is not safe, or `sweep.json` cannot be read.
+        JobSubmissionError: a script cannot be rendered.
+    """
+    existing = directory.sweep()
+    before = {run["name"]: run for run in existing.runs} if existing else {}
+    entries: dict[str, dict[str, Any]] = {}
+    configs: dict[str, ExperimentConfig] = {}
+    conflicts: dict[str, str] = {}
+    for point in request.points:
+        run = directory.run(point.name)
+        known = entries.get(point.name) or before.get(point.name)
+        identity = known["identity"] if known else _folder_identity(run)
+        if identity not in (None, point.identity):
+            conflicts[point.name] = f"{run.path} belongs to a run with other settings"
+            continue
+        configs[point.name] = point.config
+        entries[point.name] = {
+            "name": point.name,
+            "identity": point.identity,
+            "grid": point.grid,
+            "parameters": dict(point.parameters),
+        }
+    left = {name: run for name, run in before.items() if name not in entries}
+    if not request.additive:
+        left = {name: run | {"orphaned": True} for name, run in left.items()}
+    runs = [*left.values(), *entries.values()] if request.additive else [*entries.values(), *left.values()]
+    return SweepPlan(
+        sweep=_sweep_file(request, runs, existing),
+        scripts={name: _script(config, request) for name, config in configs.items()},
+        configs=configs,
+        new=tuple(name for name in configs if name not in before),
+        orphaned=tuple(run["name"] for run in runs if run.get("orphaned")),
+        conflicts=conflicts,
+    )
+
+
+def refuse_conflicts(directory: SweepDirectory, conflicts: Mapping[str, str]) -> None:
+    """Raise if there are conflicts.
+
+    Raises:
+        JobSubmissionError: some names are taken by runs with other settings.
+    """
+    if conflicts:
+        shown = ", ".join(sorted(conflicts)[:5]) + (", ..." if len(conflicts) > 5 else "")
+        raise JobSubmissionError(
+            f"{directory.path}: {len(conflicts)} names are taken by runs with other settings ({shown}); choose another "
+            "output folder or other names (hash-based names never clash)",
+            reasons=conflicts,
+        )
+
+
+def write_plan(directory: SweepDirectory, plan: SweepPlan) -> None:
+    """Write `sweep.json` and the folders of the runs; the caller holds the folder's lock.
+
+    Files that would not change are left alone; what the runs have written is not touched.
+
+    Raises:
+        OSError: something cannot be written; repeating the call completes it.
+    """
+    plan.sweep.write(directory.sweep_file)
+    for name, config in plan.configs.items():
+        run = directory.run(name)
+        run.path.mkdir(parents=True, exist_ok=True)
+        data = config.to_dict()
+        _replace(run.config_json, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        _replace(run.config_yaml, dump_yaml(data))
+        _replace(run.job_script, plan.scripts[name], mode=0o777)
+
+
+def _replace(path: Path, text: str, *, mode: int = 0o666) -> None:
+    try:
+        if path.read_bytes() == text.encode():
+            return
+    except FileNotFoundError:
+        pass
+    write_text(path, text, mode=mode)
+
+
+def _script(config: ExperimentConfig, request: SweepRequest) -> str:
+    return render_job(
+        JobScript(
+            name=config.experiment_name,
+            project_root=request.project_root,
+            command=request.command,
+            python=sys.executable,
+            setup=tuple(config.slurm.setup) if config.slurm else (),
+            signals=tuple(config.preemption.signals),
+            deterministic=config.deterministic,
+        )
+    )
+
+
+def _sweep_file(request: SweepRequest, runs: list[dict[str, Any]], existing: SweepFile | None) -> SweepFile:
+    return SweepFile(
+        name=request.name,
+        base=dict(request.base),
+        grids=[dict(grid) for grid in request.grids],
+        naming=request.naming,
+        command=list(request.command),
+        runs=runs,
+        code=dict(request.code),
+        versions=_versions(),
+        created_at=existing.created_at if existing else now(),
+    )
+
+
+def _folder_identity(run: RunDirectory) -> str | None:
+    """The identity of a run that has a folder although `sweep.json` does not know it; None if there is no folder."""
+    try:
+        text = run.config_json.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        return run_identity(ExperimentConfig.from_dict(json.loads(text)))
+    except ValueError:
+        return "unreadable"
+
+
+def _describe(grid: ParameterGrid) -> dict[str, Any]:
+    return {
+        "name": grid.name,
+        "description": grid.description,
+        "points": grid.get_parameter_count(),
+        "parameters": {key: list(grid.values_of(key)) for key in grid.keys},
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages: Iterable[str] = ("mtf-utils", "mtf-config", "mtf-slurm")
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"python": python} | {package: metadata.version(package) for package in packages}

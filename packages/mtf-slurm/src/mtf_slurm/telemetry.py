@@ -1,0 +1,109 @@
+"""How far a run is, from the tail of its metrics, and why it failed, from the tail of its log."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from mtf_slurm.status import Evidence, JobStatus, Verdict
+from mtf_utils.rundir import WALL_CLOCK_FIELDS
+
+__all__ = ["Telemetry", "failure_reason", "last_error_line", "metrics_of", "read_telemetry"]
+
+TAIL_BYTES: Final = 16 * 1024
+POSITION_FIELDS: Final = frozenset({"epoch", "global_step"})
+_TRACEBACK: Final = "Traceback (most recent call last):"
+_ANSI: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """Where a run stands, as far as its metrics tell.
+
+    Attributes:
+        epoch: of the last record.
+        global_step: of the last record.
+        metrics: the last value of each metric among the records read, in the order in which they were renewed.
+    """
+
+    epoch: int | None = None
+    global_step: int | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def metrics_of(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """The metrics of a record of `metrics.jsonl`: its numbers, but for position and clock; null stands for NaN."""
+    left_out = POSITION_FIELDS | WALL_CLOCK_FIELDS
+    return {
+        key: value
+        for key, value in record.items()
+        if key not in left_out and (value is None or isinstance(value, int | float)) and not isinstance(value, bool)
+    }
+
+
+def read_telemetry(path: Path) -> Telemetry:
+    """What the end of a metrics journal tells; empty when there is none yet.
+
+    The journal may be cut back and written anew meanwhile, so lines that cannot be read are passed over.
+    """
+    epoch = step = None
+    metrics: dict[str, float | None] = {}
+    for line in _tail(path).splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(record, dict):
+            continue
+        epoch, step = _position(record, "epoch", epoch), _position(record, "global_step", step)
+        for name, value in metrics_of(record).items():
+            metrics.pop(name, None)
+            metrics[name] = value
+    return Telemetry(epoch=epoch, global_step=step, metrics=metrics)
+
+
+def _position(record: Mapping[str, Any], key: str, before: int | None) -> int | None:
+    value = record.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else before
+
+
+def last_error_line(log: Path) -> str:
+    """The line of the log that says what went wrong: that of the last exception, else the last; empty if none.
+
+    Source: the layout of a Python traceback: indented frames, then the exception flush left.
+    """
+    lines = [_ANSI.sub("", line).rstrip() for line in _tail(log).splitlines()]
+    starts = [index for index, line in enumerate(lines) if line.endswith(_TRACEBACK)]
+    for start in reversed(starts):
+        margin = lines[start][: -len(_TRACEBACK)]  # a launcher may put a prefix before every line
+        for line in lines[start + 1 :]:
+            text = line.removeprefix(margin)
+            if text and not text[0].isspace():
+                return text
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def failure_reason(evidence: Evidence, verdict: Verdict, log: Path | None) -> str:
+    """Why a run is in its state; where the receipt only says that the command failed, what its log says."""
+    receipt = evidence.last.finished if evidence.last else None
+    by_itself = receipt is not None and receipt.exit_status is not None and receipt.exit_status <= 128
+    if verdict.status is JobStatus.FAILED and by_itself and not evidence.given_up and log is not None:
+        return last_error_line(log) or verdict.reason
+    return verdict.reason
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            data = file.read(TAIL_BYTES)
+    except FileNotFoundError:
+        return ""
+    if size > TAIL_BYTES:
+        data = data[data.find(b"\n") + 1 :]  # the first line is a part of one
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,117 @@
+"""What users hook into the loop, and how its events are dispatched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from mtf_trainer.errors import TrainerError
+from mtf_trainer.state import ResumeState
+
+if TYPE_CHECKING:
+    from mtf_trainer.trainer import GenericTrainer
+
+__all__ = ["EVENTS", "Events", "TrainingCallback"]
+
+
+class TrainingCallback:
+    """Base class of callbacks: override what you need.
+
+    An event is called once in the history of a run, however often the run is killed and continued; `setup` and
+    `teardown` are called once per process. What a callback keeps between events belongs into `state_dict`, which is a
+    part of every checkpoint.
+    """
+
+    def setup(self, trainer: GenericTrainer) -> None:
+        """Called in every process before anything else, to open resources."""
+
+    def teardown(self, trainer: GenericTrainer) -> None:
+        """Called in every process when `fit` ends, however it ends, to close resources."""
+
+    def on_training_start(self, trainer: GenericTrainer) -> None:
+        """Called at the start of training."""
+
+    def on_training_end(self, trainer: GenericTrainer, logs: dict[str, Any]) -> None:
+        """Called at the end of training with the last epoch's metrics."""
+
+    def on_epoch_start(self, trainer: GenericTrainer, epoch: int) -> None:
+        """Called before the first batch of an epoch; epochs count from 0."""
+
+    def on_epoch_end(self, trainer: GenericTrainer, epoch: int, logs: dict[str, Any]) -> None:
+        """Called after an epoch and its validation with the metrics of both."""
+
+    def on_batch_start(self, trainer: GenericTrainer, batch_idx: int) -> None:
+        """Called before a batch; batches count from 0 in every epoch."""
+
+    def on_batch_end(self, trainer: GenericTrainer, batch_idx: int, logs: dict[str, Any]) -> None:
+        """Called after a batch with what `training_step` returned, as numbers."""
+
+    def on_validation_start(self, trainer: GenericTrainer) -> None:
+        """Called before the first batch of a validation."""
+
+    def on_validation_end(self, trainer: GenericTrainer, logs: dict[str, Any]) -> None:
+        """Called after a validation with its metrics."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the callback must remember: plain data and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+
+
+EVENTS: Final = (
+    "on_training_start",
+    "on_training_end",
+    "on_epoch_start",
+    "on_epoch_end",
+    "on_batch_start",
+    "on_batch_end",
+    "on_validation_start",
+    "on_validation_end",
+)
+
+
+class Events:
+    """Calls one callback at a time, so that a run can be stopped between two of them."""
+
+    def __init__(self, callbacks: Sequence[TrainingCallback], state: ResumeState, trainer: GenericTrainer) -> None:
+        self._state = state
+        self._trainer = trainer
+        self._handlers: dict[str, list[Callable[..., None]]] = {
+            event: [getattr(callback, event) for callback in callbacks if _overrides(callback, event)]
+            for event in EVENTS
+        }
+
+    def anyone(self, event: str) -> bool:
+        """Whether some callback wants to hear of the event."""
+        return bool(self._handlers[event])
+
+    def fire(self, event: str, *arguments: Any) -> bool:
+        """Call the next callback of the event; True once all of them have been called.
+
+        `event_index` moves on before the call: a checkpoint that the callback itself saves counts it as called.
+
+        Raises:
+            TrainerError: the callback raised; the cause is chained.
+        """
+        handlers, state = self._handlers[event], self._state
+        if state.event_index < len(handlers):
+            handler = handlers[state.event_index]
+            state.event_index += 1
+            try:
+                handler(self._trainer, *arguments)
+            except TrainerError:
+                raise
+            except Exception as error:
+                owner = type(handler.__self__).__qualname__  # type: ignore[attr-defined]
+                raise TrainerError(f"{owner}.{event} raised {type(error).__name__}: {error}") from error
+            if state.event_index < len(handlers):
+                return False
+        state.event_index = 0
+        return True
+
+
+def _overrides(callback: TrainingCallback, event: str) -> bool:
+    own = getattr(callback, event)
+    return getattr(own, "__func__", own) is not getattr(TrainingCallback, event)

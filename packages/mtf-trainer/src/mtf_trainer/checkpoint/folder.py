@@ -1,0 +1,251 @@
+"""One checkpoint: a snapshot of a run's state, the folder it becomes, and the verified way back."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtf_trainer.checkpoint.deadline import Deadline
+from mtf_trainer.checkpoint.decoding import decode
+from mtf_trainer.checkpoint.encoding import encode
+from mtf_trainer.checkpoint.faults import DamagedCheckpointError, damaged
+from mtf_trainer.checkpoint.files import FileEntry, read_member, write_member
+from mtf_trainer.checkpoint.manifest import (
+    MANIFEST,
+    RESUME,
+    Kind,
+    Manifest,
+    check_section,
+    read_manifest,
+    section_files,
+)
+from mtf_trainer.checkpoint.strictjson import dumps, loads
+from mtf_trainer.checkpoint.tensorfile import read_tensors, write_tensors
+from mtf_trainer.errors import CheckpointError
+from mtf_utils.atomic import fsync_directory
+from mtf_utils.rundir import now
+
+__all__ = ["Checkpoint", "EncodedSnapshot", "Snapshot", "encode_snapshot", "read_checkpoint", "write_checkpoint"]
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass
+class Snapshot:
+    """What goes into a checkpoint.
+
+    Attributes:
+        resume: where the run stands, as plain data; people read it too.
+        sections: the parts of the state by name; each is nested state with tensors.
+        epoch: the epoch that the run is in, from 0.
+        global_step: optimizer steps taken.
+        metric: the value of `checkpoint.monitor` if this state was validated.
+        fingerprint: what has to agree for a run to continue from this state, as plain data.
+    """
+
+    resume: dict[str, Any]
+    sections: dict[str, Any]
+    epoch: int
+    global_step: int
+    metric: float | None = None
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and verified to the last byte.
+
+    Attributes:
+        path: its folder.
+        manifest: what it says of itself.
+        resume: where the run stood.
+        sections: the parts of the state by name; tensors are on the CPU.
+    """
+
+    path: Path
+    manifest: Manifest
+    resume: dict[str, Any]
+    sections: dict[str, Any]
+
+    @property
+    def kind(self) -> Kind:
+        """Why it was made."""
+        return self.manifest.kind
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the run was in, from 0."""
+        return self.manifest.epoch
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps taken."""
+        return self.manifest.global_step
+
+    @property
+    def metric(self) -> float | None:
+        """The value of the monitored metric, if this state was validated."""
+        return self.manifest.metric
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to agree for a run to continue from it."""
+        return self.manifest.fingerprint
+
+
+@dataclass(frozen=True)
+class EncodedSnapshot:
+    """A snapshot of which only the tensors are still shared with the run."""
+
+    files: dict[str, bytes]
+    tensors: dict[str, dict[str, torch.Tensor]]
+    aliases: dict[str, dict[str, str]]
+    epoch: int
+    global_step: int
+    metric: float | None
+    fingerprint: dict[str, Any]
+
+    def with_tensors(self, copy: Callable[[str, Tensors], dict[str, torch.Tensor]]) -> EncodedSnapshot:
+        """The same with other tensors: `copy` is called with each section's name and tensors."""
+        return replace(self, tensors={section: copy(section, tensors) for section, tensors in self.tensors.items()})
+
+
+def encode_snapshot(snapshot: Snapshot) -> EncodedSnapshot:
+    """Bring a snapshot into the form in which it is written.
+
+    Raises:
+        CheckpointError: something in it cannot be stored; the message says where and what to do.
+    """
+    files = {RESUME: dumps(_plain(snapshot.resume, "resume"))}
+    tensors, aliases = {}, {}
+    for section, state in snapshot.sections.items():
+        try:
+            tree_file, _ = section_files(check_section(section))
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+        tree, tensors[section] = encode(state, where=section)
+        files[tree_file], aliases[section] = dumps(tree), _aliases(tree)
+    return EncodedSnapshot(
+        files=files,
+        tensors=tensors,
+        aliases=aliases,
+        epoch=snapshot.epoch,
+        global_step=snapshot.global_step,
+        metric=None if snapshot.metric is None else float(snapshot.metric),
+        fingerprint=decode(_plain(snapshot.fingerprint, "fingerprint"), {}),
+    )
+
+
+def _plain(value: dict[str, Any], where: str) -> Any:
+    tree, tensors = encode(value, where=where)
+    if tensors:
+        raise CheckpointError(f"{where} must be plain data, but {next(iter(tensors))!r} in it is a tensor or an array")
+    return tree
+
+
+def _aliases(tree: Any) -> dict[str, str]:
+    """The keys of a flat state dict whose tensor is stored under another key's name."""
+    if not isinstance(tree, dict):
+        return {}
+    named = {key: item["$tensor"] for key, item in tree.items() if isinstance(item, dict) and "$tensor" in item}
+    return {key: name for key, name in named.items() if key != name}
+
+
+def write_checkpoint(
+    folder: Path,
+    snapshot: Snapshot | EncodedSnapshot,
+    *,
+    kind: Kind,
+    run_id: str,
+    sequence: int = 0,
+    pinned: bool = False,
+    deadline: Deadline | None = None,
+) -> Manifest:
+    """Write a checkpoint into an existing empty folder; every file is durable on return.
+
+    Args:
+        folder: where to.
+        snapshot: what to write.
+        kind: why.
+        run_id: the run that it belongs to.
+        sequence: its place among the checkpoints of one directory.
+        pinned: whether retention leaves it alone.
+        deadline: when to give up.
+
+    Raises:
+        CheckpointError: the state cannot be stored, or the files cannot be written.
+    """
+    deadline = deadline or Deadline(None, clock=time.monotonic)
+    encoded = encode_snapshot(snapshot) if isinstance(snapshot, Snapshot) else snapshot
+    files: dict[str, FileEntry] = {}
+    for section, tensors in encoded.tensors.items():
+        if tensors:
+            _, name = section_files(section)
+            metadata = {"format": "pt"} | encoded.aliases[section]
+            files[name] = write_tensors(folder / name, tensors, metadata, deadline)
+    for name, data in encoded.files.items():
+        files[name] = write_member(folder / name, data, deadline)
+    manifest = Manifest(
+        kind=kind,
+        sequence=sequence,
+        global_step=encoded.global_step,
+        epoch=encoded.epoch,
+        metric=encoded.metric,
+        run_id=run_id,
+        pinned=pinned,
+        created_at=now(),
+        sections=tuple(encoded.tensors),
+        files=files,
+        versions=_versions(),
+        fingerprint=encoded.fingerprint,
+    )
+    write_member(folder / MANIFEST, manifest.to_bytes(), deadline)
+    fsync_directory(folder)
+    return manifest
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "mtf-trainer": importlib.metadata.version("mtf-trainer"),
+    }
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and verify every byte of it.
+
+    Raises:
+        DamagedCheckpointError: it is incomplete or altered; the message names the file and the fault.
+        CheckpointError: it cannot be read, or its format is that of a later release.
+    """
+    manifest = read_manifest(path)
+    resume = _tree(path, RESUME, manifest.files, {})
+    if not isinstance(resume, dict):
+        raise damaged(path / RESUME, "is not a JSON object")
+    sections = {}
+    for section in manifest.sections:
+        tree_file, tensor_file = section_files(section)
+        entry = manifest.files.get(tensor_file)
+        tensors = read_tensors(path / tensor_file, entry) if entry else {}
+        sections[section] = _tree(path, tree_file, manifest.files, tensors)
+    return Checkpoint(path, manifest, resume, sections)
+
+
+def _tree(folder: Path, name: str, files: Mapping[str, FileEntry], tensors: Tensors) -> Any:
+    data = read_member(folder / name, files[name])
+    try:
+        return decode(loads(data), tensors)
+    except (ValueError, DamagedCheckpointError) as error:
+        raise damaged(folder / name, f"does not hold valid state: {error}") from error

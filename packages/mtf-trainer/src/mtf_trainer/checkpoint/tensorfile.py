@@ -1,0 +1,170 @@
+"""Tensors in a safetensors file, written and read in pieces, with a hash of each.
+
+Source: the safetensors format, https://huggingface.co/docs/safetensors/index#format: the length of the header as a
+little-endian u64, the header as JSON, the tensors' bytes without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from mtf_trainer.checkpoint import dtypes
+from mtf_trainer.checkpoint.deadline import Deadline
+from mtf_trainer.checkpoint.faults import damaged
+from mtf_trainer.checkpoint.files import FileEntry, MemberReader, MemberWriter, digest
+from mtf_trainer.checkpoint.strictjson import loads
+from mtf_trainer.errors import CheckpointError
+
+__all__ = ["read_tensors", "write_tensors"]
+
+MAX_HEADER: Final = 100_000_000
+"""The longest header that the format's own library accepts, in bytes."""
+
+_METADATA = "__metadata__"
+
+
+@dataclass(frozen=True)
+class _Slot:
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], deadline: Deadline
+) -> FileEntry:
+    """Create a safetensors file, durable on return.
+
+    Args:
+        path: the file; must not exist.
+        tensors: strided tensors on any device, of dtypes that are stored as they are.
+        metadata: strings for the header.
+        deadline: when to give up.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    _require_little_endian()
+    # Widest elements first, so that each tensor begins at a multiple of its element size.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    hashes: dict[str, str] = {}
+    with MemberWriter(path, deadline) as writer:
+        writer.write(_header(ordered, metadata))
+        for name, tensor in ordered:
+            hashes[name] = writer.write(_bytes_of(tensor))
+        return replace(writer.finish(), tensors=hashes)
+
+
+def read_tensors(path: Path, entry: FileEntry) -> dict[str, torch.Tensor]:
+    """Read and verify a safetensors file; each tensor has memory of its own.
+
+    Raises:
+        DamagedCheckpointError: the file is not what was written.
+        CheckpointError: the file cannot be read.
+    """
+    _require_little_endian()
+    with MemberReader(path, size=entry.size) as reader:
+        slots = _read_header(reader)
+        tensors = {}
+        for slot in slots:
+            tensors[slot.name] = tensor = _allocate(path, slot)
+            reader.read_into(_bytes_of(tensor))
+        if reader.hexdigest() != entry.xxh3:
+            raise damaged(path, _which(tensors, entry))
+    return tensors
+
+
+def _require_little_endian() -> None:
+    if sys.byteorder != "little":
+        raise CheckpointError(
+            "checkpoints hold little-endian numbers; this processor is big-endian, which is not supported"
+        )
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The tensor's bytes in row-major order; they are the tensor's own memory if it lies so on the CPU."""
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+    view: memoryview = flat.numpy().data
+    return view
+
+
+def _header(ordered: list[tuple[str, torch.Tensor]], metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    offset = 0
+    for name, tensor in ordered:
+        end = offset + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": dtypes.NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise CheckpointError(f"{len(ordered)} tensors need a header of {len(text)} bytes; {MAX_HEADER} are possible")
+    return struct.pack("<Q", len(text)) + text
+
+
+def _read_header(reader: MemberReader) -> list[_Slot]:
+    if reader.size < 8:
+        raise damaged(reader.path, f"has {reader.size} bytes, too few for a safetensors file")
+    (length,) = struct.unpack("<Q", reader.read(8))
+    if length > min(MAX_HEADER, reader.size - 8):
+        raise damaged(reader.path, f"claims a header of {length} bytes in a file of {reader.size}")
+    try:
+        header = loads(reader.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("not a JSON object")
+        slots = [_slot(name, item) for name, item in header.items() if name != _METADATA]
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(reader.path, f"its header is not valid: {error}") from error
+    slots.sort(key=lambda slot: (slot.begin, slot.end))
+    offset = 0
+    for slot in slots:
+        if slot.begin != offset:
+            raise damaged(reader.path, f"the tensor {slot.name!r} begins at {slot.begin} where {offset} is expected")
+        offset = slot.end
+    if offset != reader.size - 8 - length:
+        raise damaged(reader.path, f"its tensors claim {offset} bytes where {reader.size - 8 - length} are")
+    return slots
+
+
+def _slot(name: str, item: dict[str, Any]) -> _Slot:
+    shape, (begin, end), dtype = item["shape"], item["data_offsets"], item["dtype"]
+    if dtype not in dtypes.BY_NAME:
+        raise ValueError(f"the tensor {name!r} has the unknown dtype {dtype!r}")
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (*shape, begin, end)):
+        raise ValueError(f"the tensor {name!r} has an impossible shape or place")
+    size = math.prod(shape) * dtypes.BY_NAME[dtype].itemsize
+    if end - begin != size:
+        raise ValueError(f"the tensor {name!r} of {size} bytes is said to occupy {end - begin}")
+    return _Slot(name, dtypes.BY_NAME[dtype], tuple(shape), begin, end)
+
+
+def _allocate(path: Path, slot: _Slot) -> torch.Tensor:
+    try:
+        return torch.empty(slot.shape, dtype=slot.dtype)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise damaged(path, f"the tensor {slot.name!r} cannot have the shape {list(slot.shape)}") from error
+
+
+def _which(tensors: Mapping[str, torch.Tensor], entry: FileEntry) -> str:
+    """Name what differs, once it is known that something does."""
+    written = entry.tensors or {}
+    wrong = [name for name, tensor in tensors.items() if digest(_bytes_of(tensor)) != written.get(name)]
+    if not wrong:
+        return "the bytes of its header are not those that were written"
+    more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return f"the bytes of the tensor {wrong[0]!r}{more} are not those that were written"

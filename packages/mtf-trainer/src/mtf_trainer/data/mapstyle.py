@@ -1,0 +1,139 @@
+"""Batches of a map-style dataset by position."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import BatchSampler, DataLoader
+
+from mtf_trainer.data.order import known_indices, rule_of
+from mtf_trainer.data.positions import PositionedDataset, Request
+from mtf_trainer.data.samplers import OwnSamplers
+from mtf_trainer.data.source import DataSource, is_stateful, length_of
+from mtf_trainer.data.workers import end_iteration, private_copy
+from mtf_trainer.errors import TrainerError
+from mtf_trainer.rng import derive_seed, preserved
+
+__all__ = ["MapSource"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Order:
+    """Stands in for a loader's sampler: yields requests from a position on."""
+
+    def __init__(self, loader: DataLoader[Any], seed: int, stream: str) -> None:
+        self._batches = loader.batch_sampler
+        self._items = loader.sampler if self._batches is None else getattr(self._batches, "sampler", None)
+        self._seed = seed
+        self._stream = stream
+        top = loader.sampler if self._batches is None else self._batches
+        self.own = OwnSamplers(top, loader.dataset)
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return len(self._items if self._batches is None else self._batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Request]:
+        epoch = self.epoch
+        for number, index in enumerate(self._indices(), self.start):
+            yield Request(epoch, number, index)
+
+    def _indices(self) -> Iterator[Any]:
+        seed = derive_seed(self._seed, self._stream, "order", self.epoch)
+        if self._batches is None or type(self._batches) in (list, tuple):
+            known = known_indices(self._items if self._batches is None else self._batches, self.epoch, seed)
+            if known is not None:
+                return (known.take(at, at + 1)[0] for at in range(self.start, known.length))
+        elif rule_of(self._batches) is BatchSampler:
+            known = known_indices(self._items, self.epoch, seed)
+            if known is not None:
+                size, length = self._batches.batch_size, known.length
+                last = length - length % size if self._batches.drop_last else length
+                return (known.take(at, min(at + size, last)) for at in range(self.start * size, last, size))
+        return self.own.iterate(self.epoch, self.start, seed)
+
+
+class MapSource(DataSource):
+    """Batches of a `DataLoader` over a map-style dataset, each a function of (seed, stream, epoch, batch).
+
+    Reaching a batch fetches none of those before it.
+    """
+
+    def __init__(self, loader: DataLoader[Any], *, seed: int, stream: str, should_stop: Callable[[], bool]) -> None:
+        self._loader = loader
+        self._worker_seed = derive_seed(seed, stream, "workers")
+        self._order = _Order(loader, seed, stream)
+        order_as = "sampler" if loader.batch_sampler is None else "batch_sampler"
+        dataset = PositionedDataset(loader.dataset, loader.collate_fn, seed, stream)
+        self._copy = private_copy(loader, should_stop=should_stop, dataset=dataset, **{order_as: self._order})
+        self._iterator: Any = None
+        self.num_batches = length_of(loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
+        if is_stateful(loader.dataset) and loader.num_workers > 0:
+            logger.warning(
+                "the %s dataset %s has a state_dict, but it lives in the loader's workers, where it cannot be saved; "
+                "use num_workers=0, or make its samples depend on the index alone",
+                stream,
+                type(loader.dataset).__name__,
+            )
+
+    def open(self, epoch: int, batch: int = 0) -> None:
+        """See `DataSource.open`."""
+        if epoch < 0 or batch < 0 or (self.num_batches is not None and batch > self.num_batches):
+            raise TrainerError(f"no batch {batch} of epoch {epoch}: an epoch has {self.num_batches} batches")
+        self._order.epoch, self._order.start = epoch, batch
+        if not self._loader.persistent_workers:
+            self.close()
+        # Workers start from the same seed in every epoch: a persistent one that started in the first is no different.
+        self._copy.generator.manual_seed(self._worker_seed)
+        with preserved():
+            try:
+                self._iterator = iter(self._copy)
+            except BaseException:
+                self.close()  # workers half way into another epoch are of no use
+                raise
+
+    def next(self) -> Any:
+        """See `DataSource.next`."""
+        if self._iterator is None:
+            raise TrainerError("the data source is not open; call open(epoch, batch) first")
+        return next(self._iterator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `DataSource.state_dict`: the samplers' own state, and a stateful dataset's if no worker has it."""
+        state: dict[str, Any] = {"samplers": self._order.own.state_dict()}
+        if is_stateful(self._loader.dataset) and self._loader.num_workers == 0:
+            with preserved():
+                state["dataset"] = self._loader.dataset.state_dict()  # type: ignore[attr-defined]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `DataSource.load_state_dict`."""
+        self._order.own.load_state_dict(state["samplers"])
+        if "dataset" in state and is_stateful(self._loader.dataset):
+            with preserved():
+                self._loader.dataset.load_state_dict(state["dataset"])  # type: ignore[attr-defined]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `DataSource.fingerprint`."""
+        batches = self._loader.batch_sampler
+        sampler = self._loader.sampler if rule_of(batches) is BatchSampler or batches is None else batches
+        return {
+            "kind": "map",
+            "dataset": type(self._loader.dataset).__name__,
+            "length": length_of(self._loader.dataset),
+            "batches": self.num_batches,
+            "batch_size": self._loader.batch_size,
+            "drop_last": self._loader.drop_last,
+            "sampler": type(sampler).__name__,
+            "num_workers": self._loader.num_workers,
+            "streams": "by position" if self._loader.num_workers else "of the process",
+        }
+
+    def close(self) -> None:
+        """See `DataSource.close`."""
+        self._iterator = None
+        end_iteration(self._copy)

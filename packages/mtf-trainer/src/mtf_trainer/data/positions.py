@@ -1,0 +1,186 @@
+"""Datasets that know where they are: wrappers that seed random streams by position, in the process that fetches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from mtf_trainer.data.generators import Found, find_generators, seed_generators
+from mtf_trainer.data.source import is_stateful
+from mtf_trainer.errors import TrainerError
+from mtf_trainer.rng import capture, derive_seed, restore, seed_host
+
+__all__ = ["PositionedDataset", "PositionedIterable", "PositionedStatefulIterable", "Request", "positioned_iterable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a loader's sampler yields in place of indices: they and their position."""
+
+    epoch: int
+    batch: int
+    index: Any
+
+
+def check_coverable(found: Found, owner: str) -> None:
+    """Refuse random state that nothing can repeat.
+
+    Raises:
+        TrainerError: naming each place and its remedy.
+    """
+    if found.uncoverable:
+        places = "; ".join(f"{path} {why}" for path, why in found.uncoverable.items())
+        raise TrainerError(f"the {owner} has random state that a resumed run could not repeat: {places}")
+
+
+class PositionedDataset(Dataset[Any]):
+    """A map-style dataset whose random streams are a function of the position.
+
+    In a worker, the global streams and the generators that the dataset and the collate function own are seeded by
+    (seed, stream, epoch, batch) before each batch. In the training process only the owned generators are: the global
+    streams there are the model's too, and the trainer saves them.
+    """
+
+    def __init__(self, dataset: Any, collate: Any, seed: int, stream: str) -> None:
+        self.dataset = dataset
+        self._collate = collate
+        self._seed = seed
+        self._stream = stream
+        self._found: Found | None = None
+        self._epoch: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_found": None, "_epoch": None}
+
+    def __getitems__(self, request: Request) -> list[Any]:
+        """The samples of one batch."""
+        return list(self._fetch(request, batched=True))
+
+    def __getitem__(self, request: Request) -> Any:
+        """One sample of a loader that makes no batches."""
+        return self._fetch(request, batched=False)
+
+    def _fetch(self, request: Request, *, batched: bool) -> Any:
+        in_worker = get_worker_info() is not None
+        if self._epoch != request.epoch:
+            self._epoch, self._found = request.epoch, None
+            if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
+                set_epoch(request.epoch)
+        if self._found is None:
+            return self._first_fetch(request, batched=batched, in_worker=in_worker)
+        self._place(request, self._found, in_worker=in_worker)
+        return self._read(request.index, batched=batched)
+
+    def _first_fetch(self, request: Request, *, batched: bool, in_worker: bool) -> Any:
+        """Many datasets make their generator at the first access: then the batch is fetched again, seeded."""
+        before = self._look()
+        streams = None if in_worker else capture()
+        self._place(request, before, in_worker=in_worker)
+        samples = self._read(request.index, batched=batched)
+        self._found = self._look()
+        if self._found.identity() == before.identity():
+            return samples
+        if streams is not None:
+            restore(streams)
+        self._place(request, self._found, in_worker=in_worker)
+        return self._read(request.index, batched=batched)
+
+    def _look(self) -> Found:
+        found = find_generators({"dataset": self.dataset, "collate_fn": self._collate})
+        check_coverable(found, "data pipeline")
+        return found
+
+    def _place(self, request: Request, found: Found, *, in_worker: bool) -> None:
+        seed = derive_seed(self._seed, self._stream, "batch", request.epoch, request.batch)
+        if in_worker:
+            seed_host(seed)
+        seed_generators(found, seed)
+
+    def _read(self, index: Any, *, batched: bool) -> Any:
+        if not batched:
+            return self.dataset[index]
+        getitems = getattr(self.dataset, "__getitems__", None)
+        return getitems(index) if getitems else [self.dataset[each] for each in index]
+
+
+class PositionedIterable(IterableDataset[Any]):
+    """An iterable dataset that starts every epoch from streams seeded by (seed, stream, epoch, worker).
+
+    In the training process the source around it takes care of the global streams.
+
+    Attributes:
+        clock: the epoch, in memory that workers share: persistent ones are not told otherwise.
+    """
+
+    def __init__(self, dataset: Any, seed: int, stream: str) -> None:
+        self.dataset = dataset
+        self.clock = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._seed = seed
+        self._stream = stream
+        self._found = Found({}, {})
+
+    def place(self, *parts: int | str) -> None:
+        """Seed the streams of this process for one position of the present epoch."""
+        worker = get_worker_info()
+        number = 0 if worker is None else worker.id
+        seed = derive_seed(self._seed, self._stream, "iterable", int(self.clock[0]), number, *parts)
+        if worker is not None:
+            seed_host(seed)
+        seed_generators(self._found, seed)
+
+    def __iter__(self) -> Iterator[Any]:
+        if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
+            set_epoch(int(self.clock[0]))
+        self._found = find_generators({"dataset": self.dataset})
+        check_coverable(self._found, "dataset")
+        self.place("start")
+        return iter(self.dataset)
+
+
+class PositionedStatefulIterable(PositionedIterable):
+    """An iterable dataset with `state_dict`: streams are seeded before every sample.
+
+    A state, also one that a stateful loader takes inside a worker, then tells all: the dataset's own, and the number of
+    the next sample.
+    """
+
+    def __init__(self, dataset: Any, seed: int, stream: str) -> None:
+        super().__init__(dataset, seed, stream)
+        self._count = 0
+        self._resumed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        count = self._count if self._resumed else 0
+        self._resumed = False
+        return self._seeded(super().__iter__(), count)
+
+    def _seeded(self, samples: Iterator[Any], count: int) -> Iterator[Any]:
+        self._count = count
+        while True:
+            self.place(self._count)
+            try:
+                sample = next(samples)
+            except StopIteration:
+                self._count = 0
+                return
+            self._count += 1
+            yield sample
+
+    def state_dict(self) -> dict[str, Any]:
+        """The dataset's state and the number of the next sample."""
+        return {"dataset": self.dataset.state_dict(), "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned; the next iteration goes on from there."""
+        self.dataset.load_state_dict(state["dataset"])
+        self._count = state["count"]
+        self._resumed = True
+
+
+def positioned_iterable(dataset: Any, seed: int, stream: str) -> PositionedIterable:
+    """Wrap an iterable dataset, keeping to itself whether it has a state."""
+    return (PositionedStatefulIterable if is_stateful(dataset) else PositionedIterable)(dataset, seed, stream)

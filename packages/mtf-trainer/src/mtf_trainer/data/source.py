@@ -1,0 +1,75 @@
+"""What the training loop asks of data: batches of one loader by position."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from mtf_trainer.errors import TrainerError
+
+__all__ = ["DataSource", "DataWaitInterrupted", "is_stateful", "length_of"]
+
+
+def is_stateful(thing: Any) -> bool:
+    """Whether an object has `state_dict` and `load_state_dict`."""
+    return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
+
+
+def length_of(thing: Any) -> int | None:
+    """The length of an object, None if it has none."""
+    try:
+        return len(thing)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+class DataWaitInterrupted(TrainerError):  # noqa: N818 - an interruption, not a fault
+    """A stop was requested while waiting for data; the batch waited for was not consumed."""
+
+
+class DataSource(ABC):
+    """Batches of one loader by position.
+
+    What a source yields depends on the seed, the stream and the position, and on nothing that happened before.
+    `open` and `state_dict` leave the global random streams of the process as they are.
+
+    Attributes:
+        num_batches: batches per epoch; None when that is not known for sure.
+    """
+
+    num_batches: int | None
+
+    @abstractmethod
+    def open(self, epoch: int, batch: int = 0) -> None:
+        """Make the next `next()` give batch number `batch` of epoch `epoch`, both counted from 0.
+
+        Raises:
+            DataWaitInterrupted: if a stop was requested while batches were being replayed; open again later.
+            TrainerError: if the epoch has no such position.
+        """
+
+    @abstractmethod
+    def next(self) -> Any:
+        """The next batch.
+
+        Raises:
+            StopIteration: at the end of the epoch.
+            DataWaitInterrupted: if a stop was requested while waiting for workers; opening at the same position again,
+                in this process or a later one, gives the batch that was waited for.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What the position alone does not tell, as tensors and plain data."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned; call it before `open`."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Plain JSON that tells whether another process has the same data: compared when a run resumes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End workers and drop the position; `open` may follow."""

@@ -1,0 +1,50 @@
+"""Switching torch's deterministic algorithms on for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from mtf_trainer.errors import TrainerError
+
+__all__ = ["explained", "settings"]
+
+
+@contextlib.contextmanager
+def settings(*, deterministic: bool, benchmark: bool) -> Iterator[None]:
+    """Apply the two switches inside the block and put back what was set before."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+    )
+    if deterministic:
+        # cuBLAS reads this when its first handle is made; without it some of its calls refuse to run.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.deterministic = deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[2:]
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Say what to do when torch refuses an operation because it has no deterministic algorithm."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        operation = str(error).split(" ", 1)[0]
+        raise TrainerError(
+            f"{operation} has no deterministic implementation on this device; replace it, or give up exact results "
+            "with deterministic=False"
+        ) from error

@@ -1,0 +1,100 @@
+"""What must agree between a checkpoint and the run that continues it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy
+import torch
+from torch import nn
+
+from mtf_trainer.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from mtf_trainer.config import GenericTrainerConfig
+
+__all__ = ["check_model", "differences", "environment", "trainer_part"]
+
+EXTENDABLE: Final = frozenset({"epochs", "max_steps"})
+"""Keys of `training` that may change: a run can be prolonged."""
+
+RUN_SECTIONS: Final = ("model", "training", "data", "optimizer", "scheduler", "custom_params")
+TRAINER_FIELDS: Final = (
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "max_grad_value",
+    "precision",
+    "validate_every_n_epochs",
+    "validate_every_n_steps",
+    "scheduler_interval",
+    "non_finite_loss",
+    "deterministic",
+    "benchmark",
+)
+
+
+def trainer_part(config: GenericTrainerConfig, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The settings that decide what training computes, as plain JSON."""
+    run = {name: config.run[name] for name in RUN_SECTIONS if config.run.get(name)}
+    if isinstance(run.get("training"), Mapping):
+        run["training"] = {key: value for key, value in run["training"].items() if key not in EXTENDABLE}
+    defaults = {
+        key: value for key, value in optimizer.defaults.items() if isinstance(value, bool | int | float | str | None)
+    }
+    return {
+        "run": run,
+        "trainer": {name: getattr(config, name) for name in TRAINER_FIELDS},
+        "optimizer": {"class": type(optimizer).__name__, **defaults},
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Where and with what the results are computed: exact only while this stays the same."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:
+    """One line for every place where two pieces of plain JSON differ: `training.batch_size was 32, is 64`."""
+    if isinstance(saved, Mapping) and isinstance(current, Mapping):
+        for key in {**saved, **current}:
+            place = f"{path}.{key}" if path else str(key)
+            yield from differences(saved.get(key), current.get(key), place)
+    elif _plain(saved) != _plain(current):
+        yield f"{path} was {saved!r}, is {current!r}"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_model(model: nn.Module, saved: Mapping[str, Any], *, source: str) -> None:
+    """Compare the names and shapes of a state dict with those of a model.
+
+    Raises:
+        CheckpointError: they differ; the first few differences are named.
+    """
+    current = model.state_dict()
+    faults = [f"{name} is missing from the checkpoint" for name in current if name not in saved]
+    faults += [f"{name} is not in this model" for name in saved if name not in current]
+    for name, tensor in current.items():
+        other = saved.get(name)
+        if not isinstance(tensor, torch.Tensor) or not isinstance(other, torch.Tensor):
+            continue
+        if (tensor.shape, tensor.dtype) != (other.shape, other.dtype):
+            faults.append(f"{name} was {_shape(other)}, is {_shape(tensor)}")
+    if faults:
+        shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+        raise CheckpointError(f"{source} belongs to another model: {shown}")
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"

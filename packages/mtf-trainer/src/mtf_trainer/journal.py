@@ -1,0 +1,161 @@
+"""`metrics.jsonl`: append records cheaply, flush when asked, cut the file back to where a checkpoint was taken."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from mtf_trainer.errors import TrainerError
+from mtf_utils.atomic import fsync_directory
+
+__all__ = ["Journal"]
+
+FLUSH_AFTER_S: Final = 1.0
+CHUNK_BYTES: Final = 1 << 20
+
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
+class Journal:
+    """The metrics of a run, one JSON object a line.
+
+    Records wait in memory until `flush`, or until one is written a second or more after the last flush, so that a
+    file that someone follows is never far behind.
+
+    Args:
+        path: the file; its folder is made if needed.
+        clock: the wall clock, in seconds since 1970.
+
+    Attributes:
+        records: how many records there are, flushed or not.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._clock = clock
+        self.records = 0
+        self._descriptor: int | None = None
+        self._lines: list[str] = []
+        self._offset = 0
+        self._flushed_at = 0.0
+
+    def open(self, offset: int | None) -> None:
+        """Begin to write.
+
+        Args:
+            offset: None for a new file; else what `flush` returned when the checkpoint was taken: everything behind
+                that byte is cut off, durably, because it will be written again.
+
+        Raises:
+            TrainerError: the file is not the one that the checkpoint speaks of.
+            OSError: the file cannot be opened.
+        """
+        self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if offset is None else 0)
+        try:
+            descriptor = os.open(self.path, flags, 0o666)
+        except FileNotFoundError as error:
+            raise TrainerError(
+                f"{self.path}: there is no such file, but the checkpoint counts on its first {offset} bytes; put the "
+                "file back, or start over in a new folder"
+            ) from error
+        try:
+            records = 0 if offset is None else self._check_cut(descriptor, offset)
+            os.ftruncate(descriptor, offset or 0)
+            os.fsync(descriptor)
+            fsync_directory(self.path.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor, self._offset, self.records = descriptor, offset or 0, records
+        self._flushed_at = self._clock()
+
+    def _check_cut(self, descriptor: int, offset: int) -> int:
+        """How many records are left when the file is cut at `offset`."""
+        size = os.fstat(descriptor).st_size
+        if size < offset:
+            raise TrainerError(
+                f"{self.path}: has {size} bytes where the checkpoint counts on {offset}: the last {offset - size} are "
+                "missing; put the whole file back, or start over in a new folder"
+            )
+        if offset < 0 or (offset > 0 and os.pread(descriptor, 1, offset - 1) != b"\n"):
+            raise TrainerError(
+                f"{self.path}: no record ends at byte {offset}, where the checkpoint says that one does: this is not "
+                "the file that was written with it; put that file back, or start over in a new folder"
+            )
+        starts = range(0, offset, CHUNK_BYTES)
+        return sum(os.pread(descriptor, min(CHUNK_BYTES, offset - start), start).count(b"\n") for start in starts)
+
+    def write(self, record: Mapping[str, float | int | str | None]) -> None:
+        """Add one record, followed by `time`, the wall clock.
+
+        Args:
+            record: plain numbers and strings by name; NaN and infinities become null, which is what JSON has.
+
+        Raises:
+            TrainerError: the journal is not open, or the record is not made of numbers and strings.
+        """
+        if self._descriptor is None:
+            raise TrainerError(f"{self.path}: the journal is not open")
+        if "time" in record:
+            raise TrainerError(f"{self.path}: 'time' cannot name a metric, the journal adds a field of that name")
+        now = self._clock()
+        line = {key: _plain(key, value) for key, value in record.items()}
+        line["time"] = now
+        self._lines.append(_encode(line) + "\n")
+        self.records += 1
+        if not 0.0 <= now - self._flushed_at < FLUSH_AFTER_S:
+            self.flush()
+
+    def flush(self, sync: bool = False) -> int:
+        """Hand what waits to the operating system.
+
+        After an error, such as a full disk, nothing is lost: the next flush writes the same bytes to the same place.
+
+        Args:
+            sync: also wait until it is durable.
+
+        Returns:
+            The size of the file in bytes: the offset for `open` that brings back this moment.
+
+        Raises:
+            TrainerError: the journal is not open.
+            OSError: the file cannot be written.
+        """
+        if self._descriptor is None:
+            raise TrainerError(f"{self.path}: the journal is not open")
+        data = memoryview("".join(self._lines).encode("ascii"))
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._descriptor, data[written:], self._offset + written)
+        self._offset += len(data)
+        self._lines.clear()
+        self._flushed_at = self._clock()
+        if sync:
+            os.fsync(self._descriptor)
+        return self._offset
+
+    def close(self) -> None:
+        """Flush and close; closing twice does no harm."""
+        if self._descriptor is None:
+            return
+        try:
+            self.flush()
+        finally:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._lines.clear()
+
+
+def _plain(name: str, value: float | int | str | None) -> float | int | str | None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, int | str):
+        return value
+    raise TrainerError(f"the metric {name!r} is a {type(value).__name__}: expected a number, a string or None")

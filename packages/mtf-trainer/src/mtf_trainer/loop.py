@@ -1,0 +1,376 @@
+"""The training loop: one phase at a time, with a boundary before each.
+
+`ResumeState.phase` names what comes next. Whatever happens between two boundaries either is finished when the next
+one is reached, or leaves a batch in hand, and then nothing can be saved. So at every boundary without a batch in
+hand the state, together with the model and the optimizer, is all there is to know.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from mtf_trainer.agenda import Agenda
+from mtf_trainer.callbacks import Events
+from mtf_trainer.data import DataSource, DataWaitInterrupted
+from mtf_trainer.errors import TrainerError
+from mtf_trainer.metrics import Means, count_samples
+from mtf_trainer.phases import TrainerPhase as Phase
+from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
+from mtf_trainer.steps import Engine, is_finite, modes_of, restore_modes, to_device
+
+if TYPE_CHECKING:
+    from mtf_trainer.config import GenericTrainerConfig
+
+__all__ = ["Loop", "Reader", "Recorder", "Step"]
+
+Step = Callable[[Any, int], Mapping[str, Any]]
+
+
+class Recorder(Protocol):
+    """Takes the metrics of an event: `train`, `validation` or `epoch`."""
+
+    def __call__(self, event: str, metrics: Mapping[str, float]) -> None:
+        """Record them; the epoch and the step are those of the state."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads batches in order, and opens the source wherever the state says to go on."""
+
+    source: DataSource
+    device: torch.device
+    _next: tuple[int, int] | None = None
+
+    def read(self, epoch: int, batch: int) -> Any:
+        """Batch number `batch` of `epoch`, on the device."""
+        if self._next != (epoch, batch):
+            self._next = None
+            self.source.open(epoch, batch)
+        try:
+            item = self.source.next()
+        except BaseException:
+            self._next = None
+            raise
+        self._next = (epoch, batch + 1)
+        return item if self.device.type == "cpu" else to_device(item, self.device)
+
+
+@dataclass(slots=True, kw_only=True)
+class Loop:
+    """The phases of a run. See the module's text.
+
+    Attributes:
+        record: takes the metrics.
+        save: makes the periodic checkpoint; called when the state already says what comes after it.
+    """
+
+    config: GenericTrainerConfig
+    state: ResumeState
+    engine: Engine
+    events: Events
+    train: Reader
+    val: Reader | None
+    training_step: Step
+    validation_step: Step
+    record: Recorder
+    save: Callable[[], None]
+    clock: Callable[[], float] = time.monotonic
+    agenda: Agenda = field(init=False)
+    _epoch_means: Means = field(init=False)
+    _record_means: Means = field(init=False)
+    _val_means: Means = field(init=False)
+    _batch: Any = None
+    _loss: torch.Tensor | None = None
+    _in_hand: bool = False
+    _saved_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        train, val = self.state.train, self.state.val
+        self._epoch_means = Means(train.epoch_sums if train else None)
+        self._record_means = Means(train.record_sums if train else None)
+        self._val_means = Means(val.sums if val else None)
+        self._saved_at = self.clock()
+        self.agenda = Agenda(
+            config=self.config,
+            state=self.state,
+            num_batches=self.train.source.num_batches,
+            validates=self.val is not None,
+            schedules=self.engine.scheduler is not None,
+            time_to_save=self._time_to_save,
+        )
+
+    def boundaries(self) -> Iterator[Phase]:
+        """Run to the end, yielding the phase that comes next at every boundary."""
+        phases, state = self._phases(), self.state
+        while True:
+            yield state.phase
+            if state.phase is Phase.TRAINING_COMPLETE:
+                return
+            phases[state.phase]()
+
+    def _phases(self) -> dict[Phase, Callable[[], None]]:
+        return {
+            Phase.INIT: self._init,
+            Phase.TRAINING_START: self._training_start,
+            Phase.TRAIN_START_EPOCH: self._start_epoch,
+            Phase.TRAIN_BATCH_START: self._batch_start,
+            Phase.TRAIN_BATCH_LOAD: self._load,
+            Phase.TRAIN_BATCH_FORWARD: self._forward,
+            Phase.TRAIN_BATCH_BACKWARD: self._backward,
+            Phase.TRAIN_BATCH_OPTIM_STEP: self._optimizer_step,
+            Phase.TRAIN_BATCH_SCHED_STEP: self._scheduler_step,
+            Phase.TRAIN_BATCH_END: self._batch_end,
+            Phase.VAL_START_EPOCH: self._start_validation,
+            Phase.VAL_BATCH_LOAD: self._val_load,
+            Phase.VAL_BATCH_FORWARD: self._val_forward,
+            Phase.VAL_BATCH_END: self._val_batch_end,
+            Phase.VAL_END_EPOCH: self._end_validation,
+            Phase.EPOCH_SCHED_STEP: self._epoch_scheduler_step,
+            Phase.EPOCH_END: self._end_epoch,
+            Phase.CHECKPOINTING: self._checkpoint,
+            Phase.TRAINING_END: self._training_end,
+        }
+
+    @property
+    def can_save(self) -> bool:
+        """Whether the state is all there is to know: no batch is in hand."""
+        return not self._in_hand
+
+    def settle(self) -> None:
+        """Bring the running sums into the state, so that it can be saved."""
+        train, val = self.state.train, self.state.val
+        if train is not None:
+            train.epoch_sums = self._epoch_means.copy_sums()
+            train.record_sums = self._record_means.copy_sums()
+            train.last = {name: float(value) for name, value in train.last.items()}
+        if val is not None:
+            val.sums = self._val_means.copy_sums()
+
+    def _init(self) -> None:
+        self.engine.model.train()
+        self.state.phase = Phase.TRAINING_START
+
+    def _training_start(self) -> None:
+        if self.events.fire("on_training_start"):
+            self.state.phase = self.agenda.next_epoch()
+
+    def _start_epoch(self) -> None:
+        state = self.state
+        if self.events.fire("on_epoch_start", state.epoch):
+            state.train = TrainMicroState()
+            state.val_metrics = {}
+            self._epoch_means.clear()
+            self._record_means.clear()
+            state.phase = self.agenda.next_batch()
+
+    def _batch_start(self) -> None:
+        if self.events.fire("on_batch_start", self._train.batch_idx):
+            self.state.phase = Phase.TRAIN_BATCH_FORWARD if self._in_hand else Phase.TRAIN_BATCH_LOAD
+
+    def _load(self) -> None:
+        state, train = self.state, self._train
+        try:
+            self._batch = self.train.read(state.epoch, train.batch_idx)
+        except StopIteration:
+            if train.batch_idx == 0:
+                raise TrainerError(f"the training loader gave no batch in epoch {state.epoch}") from None
+            train.exhausted = True
+            state.phase = Phase.TRAIN_BATCH_OPTIM_STEP if train.micro_step else self.agenda.after_data()
+        except DataWaitInterrupted:
+            pass  # told to stop while waiting: nothing was consumed, and the next boundary can save
+        else:
+            self._in_hand = True
+            train.step_done = False
+            announced = self.agenda.num_batches is not None
+            state.phase = Phase.TRAIN_BATCH_FORWARD if announced else Phase.TRAIN_BATCH_START
+
+    def _forward(self) -> None:
+        train = self._train
+        outputs, scalars = self.engine.forward(self.training_step, "training_step", self._batch, train.batch_idx)
+        self._loss = self.engine.check_loss(outputs, place=self._place())
+        if self._is_acceptable(scalars["loss"]):
+            weight = count_samples(outputs, self._batch)
+            self._epoch_means.add(scalars, weight)
+            self._record_means.add(scalars, weight)
+        else:
+            self._loss = None
+            train.skipped += 1
+        train.last = scalars  # type: ignore[assignment]  # tensors of an accelerator become numbers in settle()
+        self.state.phase = Phase.TRAIN_BATCH_BACKWARD
+
+    def _is_acceptable(self, loss: float | torch.Tensor) -> bool:
+        """Apply the policy for a loss that is not finite.
+
+        On an accelerator "raise" is left to the next record, since looking at the number would wait for the device.
+        """
+        policy = self.config.non_finite_loss
+        if (isinstance(loss, torch.Tensor) and policy == "raise") or is_finite(loss):
+            return True
+        if policy == "raise":
+            raise TrainerError(
+                f"the loss at {self._place()} is {float(loss)}; non_finite_loss='skip' leaves such batches out"
+            )
+        return False
+
+    def _backward(self) -> None:
+        train = self._train
+        if self._loss is not None:
+            self.engine.backward(self._loss, self.agenda.window(train.batch_idx))
+        self._batch = self._loss = None
+        self._in_hand = False
+        train.micro_step += 1
+        self.state.phase = self.agenda.after_backward(train)
+
+    def _optimizer_step(self) -> None:
+        state, train = self.state, self._train
+        first = train.batch_idx - train.micro_step + (0 if train.exhausted else 1)
+        self.engine.optimizer_step(correction=self.agenda.window(first) / train.micro_step)
+        state.global_step += 1
+        state.metric = None
+        train.micro_step = 0
+        train.step_done = True
+        state.phase = self.agenda.after_optimizer(train)
+
+    def _scheduler_step(self) -> None:
+        self.engine.scheduler_step()
+        self.state.phase = self.agenda.after_step(self._train)
+
+    def _batch_end(self) -> None:
+        state, train = self.state, self._train
+        every = self.config.logging.log_every_n_steps
+        if state.event_index == 0 and train.step_done and state.global_step % every == 0:
+            self._record_training()
+        if self.events.fire("on_batch_end", train.batch_idx, dict(train.last)):
+            train.batch_idx += 1
+            cut_short = train.micro_step == 0 and self.agenda.is_cut_short()
+            train.exhausted = cut_short or train.batch_idx == self.agenda.num_batches
+            state.phase = self.agenda.after_batch(train)
+
+    def _record_training(self) -> None:
+        metrics = _named(self._record_means.means(), "train_")
+        loss = metrics.get("train_loss", 0.0)
+        if not math.isfinite(loss):
+            raise TrainerError(f"the loss is {loss} in the steps before {self._place()}")
+        self.record("train", metrics | {"lr": self._learning_rate()})
+        self._record_means.clear()
+
+    def _start_validation(self) -> None:
+        if self.events.fire("on_validation_start"):
+            self._val.modes = modes_of(self.engine.model)
+            self.engine.model.eval()
+            self._val_means.clear()
+            self.state.validations += 1
+            self.state.phase = Phase.VAL_BATCH_LOAD
+
+    def _val_load(self) -> None:
+        if self.val is None:
+            raise TrainerError("the checkpoint was made in mid-validation: fit() needs the same val_loader")
+        try:
+            self._batch = self.val.read(self.state.validations - 1, self._val.batch_idx)
+        except StopIteration:
+            self.state.phase = Phase.VAL_END_EPOCH
+        except DataWaitInterrupted:
+            pass  # as in training
+        else:
+            self._in_hand = True
+            self.state.phase = Phase.VAL_BATCH_FORWARD
+
+    def _val_forward(self) -> None:
+        with torch.no_grad():
+            outputs, scalars = self.engine.forward(
+                self.validation_step, "validation_step", self._batch, self._val.batch_idx
+            )
+        self._val_means.add(_named(scalars, "val_"), count_samples(outputs, self._batch))
+        self._batch = None
+        self._in_hand = False
+        self.state.phase = Phase.VAL_BATCH_END
+
+    def _val_batch_end(self) -> None:
+        self._val.batch_idx += 1
+        self.state.phase = Phase.VAL_BATCH_LOAD
+
+    def _end_validation(self) -> None:
+        state, val = self.state, self._val
+        if state.event_index == 0:
+            restore_modes(self.engine.model, val.modes)
+            state.val_metrics = self._val_means.means()
+            state.validated_step = state.global_step
+            self._rank()
+            self.record("validation", state.val_metrics)
+            if self.config.scheduler_interval == "metric":
+                self.engine.scheduler_step(state.metric)
+        if self.events.fire("on_validation_end", dict(state.val_metrics)):
+            state.val = None
+            state.phase = self.agenda.after_validation(at_epoch_end=val.at_epoch_end)
+
+    def _rank(self) -> None:
+        """Compare the monitored value with the best one so far."""
+        state, settings = self.state, self.config.checkpoint
+        if settings.monitor not in state.val_metrics and settings.save_top_k:
+            known = ", ".join(sorted(state.val_metrics)) or "none"
+            raise TrainerError(
+                f"checkpoint.monitor is {settings.monitor!r}, but validation gives: {known}; "
+                "monitor one of these, or set save_top_k=0"
+            )
+        value = state.metric = state.val_metrics.get(settings.monitor)
+        if value is None or math.isnan(value):
+            return
+        best = None if state.best is None else state.best["value"]
+        if best is None or (value < best if settings.mode == "min" else value > best):
+            place = {"epoch": state.epoch, "global_step": state.global_step}
+            state.best = {"metric": settings.monitor, "value": value, **place}
+
+    def _epoch_scheduler_step(self) -> None:
+        self.engine.scheduler_step()
+        self.state.phase = Phase.EPOCH_END
+
+    def _end_epoch(self) -> None:
+        state = self.state
+        if state.event_index == 0:
+            state.epoch_metrics = _named(self._epoch_means.means(), "train_") | state.val_metrics
+            self.record("epoch", state.epoch_metrics | {"lr": self._learning_rate()})
+        if self.events.fire("on_epoch_end", state.epoch, dict(state.epoch_metrics)):
+            state.epoch += 1
+            state.train = None
+            state.phase = self.agenda.after_epoch()
+
+    def _checkpoint(self) -> None:
+        self.state.phase = self.agenda.after_checkpoint()
+        self.save()
+        self._saved_at = self.clock()
+
+    def _time_to_save(self) -> bool:
+        minutes = self.config.checkpoint.save_every_n_minutes
+        return minutes is not None and self.clock() - self._saved_at >= 60 * minutes
+
+    def _training_end(self) -> None:
+        if self.events.fire("on_training_end", dict(self.state.epoch_metrics)):
+            self.state.phase = Phase.TRAINING_COMPLETE
+
+    @property
+    def _train(self) -> TrainMicroState:
+        if self.state.train is None:
+            raise TrainerError(f"a state in phase {self.state.phase} needs a position inside an epoch")
+        return self.state.train
+
+    @property
+    def _val(self) -> ValMicroState:
+        if self.state.val is None:
+            raise TrainerError(f"a state in phase {self.state.phase} needs a position inside a validation")
+        return self.state.val
+
+    def _place(self) -> str:
+        return f"epoch {self.state.epoch}, batch {self._train.batch_idx}, step {self.state.global_step}"
+
+    def _learning_rate(self) -> float:
+        return float(self.engine.optimizer.param_groups[0]["lr"])
+
+
+def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name if name.startswith(prefix) else prefix + name: value for name, value in values.items()}

@@ -1,0 +1,377 @@
+"""One call of `fit`: everything that it binds together, how it is restored, saved and left."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from mtf_trainer import fingerprint, rng
+from mtf_trainer.callbacks import Events, TrainingCallback
+from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
+from mtf_trainer.config import GenericTrainerConfig
+from mtf_trainer.data import DataSource
+from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
+from mtf_trainer.journal import Journal
+from mtf_trainer.loggers import MetricLogger
+from mtf_trainer.loop import Loop, Reader
+from mtf_trainer.phases import TrainerPhase as Phase
+from mtf_trainer.preemption import StopFlag
+from mtf_trainer.rng import RNGState
+from mtf_trainer.state import ResumeState
+from mtf_trainer.steps import Engine
+from mtf_utils import rundir
+from mtf_utils.rundir import FinishReceipt, Outcome, RunResultFile
+from mtf_utils.stateful import Stateful
+
+if TYPE_CHECKING:
+    from mtf_trainer.trainer import GenericTrainer
+
+__all__ = ["Session", "checkpoint_directory"]
+
+logger = logging.getLogger(__name__)
+
+INEXACT_DATA_KEYS: Final = frozenset({"num_workers"})
+"""Differences of the data that lose exactness and nothing else."""
+
+
+def checkpoint_directory(config: GenericTrainerConfig) -> Path:
+    """Where this run's checkpoints are: relative to the run directory if there is one, else to the working directory."""
+    base = os.environ.get(rundir.ENV_RUN_DIR) or Path.cwd()
+    return Path(base, config.checkpoint.checkpoint_dir)
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A run in this process.
+
+    Attributes:
+        seed: the seed in use.
+        state: where the run stands.
+        flag: whether it was told to stop.
+        directory: where the checkpoints are.
+        loop: the phases; made anew by `restore`.
+    """
+
+    trainer: GenericTrainer
+    config: GenericTrainerConfig
+    engine: Engine
+    train: DataSource
+    val: DataSource | None
+    callbacks: Sequence[TrainingCallback]
+    registered: Mapping[str, Stateful]
+    loggers: Sequence[MetricLogger]
+    store: CheckpointStore
+    directory: Path
+    flag: StopFlag
+    seed: int
+    state: ResumeState = field(default_factory=lambda: ResumeState(Phase.INIT, 0, 0))
+    clock: Callable[[], float] = time.time
+    journal: Journal = field(init=False)
+    loop: Loop = field(init=False)
+    _journal_is_open: bool = field(default=False, init=False)
+    _journal_bytes: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        run = rundir.current_run()
+        path = run[0].metrics_file if run else self.directory / "metrics.jsonl"
+        self.journal = Journal(path)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Make the loop for the state that the session has."""
+        device = self.engine.device
+        self.loop = Loop(
+            config=self.config,
+            state=self.state,
+            engine=self.engine,
+            events=Events(self.callbacks, self.state, self.trainer),
+            train=Reader(self.train, device),
+            val=Reader(self.val, device) if self.val is not None else None,
+            training_step=self.trainer.training_step,
+            validation_step=self.trainer.validation_step,
+            record=self.record,
+            save=self.save_periodically,
+        )
+
+    def start(self) -> None:
+        """Begin a new run with a checkpoint of its beginning, so that what cannot be saved shows at once."""
+        self._open_records(None)
+        self.store.save(self.snapshot(), kind=Kind.INITIAL)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up a saved state, all but the random streams, which `run` puts back last.
+
+        Raises:
+            CheckpointError: the checkpoint does not belong to this run.
+        """
+        self._check(checkpoint)
+        sections, training = checkpoint.sections, checkpoint.sections["training"]
+        fingerprint.check_model(self.engine.model, sections["model"], source=str(checkpoint.path))
+        self.engine.model.load_state_dict(sections["model"])
+        _load_optimizer(self.engine.optimizer, sections["optimizer"])
+        self.engine.load_state_dict(training["engine"])
+        self.train.load_state_dict(training["data"]["train"])
+        if self.val is not None and training["data"]["val"] is not None:
+            self.val.load_state_dict(training["data"]["val"])
+        self._restore_stateful(training, source=str(checkpoint.path))
+        self.state = ResumeState.from_dict(checkpoint.resume, rng=RNGState.from_state_dict(training["rng"]))
+        self._prolong()
+        self._open_records(training["journal_bytes"])
+        threads = checkpoint.fingerprint["environment"]["threads"]
+        if threads != torch.get_num_threads():
+            logger.info("using %d threads, as the run did before: their number changes results", threads)
+            torch.set_num_threads(threads)
+        self._bind()
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        saved, current = checkpoint.fingerprint, self._fingerprint()
+        faults = list(fingerprint.differences(saved["settings"], current["settings"]))
+        inexact = list(fingerprint.differences(saved["environment"], current["environment"], "environment"))
+        for part in ("train", "val"):
+            was, now = saved["data"][part], current["data"][part]
+            if was is None or now is None:
+                continue
+            for line in fingerprint.differences(was, now, part):
+                key = line.split(" ", 1)[0].rpartition(".")[2]
+                (inexact if key in INEXACT_DATA_KEYS else faults).append(line)
+        if faults:
+            raise CheckpointError(
+                f"{checkpoint.path} belongs to another run: {'; '.join(faults)}. Use a new checkpoint_dir for a new run",
+                path=checkpoint.path,
+            )
+        inexact = [line for line in inexact if not line.startswith("environment.threads ")]
+        if inexact:
+            logger.warning("continuing, but results are no longer exact: %s", "; ".join(inexact))
+
+    def _restore_stateful(self, training: Mapping[str, Any], *, source: str) -> None:
+        saved, current = training["callbacks"], [type(callback).__qualname__ for callback in self.callbacks]
+        if [item["type"] for item in saved] != current:
+            was = ", ".join(item["type"] for item in saved) or "none"
+            raise CheckpointError(f"{source} was made with the callbacks {was}; this run has {current or 'none'}")
+        for callback, item in zip(self.callbacks, saved, strict=True):
+            callback.load_state_dict(item["state"])
+        if training["registered"].keys() != self.registered.keys():
+            then, now = sorted(training["registered"]), sorted(self.registered)
+            raise CheckpointError(f"{source} holds the registered states {then}; this run registered {now}")
+        for name, stateful in self.registered.items():
+            stateful.load_state_dict(training["registered"][name])
+
+    def _prolong(self) -> None:
+        """A finished run goes on when its limits were raised."""
+        state, config = self.state, self.config
+        ended = state.phase in (Phase.TRAINING_END, Phase.TRAINING_COMPLETE)
+        reached = config.max_steps is not None and state.global_step >= config.max_steps
+        if ended and state.epoch < config.epochs and not reached and not state.stop_requested:
+            logger.info("training goes on from epoch %d to %d", state.epoch, config.epochs)
+            state.phase, state.event_index = Phase.TRAIN_START_EPOCH, 0
+
+    def run(self) -> None:
+        """Train to the end, or to the nearest boundary that can be saved once a stop is asked for.
+
+        Raises:
+            TrainingPreempted: told to stop; the state is durable.
+            TrainingStopped: told to stop once too often.
+        """
+        if self.state.rng is not None:
+            rng.restore(self.state.rng)
+            self.state.rng = None
+        flag, loop = self.flag, self.loop
+        for _ in loop.boundaries():
+            if flag.requested and loop.can_save and self.state.phase is not Phase.TRAINING_COMPLETE:
+                self._leave()
+        self._finish()
+
+    def record(self, event: str, metrics: Mapping[str, float]) -> None:
+        """Write metrics to the journal and to every logger."""
+        state = self.state
+        self.journal.write({"event": event, "epoch": state.epoch, "step": state.global_step, **metrics})
+        for each in self.loggers:
+            each.log(event, state.global_step, {"epoch": state.epoch, **metrics})
+
+    def snapshot(self) -> Snapshot:
+        """The whole state as one value. Tensors are the live ones: the store copies or writes them before it returns."""
+        self.loop.settle()
+        self.state.timestamp = self.clock()
+        engine = self.engine
+        return Snapshot(
+            resume=self.state.to_dict(),
+            sections={
+                "model": engine.model.state_dict(),
+                "optimizer": engine.optimizer.state_dict(),
+                "training": self._training_section(),
+            },
+            epoch=self.state.epoch,
+            global_step=self.state.global_step,
+            metric=_number(self.state.metric),
+            fingerprint=self._fingerprint(),
+        )
+
+    def _training_section(self) -> dict[str, Any]:
+        return {
+            "engine": self.engine.state_dict(),
+            "rng": rng.capture().state_dict(),
+            "data": {
+                "train": self.train.state_dict(),
+                "val": self.val.state_dict() if self.val is not None else None,
+            },
+            "callbacks": [
+                {"type": type(callback).__qualname__, "state": callback.state_dict()} for callback in self.callbacks
+            ],
+            "registered": {name: stateful.state_dict() for name, stateful in self.registered.items()},
+            "journal_bytes": self._flush_journal(),
+        }
+
+    def _flush_journal(self) -> int:
+        """Make the journal durable; once it is closed, nothing is added to it any more."""
+        if self._journal_is_open:
+            self._journal_bytes = self.journal.flush(sync=True)
+        return self._journal_bytes
+
+    def _open_records(self, offset: int | None) -> None:
+        self.journal.open(offset)
+        self._journal_is_open = True
+        for each in self.loggers:
+            each.open(None if offset is None else self.journal.records)
+
+    def _close_journal(self) -> None:
+        try:
+            self._flush_journal()
+        finally:
+            self._journal_is_open = False
+            self.journal.close()
+
+    def _fingerprint(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "settings": fingerprint.trainer_part(self.config, self.engine.optimizer),
+            "data": {
+                "train": self.train.fingerprint(),
+                "val": self.val.fingerprint() if self.val is not None else None,
+            },
+            "environment": fingerprint.environment(self.engine.device),
+        }
+
+    def save_periodically(self) -> None:
+        """Save as the configuration says: in the background, or at once."""
+        if self.config.checkpoint.async_save:
+            self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC)
+        else:
+            self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._timeout_s())
+
+    def save_now(self, kind: Kind) -> Path:
+        """Save and wait until the checkpoint is durable."""
+        return self.store.save(self.snapshot(), kind=kind, deadline_s=self._timeout_s())
+
+    def _timeout_s(self) -> float:
+        return 60 * self.config.preemption.timeout_minutes
+
+    def _leave(self) -> None:
+        state, flag, settings = self.state, self.flag, self.config.preemption
+        state.preemptions += 1
+        deadline_s = None
+        if flag.signal_name != "SIGINT":
+            deadline_s = max(0.0, settings.grace_period_seconds - flag.elapsed_s())
+        path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=deadline_s)
+        place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
+        limit = settings.max_preemptions
+        if limit is not None and state.preemptions > limit:
+            message = (
+                f"preempted {state.preemptions} times, more than max_preemptions={limit}; saved at {place}: {path}"
+            )
+            self._leave_receipt(Outcome.DO_NOT_REQUEUE, message)
+            raise TrainingStopped(message)
+        message = f"stopped by {flag.signal_name} at {place}; saved {path}; the same command continues from there"
+        logger.warning("%s", message)
+        self._leave_receipt(Outcome.PREEMPTED, message)
+        raise TrainingPreempted(message, checkpoint=path)
+
+    def _leave_receipt(self, outcome: Outcome, reason: str) -> None:
+        run = rundir.current_run()
+        if run is None or run[1] is None:
+            return
+        attempt = run[1]
+        attempt.path.mkdir(parents=True, exist_ok=True)
+        FinishReceipt(
+            attempt=attempt.number,
+            outcome=outcome,
+            exit_status=75 if outcome is Outcome.PREEMPTED else 76,
+            reason=reason,
+            finished_at=rundir.now(),
+        ).write(attempt.finished_file)
+
+    def _finish(self) -> None:
+        path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._timeout_s())
+        self.write_result(path)
+        logger.info("training is complete after %d epochs, %d steps", self.state.epoch, self.state.global_step)
+
+    def write_result(self, checkpoint: Path) -> None:
+        """Write `result.json`, and take back a receipt that an earlier `fit` of this attempt left."""
+        run, state = rundir.current_run(), self.state
+        folder = run[0].path if run else self.directory
+        relative = checkpoint.relative_to(folder) if checkpoint.is_relative_to(folder) else checkpoint
+        RunResultFile(
+            epoch=state.epoch,
+            global_step=state.global_step,
+            metrics={name: _number(value) for name, value in state.epoch_metrics.items()},
+            best=state.best,
+            checkpoint=str(relative),
+            seed=self.seed,
+            finished_at=rundir.now(),
+        ).write(folder / "result.json")
+        if run is not None and run[1] is not None:
+            run[1].finished_file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def reopened(self, store: CheckpointStore) -> Iterator[None]:
+        """Save into a store that is open for this block only, once `fit` has closed its own."""
+        before, self.store = self.store, store
+        try:
+            yield
+        finally:
+            store.close()
+            self.store = before
+
+    @contextlib.contextmanager
+    def resources(self) -> Iterator[None]:
+        """Open what callbacks and loggers need, and close everything in the end, however it comes."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.store.close)
+            stack.callback(self._close_journal)
+            for each in self.loggers:
+                stack.callback(each.close)
+            for each in self.loggers:
+                stack.callback(each.close)
+            stack.callback(self.train.close)
+            if self.val is not None:
+                stack.callback(self.val.close)
+            for callback in self.callbacks:
+                callback.setup(self.trainer)
+                stack.callback(callback.teardown, self.trainer)
+            yield
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state and keep the type of every tensor, which `load_state_dict` may change."""
+    optimizer.load_state_dict(saved)
+    # Schedulers warn when they step before the optimizer did; a run may well continue between the two.
+    optimizer._opt_called = True  # type: ignore[attr-defined]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    indices = [index for group in saved["param_groups"] for index in group["params"]]
+    for parameter, index in zip(parameters, indices, strict=True):
+        for key, value in saved["state"].get(index, {}).items():
+            loaded = optimizer.state[parameter].get(key)
+            if isinstance(value, torch.Tensor) and isinstance(loaded, torch.Tensor) and loaded.dtype != value.dtype:
+                optimizer.state[parameter][key] = value.to(loaded.device)

@@ -1,0 +1,190 @@
+"""What the phases of the loop do with the model, the optimizer, the scaler and the schedulers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mtf_trainer import determinism
+from mtf_trainer.errors import TrainerError
+from mtf_trainer.metrics import Scalar, to_scalars
+
+if TYPE_CHECKING:
+    from mtf_trainer.config import GenericTrainerConfig
+
+__all__ = ["Engine", "is_finite", "modes_of", "restore_modes", "to_device"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Engine:
+    """Model, optimizer, scheduler and gradient scaler of a run, and the steps they take."""
+
+    def __init__(
+        self,
+        config: GenericTrainerConfig,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any | None,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type) if config.precision == "fp16" else None
+        self._autocast_dtype = _DTYPES.get(config.precision)
+        self._parameters: list[nn.Parameter] = []
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer updates, in the order of its groups; the list is kept while its length is right."""
+        groups = self.optimizer.param_groups
+        if len(self._parameters) != sum(len(group["params"]) for group in groups):
+            self._parameters = [parameter for group in groups for parameter in group["params"]]
+        return self._parameters
+
+    def gradient_holders(self) -> list[nn.Parameter]:
+        """Everything whose gradient is state between two micro-batches, in an order that does not change."""
+        known = {id(parameter) for parameter in self.parameters()}
+        return self.parameters() + [p for p in self.model.parameters() if id(p) not in known]
+
+    def forward(self, step: Any, name: str, batch: Any, batch_idx: int) -> tuple[dict[str, Any], dict[str, Scalar]]:
+        """Call a user's step under the run's precision; its outputs as they are, and their metrics."""
+        with determinism.explained():
+            if self._autocast_dtype is None:
+                outputs = step(batch, batch_idx)
+            else:
+                with torch.autocast(self.device.type, dtype=self._autocast_dtype):
+                    outputs = step(batch, batch_idx)
+        if not isinstance(outputs, Mapping):
+            raise TrainerError(f"{name} returned {type(outputs).__name__}: expected a dict of metrics")
+        return dict(outputs), to_scalars(outputs, step=name)
+
+    def check_loss(self, outputs: Mapping[str, Any], *, place: str) -> torch.Tensor:
+        """The loss to go back from.
+
+        Raises:
+            TrainerError: there is none, or it is not one differentiable number.
+        """
+        loss = outputs.get("loss")
+        if not isinstance(loss, torch.Tensor):
+            found = f"a {type(loss).__name__}" if "loss" in outputs else f"only {sorted(outputs) or 'nothing'}"
+            raise TrainerError(f"training_step must return a dict with a tensor under 'loss', found {found} at {place}")
+        if loss.numel() != 1 or not loss.requires_grad:
+            raise TrainerError(
+                f"the loss at {place} has shape {tuple(loss.shape)} and requires_grad={loss.requires_grad}: "
+                "expected one differentiable number"
+            )
+        return loss
+
+    def backward(self, loss: torch.Tensor, window: int) -> None:
+        """Add the gradients of the micro-batch, as one of `window` of equal weight."""
+        if window > 1:
+            loss = loss / window
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        with determinism.explained():
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    def optimizer_step(self, *, correction: float = 1.0) -> None:
+        """Clip, step, and clear the gradients.
+
+        Args:
+            correction: factor for gradients that were divided by the wrong window size, because the loader's end
+                came as a surprise.
+        """
+        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
+        if not parameters:  # every micro-batch of the window was left out
+            return
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if correction != 1.0:
+            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], correction)
+        if self.config.max_grad_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.config.max_grad_value)
+        if self.config.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        with determinism.explained():
+            if self.scaler is not None:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            else:
+                self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def scheduler_step(self, metric: float | None = None) -> None:
+        """Move the learning rate on."""
+        if self.scheduler is not None:
+            self.scheduler.step() if metric is None else self.scheduler.step(metric)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes into the checkpoint beside the model's and the optimizer's own state."""
+        return {
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "gradients": [parameter.grad for parameter in self.gradient_holders()],
+            "modes": modes_of(self.model),
+            "frozen": [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` returned; model and optimizer have their own state already.
+
+        Raises:
+            TrainerError: the run has a scheduler or a scaler and the state has none, or the other way round.
+        """
+        for name, part in (("scheduler", self.scheduler), ("scaler", self.scaler)):
+            if (part is None) != (state[name] is None):
+                now, then = ("without", "with") if part is None else ("with", "without")
+                raise TrainerError(f"the checkpoint was made {then} a {name}, this run is {now} one")
+            if part is not None:
+                part.load_state_dict(state[name])
+        frozen = set(state["frozen"])
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        holders = self.gradient_holders()
+        if len(holders) != len(state["gradients"]):
+            raise TrainerError(
+                f"the checkpoint has gradients of {len(state['gradients'])} parameters, this run has {len(holders)}"
+            )
+        for parameter, gradient in zip(holders, state["gradients"], strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        restore_modes(self.model, state["modes"])
+
+
+def modes_of(model: nn.Module) -> list[str]:
+    """The names of the modules that are in evaluation mode."""
+    return [name for name, module in model.named_modules() if not module.training]
+
+
+def restore_modes(model: nn.Module, evaluating: list[str]) -> None:
+    """Put exactly these modules into evaluation mode and all others into training mode."""
+    names = set(evaluating)
+    for name, module in model.named_modules():
+        module.training = name not in names
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The batch with every tensor in it on the device; containers keep their type."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        if type(batch) is not dict and hasattr(batch, "to"):  # such as a tokenizer's output
+            return batch.to(device)
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch.to(device) if hasattr(batch, "to") else batch
+
+
+def is_finite(value: Scalar) -> bool:
+    """Whether a loss is an ordinary number; asks an accelerator and waits for it."""
+    return math.isfinite(float(value))

@@ -1,0 +1,345 @@
+"""`GenericTrainer`: trains a model, can be killed at any instant, and goes on to the same result."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mtf_trainer import determinism, preemption, rng
+from mtf_trainer.callbacks import TrainingCallback
+from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
+from mtf_trainer.config import GenericTrainerConfig
+from mtf_trainer.data import make_source
+from mtf_trainer.errors import CheckpointError, TrainerError
+from mtf_trainer.loggers import MetricLogger, build_loggers
+from mtf_trainer.phases import TrainerPhase
+from mtf_trainer.session import Session, checkpoint_directory
+from mtf_trainer.state import ResumeState, RNGState
+from mtf_trainer.steps import Engine
+from mtf_utils.logs import setup_logging
+from mtf_utils.stateful import Stateful
+
+__all__ = ["GenericTrainer"]
+
+logger = logging.getLogger(__name__)
+
+StepFunction = Callable[["GenericTrainer", Any, int], Mapping[str, Any]]
+
+
+class GenericTrainer:
+    """Trains a model with exact resume.
+
+    Constructing it seeds every random stream, so build the model after it. Inside the steps, `model`, `optimizer`,
+    `scheduler` and `device` are set, and batches are on the device already.
+
+    Args:
+        config: how to train.
+        training_step: in place of the method, called with the trainer, the batch and its index.
+        validation_step: likewise.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Any | None
+    device: torch.device
+
+    def __init__(
+        self,
+        config: GenericTrainerConfig,
+        *,
+        training_step: StepFunction | None = None,
+        validation_step: StepFunction | None = None,
+    ) -> None:
+        if not isinstance(config, GenericTrainerConfig):
+            raise TypeError(
+                f"expected a GenericTrainerConfig, found {type(config).__name__}; "
+                "GenericTrainerConfig.from_experiment() takes a configuration, a mapping or a path"
+            )
+        self.config = config
+        self.callbacks: list[TrainingCallback] = []
+        self.seed = secrets.randbits(32) if config.seed is None else config.seed
+        self._steps = (training_step, validation_step)
+        self._registered: dict[str, Stateful] = {}
+        self._session: Session | None = None
+        self._armed: Checkpoint | None = None
+        self._fitting = False
+        rng.seed_everything(self.seed)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Mapping[str, Any]:
+        """Compute the loss of a batch. Override it, or give the constructor a function.
+
+        This default suits models that compute their own loss from keyword arguments, as those of `transformers` do.
+
+        Args:
+            batch: what the loader gave, on the device.
+            batch_idx: its number in the epoch, from 0.
+
+        Returns:
+            At least `loss`, one differentiable number. Further numbers are averaged over the epoch, weighted by
+            `num_samples` if that is given and by the batch's first dimension if not.
+        """
+        if self._steps[0] is not None:
+            return self._steps[0](self, batch, batch_idx)
+        if not isinstance(batch, Mapping):
+            raise TrainerError(
+                f"{type(self).__name__} has no training_step for a batch of type {type(batch).__name__}: override "
+                "training_step(batch, batch_idx), or give the constructor training_step="
+            )
+        loss = getattr(self.model(**batch), "loss", None)
+        if loss is None:
+            raise TrainerError(f"{type(self.model).__name__} returned no loss: override training_step")
+        return {"loss": loss}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Mapping[str, Any]:
+        """Compute the metrics of a validation batch, by default those of `training_step`; no gradients are recorded.
+
+        Returns:
+            Numbers, averaged over the validation; `val_` is put before names that lack it.
+        """
+        if self._steps[1] is not None:
+            return self._steps[1](self, batch, batch_idx)
+        return self.training_step(batch, batch_idx)
+
+    def fit(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | Callable[[Any], torch.optim.Optimizer],
+        train_loader: Any,
+        val_loader: Any | None = None,
+        scheduler: Any | None = None,
+    ) -> None:
+        """Train; continue if there is a checkpoint, and come back at once if training is complete.
+
+        Args:
+            model: moved to the device.
+            optimizer: made from the model's parameters; or a callable that makes it from them.
+            train_loader: a `DataLoader`, or any iterable that can be gone through again.
+            val_loader: likewise; without one there is no validation.
+            scheduler: stepped as `config.scheduler_interval` says; or a callable that makes it from the optimizer.
+
+        Raises:
+            TrainingPreempted: told to stop, with the state durable; ends the process with status 75 if not caught.
+            TrainingStopped: running again would not help; status 76.
+            CheckpointError: there are checkpoints, but none can be used, or they belong to another run.
+            TrainerError: a step or a callback gave what cannot be used.
+        """
+        if self._fitting:
+            raise TrainerError("fit() is already running on this trainer")
+        self._fitting = True
+        if not logging.getLogger().handlers:
+            setup_logging(self.config.logging.log_level)
+        flag, config = preemption.StopFlag(), self.config
+        try:
+            with (
+                preemption.listening(flag, preemption.signal_names(config.preemption.signals)),
+                determinism.settings(deterministic=config.deterministic, benchmark=config.benchmark),
+            ):
+                self._train(flag, model, optimizer, train_loader, val_loader, scheduler)
+        finally:
+            self._fitting = False
+
+    def _train(
+        self,
+        flag: preemption.StopFlag,
+        model: nn.Module,
+        optimizer: Any,
+        train_loader: Any,
+        val_loader: Any | None,
+        scheduler: Any | None,
+    ) -> None:
+        self._bind(model, optimizer, scheduler)
+        store = self._open_store()
+        try:
+            checkpoint = self._take_checkpoint(store)
+            engine = Engine(
+                self.config, model=model, optimizer=self.optimizer, scheduler=self.scheduler, device=self.device
+            )
+            session = Session(
+                trainer=self,
+                config=self.config,
+                engine=engine,
+                train=make_source(train_loader, seed=self.seed, stream="train", should_stop=flag.is_requested),
+                val=None
+                if val_loader is None
+                else make_source(val_loader, seed=self.seed, stream="val", should_stop=flag.is_requested),
+                callbacks=tuple(self.callbacks),
+                registered=dict(self._registered),
+                loggers=self._build_loggers(),
+                store=store,
+                directory=checkpoint_directory(self.config),
+                flag=flag,
+                seed=self.seed,
+            )
+        except BaseException:
+            store.close()
+            raise
+        self._session = session
+        with session.resources():
+            self._run(session, checkpoint)
+
+    def _run(self, session: Session, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is None:
+            if session.val is None and self.config.checkpoint.save_top_k:
+                logger.info("without a val_loader no checkpoint is the best: only the newest are kept")
+            session.start()
+            session.run()
+            return
+        session.restore(checkpoint)
+        if session.state.phase is TrainerPhase.TRAINING_COMPLETE:
+            if session.state.rng is not None:
+                rng.restore(session.state.rng)
+            session.write_result(checkpoint.path)
+            logger.info("training was complete already, after %d epochs: %s", session.state.epoch, checkpoint.path)
+            return
+        logger.info(
+            "continuing at epoch %d, step %d, before %s, from %s",
+            session.state.epoch,
+            session.state.global_step,
+            session.state.phase.value,
+            checkpoint.path,
+        )
+        session.run()
+
+    def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None) -> None:
+        name = self.config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(name)
+        self.model = model.to(self.device)
+        is_optimizer = isinstance(optimizer, torch.optim.Optimizer)
+        self.optimizer = optimizer if is_optimizer else optimizer(model.parameters())
+        makes_one = callable(scheduler) and not hasattr(scheduler, "step")
+        self.scheduler = scheduler(self.optimizer) if makes_one and scheduler is not None else scheduler
+
+    def _open_store(self) -> CheckpointStore:
+        run_id = self.config.identity or self.config.experiment_name or "run"
+        return CheckpointStore(checkpoint_directory(self.config), self.config.checkpoint, run_id=run_id)
+
+    def _take_checkpoint(self, store: CheckpointStore) -> Checkpoint | None:
+        """The checkpoint to continue from; the run's seed is the one that it was begun with."""
+        checkpoint, self._armed = self._armed, None
+        if checkpoint is None and self.config.checkpoint.resume == "never":
+            if store.paths():
+                directory = checkpoint_directory(self.config)
+                raise CheckpointError(
+                    f"{directory} holds checkpoints already, and checkpoint.resume is 'never': "
+                    "use a new checkpoint_dir, or resume='auto' to continue",
+                    path=directory,
+                )
+            return None
+        checkpoint = checkpoint or store.newest()
+        if checkpoint is not None:
+            seed = checkpoint.fingerprint["seed"]
+            if self.config.seed not in (None, seed):
+                raise CheckpointError(
+                    f"{checkpoint.path} belongs to a run with seed {seed}, this one has {self.config.seed}: "
+                    "use a new checkpoint_dir for a new run",
+                    path=checkpoint.path,
+                )
+            self.seed = seed
+        return checkpoint
+
+    def _build_loggers(self) -> list[MetricLogger]:
+        return build_loggers(self.config, checkpoint_directory(self.config))
+
+    def save_checkpoint(self, emergency: bool = False) -> Path:
+        """Save now; the checkpoint is durable when this returns.
+
+        May be called by callbacks and after `fit`.
+
+        Args:
+            emergency: mark it as an emergency save, which is bounded by the grace period.
+
+        Raises:
+            TrainerError: there is nothing to save yet, or a batch is under way.
+            CheckpointError: it cannot be written.
+        """
+        session = self._session
+        if session is None:
+            raise TrainerError("save_checkpoint() before fit(): there is no state to save yet")
+        if not session.loop.can_save:
+            raise TrainerError(
+                "save_checkpoint() while a batch is under way: call it in a callback's event, or ask for a stop"
+            )
+        kind = Kind.EMERGENCY if emergency else Kind.MANUAL
+        if self._fitting:
+            return session.save_now(kind)
+        with session.reopened(self._open_store()):
+            return session.save_now(kind)
+
+    def load_checkpoint(self, checkpoint_path: Path | None = None) -> ResumeState:
+        """Verify a checkpoint and make the next `fit` continue from it.
+
+        Args:
+            checkpoint_path: which one; the newest valid one by default.
+
+        Returns:
+            Where the run stands in it.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+            TrainerError: called while `fit` runs.
+        """
+        if self._fitting:
+            raise TrainerError("load_checkpoint() while fit() runs: call it before")
+        store = self._open_store()
+        try:
+            checkpoint = store.newest() if checkpoint_path is None else store.load(Path(checkpoint_path))
+        finally:
+            store.close()
+        if checkpoint is None:
+            directory = checkpoint_directory(self.config)
+            raise CheckpointError(f"{directory} holds no checkpoint", path=directory)
+        self._armed = checkpoint
+        streams = RNGState.from_state_dict(checkpoint.sections["training"]["rng"])
+        return ResumeState.from_dict(checkpoint.resume, rng=streams)
+
+    def add_callback(self, callback: TrainingCallback) -> None:
+        """Add a callback; events reach callbacks in the order in which they were added."""
+        if not isinstance(callback, TrainingCallback):
+            raise TypeError(f"expected a TrainingCallback, found {type(callback).__name__}: derive from it")
+        if self._fitting:
+            raise TrainerError("add_callback() while fit() runs: add callbacks before")
+        self.callbacks.append(callback)
+
+    def register_state(self, name: str, stateful: Stateful) -> None:
+        """Make an object's state a part of every checkpoint.
+
+        Args:
+            name: unique among the registered.
+            stateful: has `state_dict` and `load_state_dict`.
+        """
+        if not isinstance(stateful, Stateful):
+            raise TypeError(f"{name!r}: a {type(stateful).__name__} has no state_dict and load_state_dict")
+        if name in self._registered:
+            raise TrainerError(f"the name {name!r} is registered already")
+        if self._fitting:
+            raise TrainerError("register_state() while fit() runs: register before")
+        self._registered[name] = stateful
+
+    def request_stop(self) -> None:
+        """End training early: after the step under way come the epoch's validation and its end."""
+        if self._session is None:
+            raise TrainerError("request_stop() before fit(): there is nothing to stop")
+        self._session.state.stop_requested = True
+
+    @property
+    def state(self) -> ResumeState:
+        """Where the run stands."""
+        if self._session is None:
+            raise TrainerError("the trainer has no state before fit()")
+        return self._session.state
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch under way, from 0."""
+        return self._session.state.epoch if self._session else 0
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps taken."""
+        return self._session.state.global_step if self._session else 0

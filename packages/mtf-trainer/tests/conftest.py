@@ -1,0 +1,23 @@
+"""What several tests of the trainer share."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+TASK = Path(__file__).with_name("exact_task.py")
+
+
+@pytest.fixture(scope="session")
+def task() -> ModuleType:
+    """The module `exact_task`, which is a script too."""
+    spec = importlib.util.spec_from_file_location("exact_task", TASK)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["exact_task"] = module  # loader workers started by spawn would look for it
+    spec.loader.exec_module(module)
+    return module

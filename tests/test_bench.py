@@ -1,0 +1,39 @@
+"""Every benchmark still runs; what it measures is not judged here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from repository import ROOT
+
+BENCH = ROOT / "tests" / "bench"
+NAMES = sorted(file.stem.removeprefix("bench_") for file in BENCH.glob("bench_*.py"))
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark command."""
+    return subprocess.run([sys.executable, BENCH, *arguments], capture_output=True, text=True, check=False, timeout=240)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_benchmark_prints_ratios(name: str) -> None:
+    done = bench("--samples", "1", name)
+    assert done.returncode == 0, done.stderr
+    heading, *rows = done.stdout.splitlines()
+    assert heading.startswith(f"{name}: ")
+    assert rows
+    assert all(" x " in row for row in rows)
+
+
+def test_list_names_all_and_measures_nothing() -> None:
+    done = bench("--list")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == NAMES
+
+
+def test_an_unknown_benchmark_is_named() -> None:
+    done = bench("nonsense")
+    assert done.returncode == 2
+    assert "no benchmark is called nonsense" in done.stderr
