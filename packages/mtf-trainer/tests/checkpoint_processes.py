@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot
 from mtf_utils.sections import CheckpointConfig
 
@@ -31,7 +32,7 @@ def report(directory):
     """What a new process finds: its newest checkpoint must be whole, and nothing half-done may be left."""
     with CheckpointStore(directory, CONFIG, run_id="run") as store:
         checkpoint = store.newest()
-        names = sorted(entry for entry in os.listdir(directory) if entry not in (".lock", "latest"))
+        names = sorted(entry.name for entry in directory.iterdir() if entry.name not in (".lock", "latest"))
     found = {"names": names, "step": None, "whole": True}
     if checkpoint is not None:
         step = found["step"] = checkpoint.global_step
@@ -73,7 +74,7 @@ def kill_at_random(directory, count, seed):
     durable = 0
     for _ in range(count):
         reading, writing = os.pipe()
-        pid = fork(lambda: save_without_end(directory, writing))
+        pid = fork(lambda pipe=writing: save_without_end(directory, pipe))
         os.close(writing)
         for _ in range(generator.randrange(4)):
             durable = max(durable, int.from_bytes(os.read(reading, 8), "little"))
@@ -116,7 +117,7 @@ def kill_at_every_call(directory):
         number += 1
         copy = directory / str(number)
         shutil.copytree(original, copy)
-        status = os.waitpid(fork(lambda place=copy: save_until_call(place, number)), 0)[1]
+        status = os.waitpid(fork(lambda place=copy, call=number: save_until_call(place, call)), 0)[1]
         killed = os.WIFSIGNALED(status)
         print(json.dumps(report(copy) | {"killed": killed, "status": status}), flush=True)
 

@@ -16,7 +16,8 @@ TASK = Path(__file__).with_name("exact_task.py")
 def task() -> ModuleType:
     """The module `exact_task`, which is a script too."""
     spec = importlib.util.spec_from_file_location("exact_task", TASK)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["exact_task"] = module  # loader workers started by spawn would look for it
     spec.loader.exec_module(module)

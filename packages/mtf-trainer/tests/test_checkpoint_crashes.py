@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mtf_trainer.checkpoint import CheckpointStore
 from mtf_trainer.errors import CheckpointError
 from mtf_utils.sections import CheckpointConfig

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+
 from mtf_trainer.checkpoint import DamagedCheckpointError, decode, encode
 from mtf_trainer.checkpoint.strictjson import dumps, loads
 from mtf_trainer.errors import CheckpointError

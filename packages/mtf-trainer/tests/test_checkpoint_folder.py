@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import xxhash
+
 from mtf_trainer.checkpoint import DamagedCheckpointError, Kind, Snapshot, read_checkpoint, write_checkpoint
 from mtf_trainer.checkpoint.manifest import MANIFEST, read_manifest
 from mtf_trainer.errors import CheckpointError
@@ -26,7 +27,10 @@ def snapshot(step=7):
         resume={"phase": "EPOCH_END", "step": step, "losses": [0.5, float("nan"), -0.0]},
         sections={
             "model": {"layer.weight": weight, "head.weight": weight} | bias,
-            "optimizer": {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(5, 3, generator=generator)}}},
+            "optimizer": {
+                "lr": 0.1 * step,
+                "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(5, 3, generator=generator)}},
+            },
             "training": {"seed": 2**80 + step, "history": [(1, 2)]},
         },
         epoch=1,
@@ -190,7 +194,6 @@ def test_no_injury_is_loaded_silently(folder, tmp_path):
             expected = injury.split()[-1].replace(".", r"\.")
         with pytest.raises(DamagedCheckpointError, match=expected):
             read_checkpoint(copy)
-            pytest.fail(f"seed {seed}: {injury} was not noticed")
         shutil.rmtree(copy)
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mtf_trainer.checkpoint import CheckpointStore, DamagedCheckpointError, Kind, Manifest, Snapshot, read_checkpoint
 from mtf_trainer.checkpoint.retention import superseded
 from mtf_trainer.errors import CheckpointError, CheckpointTimeoutError, PreemptionTimeoutError
@@ -46,7 +47,7 @@ def steps(store):
 
 def visible(store):
     """Every entry of the directory but the lock."""
-    return sorted(entry for entry in os.listdir(store.paths()[0].parent) if entry != ".lock")
+    return sorted(entry.name for entry in store.paths()[0].parent.iterdir() if entry.name != ".lock")
 
 
 def test_an_empty_directory_has_no_newest(store):
@@ -272,6 +273,11 @@ def test_an_emergency_save_goes_on_after_a_failed_one(store, caplog):
     assert "File too large" in caplog.text
 
 
+def save_and_wait(store, save, state):
+    save(state, kind=Kind.PERIODIC)
+    store.wait()
+
+
 def tiny_file_system(path):
     path.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)]
@@ -290,8 +296,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_rest_intact(tmp_path):
             first = store.save(snapshot(1), kind=Kind.PERIODIC)
             for save in (store.save, store.save_in_background):
                 with pytest.raises(CheckpointError, match=r"ckpt-000002.*No space left on device; free some space"):
-                    save(snapshot(2, size=100_000), kind=Kind.PERIODIC)
-                    store.wait()
+                    save_and_wait(store, save, snapshot(2, size=100_000))
                 assert visible(store) == [first.name, "latest"]
             assert store.newest().path == first
             assert store.save(snapshot(3), kind=Kind.PERIODIC).name == "ckpt-000002-step-00000003"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -122,7 +123,7 @@ def test_the_loop_takes_legal_transitions_only(
 
     monkeypatch.setattr(Loop, "boundaries", watched)
     train(task, flag, tmp_path, None)
-    steps = set(zip(seen, seen[1:], strict=False))
+    steps = set(itertools.pairwise(seen))
     assert {(a, b) for a, b in steps if a is not b and b not in FOLLOWERS[a]} == set()
     assert set(seen) == set(TrainerPhase) - {TrainerPhase.EPOCH_SCHED_STEP}
 

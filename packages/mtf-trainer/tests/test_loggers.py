@@ -1,32 +1,17 @@
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import json
-import math
-import os
-import random
-import signal
-import struct
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from mtf_trainer.config import GenericTrainerConfig
-from mtf_trainer.errors import TrainerError
-from mtf_trainer.loggers import WandbLogger, build_loggers
-from mtf_utils.sections import LoggingConfig
+from mtf_trainer.loggers import build_loggers
 
 _spec = importlib.util.find_spec("wandb")
 HAS_WANDB = _spec is not None and _spec.origin is not None  # W&B leaves folders of its name behind
-needs_wandb = pytest.mark.skipif(not HAS_WANDB, reason="wandb is not installed")
 
 ASK_FOR_WANDB = """
 import sys
@@ -37,79 +22,6 @@ from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.loggers import build_loggers
 build_loggers(GenericTrainerConfig.from_experiment({"logging": {"use_wandb": True}}), Path(sys.argv[1]))
 """
-
-LOG_AND_DIE = """
-import os, signal, sys
-from pathlib import Path
-from mtf_trainer.config import GenericTrainerConfig
-from mtf_trainer.loggers import WandbLogger
-logger = WandbLogger(GenericTrainerConfig.from_experiment({"logging": {"use_wandb": True}}), Path(sys.argv[1]))
-logger.open(None)
-for step in range(4):
-    logger.log("train", step, {"train_loss": 1.0 / (step + 1)})
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def configuration() -> GenericTrainerConfig:
-    return GenericTrainerConfig(
-        logging=LoggingConfig(use_wandb=True, wandb_project="digits", wandb_entity="team"),
-        experiment_name="digits-1",
-        tags=["baseline"],
-        run={"model": {"name": "cnn", "token": "${env:TOKEN}"}},
-    )
-
-
-def state_of(directory: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((directory / "wandb.json").read_text())
-    return state
-
-
-def segments(directory: Path, count: int) -> list[list[Any]]:
-    """What W&B itself keeps of each process that ended well, oldest first; it completes its files in the background."""
-    deadline = time.monotonic() + 60
-    while True:
-        paths = sorted(directory.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
-        found = [list(protocol(path.read_bytes())) for path in paths]
-        ended = [segment for segment in found if any(record.HasField("exit") for record in segment)]
-        if len(ended) >= count:
-            return ended
-        assert time.monotonic() < deadline, f"W&B completed {len(ended)} of {count} files: {paths}"
-        time.sleep(0.02)
-
-
-def protocol(data: bytes) -> Iterator[Any]:
-    """The records of a W&B transaction log: LevelDB's log format behind a header of seven bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    position, content, block = 7, b"", 32768
-    while position + 7 <= len(data):
-        if block - position % block < 7:
-            position += block - position % block
-            continue
-        _, size, kind = struct.unpack_from("<IHB", data, position)
-        content += data[position + 7 : position + 7 + size]
-        position += 7 + size
-        if kind in (1, 4):  # the whole of a record, or its last part
-            record = Record()
-            record.ParseFromString(content)
-            content = b""
-            yield record
-
-
-def rows(segment: list[Any]) -> list[dict[str, Any]]:
-    """What was logged in one process, without W&B's own clocks."""
-    logged = [record.history for record in segment if record.WhichOneof("record_type") == "history"]
-    plain = [{(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in h.item} for h in logged]
-    return [{key: value for key, value in row.items() if key not in ("_timestamp", "_runtime")} for row in plain]
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in (("WANDB_MODE", "offline"), ("WANDB_SILENT", "true"), ("WANDB_DIR", "")):
-        monkeypatch.setenv(name, value)
-    yield
-    importlib.import_module("wandb").teardown()
 
 
 def test_no_logger_is_made_unless_asked_for(tmp_path: Path) -> None:
@@ -127,123 +39,3 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path: 
     assert done.returncode == 1
     assert "TrainerError: logging.use_wandb: " in done.stderr
     assert 'pip install "mtf-trainer[wandb]"' in done.stderr
-
-
-@needs_wandb
-@pytest.mark.usefixtures("offline")
-def test_a_restart_continues_the_same_run_without_repeating_a_record(tmp_path: Path) -> None:
-    first = WandbLogger(configuration(), tmp_path)
-    first.open(None)
-    first.log("train", 10, {"epoch": 0.0, "train_loss": 1.0, "lr": 0.1})
-    first.log("epoch", 10, {"epoch": 0.0, "train_loss": math.nan})
-    first.log("train", 20, {"epoch": 1.0, "train_loss": 0.5})
-    first.close()
-    first.close()
-    identity = state_of(tmp_path)["id"]
-
-    second = WandbLogger(configuration(), tmp_path)
-    second.open(1)  # the checkpoint was taken after one record
-    second.log("epoch", 10, {"epoch": 0.0, "train_loss": math.nan})
-    second.log("train", 20, {"epoch": 1.0, "train_loss": 0.5})
-    second.log("train", 30, {"epoch": 1.0, "train_loss": 0.25})
-    second.close()
-
-    assert state_of(tmp_path) == {"version": 1, "id": identity, "records": 4}
-    before, after = segments(tmp_path, 2)
-    for segment in (before, after):
-        (run,) = [record.run for record in segment if record.WhichOneof("record_type") == "run"]
-        assert (run.run_id, run.project, run.entity) == (identity, "digits", "team")
-        assert (run.display_name, list(run.tags)) == ("digits-1", ["baseline"])
-        told = {item.key: json.loads(item.value_json) for item in run.config.update}
-        assert told["model"] == {"name": "cnn", "token": "${env:TOKEN}"}
-    assert [(row["_step"], row["global_step"]) for row in rows(before)] == [(0, 10), (1, 10), (2, 20)]
-    assert rows(before)[0] == {"_step": 0, "global_step": 10, "epoch": 0, "train_loss": 1, "lr": 0.1}
-    assert rows(before)[1].keys() == {"_step", "global_step", "epoch", "epoch/train_loss"}
-    assert rows(after) == [{"_step": 3, "global_step": 30, "epoch": 1, "train_loss": 0.25}]
-
-
-@needs_wandb
-@pytest.mark.usefixtures("offline")
-def test_a_new_run_beside_the_traces_of_an_old_one_is_a_new_run(tmp_path: Path) -> None:
-    logger = WandbLogger(configuration(), tmp_path)
-    identities = set()
-    for _ in range(2):
-        logger.open(None)
-        logger.log("train", 1, {"train_loss": 1.0})
-        logger.close()
-        identities.add(state_of(tmp_path)["id"])
-    assert len(identities) == 2
-    assert [row["_step"] for segment in segments(tmp_path, 2) for row in rows(segment)] == [0, 0]
-
-
-@needs_wandb
-@pytest.mark.usefixtures("offline")
-def test_a_logger_that_is_switched_on_late_begins_where_the_run_is(tmp_path: Path) -> None:
-    logger = WandbLogger(configuration(), tmp_path)
-    logger.open(7)
-    logger.log("train", 70, {"train_loss": 1.0})
-    logger.close()
-    assert [row["_step"] for row in rows(segments(tmp_path, 1)[0])] == [7]
-    assert state_of(tmp_path)["records"] == 8
-
-
-@needs_wandb
-@pytest.mark.usefixtures("offline")
-def test_a_training_that_logs_nothing_does_not_show_up(tmp_path: Path) -> None:
-    logger = WandbLogger(configuration(), tmp_path)
-    logger.open(5)
-    logger.close()
-    assert list(tmp_path.iterdir()) == []
-
-
-@needs_wandb
-@pytest.mark.usefixtures("offline")
-def test_logging_draws_no_random_numbers(tmp_path: Path) -> None:
-    def streams() -> tuple[Any, ...]:
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-
-    before = streams()
-    logger = WandbLogger(configuration(), tmp_path)
-    logger.open(None)
-    logger.log("train", 1, {"train_loss": 1.0})
-    logger.close()
-    assert streams() == before
-
-
-@needs_wandb
-@pytest.mark.usefixtures("offline")
-def test_a_killed_process_leaves_what_the_next_one_needs(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", LOG_AND_DIE, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    left = state_of(tmp_path)
-    assert left["records"] == 4
-    logger = WandbLogger(configuration(), tmp_path)
-    logger.open(0)
-    for step in range(6):
-        logger.log("train", step, {"train_loss": 1.0 / (step + 1)})
-    logger.close()
-    assert state_of(tmp_path) == left | {"records": 6}
-    assert [row["_step"] for row in rows(segments(tmp_path, 1)[-1])] == [4, 5]
-
-
-@needs_wandb
-@pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("content", ["", "{}", '{"id": "x", "records": null}', "[1]"])
-def test_a_spoilt_file_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "wandb.json").write_text(content)
-    logger = WandbLogger(configuration(), tmp_path)
-    logger.open(3)
-    with pytest.raises(TrainerError, match=r"wandb\.json: cannot tell which W&B run to continue"):
-        logger.log("train", 1, {"train_loss": 1.0})
-    assert (tmp_path / "wandb.json").read_text() == content
-
-
-@needs_wandb
-def test_a_run_that_wandb_does_not_accept_is_explained(tmp_path: Path) -> None:
-    unwelcome = {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "not a key"}
-    command = [sys.executable, "-c", LOG_AND_DIE, str(tmp_path)]
-    done = subprocess.run(command, env=os.environ | unwelcome, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "TrainerError: W&B did not accept the run: " in done.stderr
-    assert "WANDB_MODE=offline" in done.stderr

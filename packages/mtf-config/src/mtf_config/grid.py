@@ -199,6 +199,36 @@ class ParameterGrid:
             elif isinstance(axis, Linked) and key in axis.columns:
                 yield from axis.columns[key]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The grid as plain data, as it is written in a sweep file; parts that are empty are left out."""
+        parts: dict[str, Any] = {
+            "description": self.description,
+            "parameters": {axis.key: list(axis.values) for axis in self._parameters},
+            "linked": [{key: list(values) for key, values in axis.columns.items()} for axis in self._linked],
+            "conditional": [
+                {"key": axis.key, "values": list(axis.values), "when": _written(axis.when)}
+                for axis in self._conditional
+            ],
+            "sampled": [
+                {"count": axis.count, "seed": axis.seed, "ranges": {k: r.to_dict() for k, r in axis.ranges.items()}}
+                for axis in self._sampled
+            ],
+            "computed": {key: expression.text for key, expression in self._computed.items()},
+            "exclude": [_written(exclusion) for exclusion in self._exclusions],
+        }
+        return {"name": self.name} | {key: copy_plain(value) for key, value in parts.items() if value}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ParameterGrid:
+        """The grid that `to_dict` wrote.
+
+        Raises:
+            ValidationError: it is not a grid; every problem is listed.
+        """
+        from mtf_config.grid_spec import GridSpec
+
+        return GridSpec.from_dict(data).build()
+
     def _operands(self, of: str, values: Mapping[str, Any], lookup: Lookup | None) -> Lookup:
         """How the expression of a computed parameter finds what it refers to."""
 
@@ -266,3 +296,12 @@ def _condition(when: Mapping[str, Any], what: str) -> Condition:
         accepted = to_plain(value)
         condition[key] = tuple(accepted) if isinstance(accepted, list) else (accepted,)
     return condition
+
+
+def _written(condition: Condition | None) -> dict[str, Any]:
+    """A condition as people write it: a single value without its list, unless it is a list itself."""
+    written: dict[str, Any] = {}
+    for key, accepted in (condition or {}).items():
+        alone = len(accepted) == 1 and not isinstance(accepted[0], list)
+        written[key] = accepted[0] if alone else list(accepted)
+    return written

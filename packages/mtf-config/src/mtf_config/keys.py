@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mtf_config.base import OpenSection
 from mtf_config.errors import ConfigurationError
 from mtf_config.schema import ExperimentConfig
-from mtf_config.base import OpenSection
 from mtf_utils.names import nearest, slip_of
 from mtf_utils.problems import Problem, describe
 from mtf_utils.settings import Settings, field_types

@@ -10,13 +10,13 @@ from functools import cache
 from typing import Any, Final, Self
 
 from mtf_config.base import Section
+from mtf_config.formats import RUN_NAME
 from mtf_config.plain import plain_problems, to_plain
 from mtf_config.references import resolve_references
 from mtf_config.sections import DataConfig, ModelConfig, OptimizerConfig, SchedulerConfig, TrainingConfig
 from mtf_config.slurm import SLURMConfig
 from mtf_utils.envref import EnvReferenceError, find_env_references
 from mtf_utils.problems import KeyPath, describe
-from mtf_utils.rundir import is_safe_name
 from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import Problem, Settings, about
 
@@ -24,12 +24,6 @@ __all__ = ["SCHEMA_MAJOR", "ExperimentConfig", "schema_defaults"]
 
 SCHEMA_MAJOR: Final = 1
 """The major version of the schema that this package reads."""
-
-
-def _safe_name(name: str) -> str | None:
-    if is_safe_name(name):
-        return None
-    return "a name of at most 128 letters, digits and any of . _ = + - that begins with a letter or digit"
 
 
 def _known_version(version: str) -> str | None:
@@ -52,7 +46,7 @@ class ExperimentConfig(Section):
     """
 
     experiment_name: str = field(
-        metadata=about("Name of the experiment; serves as file, branch and job name.", check=_safe_name)
+        metadata=about("Name of the experiment; serves as file, branch and job name.", check=RUN_NAME)
     )
     model: ModelConfig = field(metadata=about("The model."))
     training: TrainingConfig = field(metadata=about("How long and how fast to train."))

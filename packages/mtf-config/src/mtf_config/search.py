@@ -116,9 +116,20 @@ class ParameterGridSearch:
             ValidationError: keys that the base and the schema do not know, or values that they do not take; all of
                 them are listed.
         """
-        problems = [problem for grid in self._grids for problem in self._grid_problems(grid)]
+        problems = [problem for grid in self._grids for _, problem in self.grid_problems(grid)]
         if problems:
             raise ValidationError(problems, subject="parameter grids")
+
+    def grid_problems(self, grid: ParameterGrid) -> Iterator[tuple[str, Problem]]:
+        """What is wrong with the keys and the listed values of a grid, each with the dotted key that it concerns."""
+        for key in grid.keys:
+            if key == "experiment_name":
+                message = "names are given by the naming strategy; this key cannot be varied"
+                yield key, Problem((key,), message, about_key=True)
+            elif unknown := unknown_key(key, self._base):
+                yield key, unknown
+            else:
+                yield from ((key, problem) for problem in self._value_problems(grid, key))
 
     def point(self, index: int) -> SweepPoint:
         """The experiment of that number, without working out any other.
@@ -185,16 +196,6 @@ class ParameterGridSearch:
             return get_dotted(self._base, key)
         except KeyError:
             return get_dotted(schema_defaults(), key)
-
-    def _grid_problems(self, grid: ParameterGrid) -> Iterator[Problem]:
-        for key in grid.keys:
-            if key == "experiment_name":
-                message = "names are given by the naming strategy; this key cannot be varied"
-                yield Problem((key,), message, about_key=True)
-            elif unknown := unknown_key(key, self._base):
-                yield unknown
-            else:
-                yield from self._value_problems(grid, key)
 
     def _value_problems(self, grid: ParameterGrid, key: str) -> Iterator[Problem]:
         path = tuple(key.split("."))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from mtf_config.base import OpenSection, Section
+from mtf_config.formats import NOT_EMPTY
 from mtf_config.plain import plain_problems
 from mtf_utils.settings import Problem, about
 
@@ -15,16 +16,11 @@ __all__ = ["DataConfig", "ModelConfig", "OptimizerConfig", "SchedulerConfig", "T
 _LR_ELSEWHERE = "the learning rate belongs to the training: write training.learning_rate"
 
 
-def not_empty(value: str) -> str | None:
-    """What is expected of a string that must say something."""
-    return None if value.strip() else "a string that is not empty"
-
-
 @dataclass(init=False, kw_only=True)
 class ModelConfig(OpenSection):
     """The model; what it is built from is the user's own."""
 
-    name: str = field(metadata=about("Which model; the training script decides what it means.", check=not_empty))
+    name: str = field(metadata=about("Which model; the training script decides what it means.", check=NOT_EMPTY))
 
 
 @dataclass(init=False, kw_only=True)
@@ -32,7 +28,7 @@ class DataConfig(OpenSection):
     """The data; what it is loaded from is the user's own."""
 
     dataset_name: str = field(
-        metadata=about("Which dataset; the training script decides what it means.", check=not_empty)
+        metadata=about("Which dataset; the training script decides what it means.", check=NOT_EMPTY)
     )
     train_split: str | None = field(default=None, metadata=about("The part to train on; null: the script's choice."))
     val_split: str | None = field(default=None, metadata=about("The part to validate on; null: the script's choice."))
@@ -54,7 +50,7 @@ class OptimizerConfig(OpenSection):
 
     renamed: ClassVar[Mapping[str, str]] = {"lr": _LR_ELSEWHERE, "learning_rate": _LR_ELSEWHERE}
 
-    name: str = field(metadata=about("Which optimizer, such as adamw or sgd.", check=not_empty))
+    name: str = field(metadata=about("Which optimizer, such as adamw or sgd.", check=NOT_EMPTY))
     weight_decay: float | None = field(
         default=None, metadata=about("Weight decay; null: the optimizer's default.", minimum=0)
     )
@@ -79,7 +75,7 @@ class OptimizerConfig(OpenSection):
 class SchedulerConfig(OpenSection):
     """How the learning rate changes over the training."""
 
-    name: str = field(metadata=about("Which schedule, such as constant, linear or cosine.", check=not_empty))
+    name: str = field(metadata=about("Which schedule, such as constant, linear or cosine.", check=NOT_EMPTY))
     warmup_steps: int = field(
         default=0,
         metadata=about("Length of the rise from 0 to the learning rate.", minimum=0, unit="optimizer steps"),

@@ -17,7 +17,13 @@ __all__ = [
 
 
 class TrainerError(RuntimeError):
-    """Base of everything that the trainer raises on its own account."""
+    """Base of everything that the trainer raises on its own account.
+
+    Attributes:
+        exit_status: what a command ends with when it shows the error.
+    """
+
+    exit_status = 1
 
 
 class CheckpointError(TrainerError):
@@ -40,7 +46,7 @@ class PreemptionTimeoutError(CheckpointError, TimeoutError):
     """An emergency save did not become durable within the grace period; the last durable one is intact."""
 
 
-class TrainingPreempted(TrainerError, SystemExit):
+class TrainingPreempted(TrainerError, SystemExit):  # noqa: N818 - not a fault
     """Training was told to stop and its state is durable: run the same command again to continue.
 
     Left uncaught, it ends the process with status 75.
@@ -55,7 +61,7 @@ class TrainingPreempted(TrainerError, SystemExit):
         self.checkpoint = checkpoint
 
 
-class TrainingStopped(TrainerError, SystemExit):
+class TrainingStopped(TrainerError, SystemExit):  # noqa: N818 - like TrainingPreempted
     """Running the same command again would not help; left uncaught, it ends the process with status 76."""
 
     def __init__(self, message: str) -> None:

@@ -44,7 +44,7 @@ INEXACT_DATA_KEYS: Final = frozenset({"num_workers"})
 
 
 def checkpoint_directory(config: GenericTrainerConfig) -> Path:
-    """Where this run's checkpoints are: relative to the run directory if there is one, else to the working directory."""
+    """Where the checkpoints are: relative to the run directory if there is one, else to the working directory."""
     base = os.environ.get(rundir.ENV_RUN_DIR) or Path.cwd()
     return Path(base, config.checkpoint.checkpoint_dir)
 
@@ -145,7 +145,8 @@ class Session:
                 (inexact if key in INEXACT_DATA_KEYS else faults).append(line)
         if faults:
             raise CheckpointError(
-                f"{checkpoint.path} belongs to another run: {'; '.join(faults)}. Use a new checkpoint_dir for a new run",
+                f"{checkpoint.path} belongs to another run: {'; '.join(faults)}. "
+                "Use a new checkpoint_dir for a new run",
                 path=checkpoint.path,
             )
         inexact = [line for line in inexact if not line.startswith("environment.threads ")]
@@ -198,7 +199,7 @@ class Session:
             each.log(event, state.global_step, {"epoch": state.epoch, **metrics})
 
     def snapshot(self) -> Snapshot:
-        """The whole state as one value. Tensors are the live ones: the store copies or writes them before it returns."""
+        """The whole state as one value; its tensors are the live ones, which the store copies before it returns."""
         self.loop.settle()
         self.state.timestamp = self.clock()
         engine = self.engine

@@ -21,6 +21,7 @@ from mtf_utils.atomic import fsync_directory
 
 __all__ = [
     "DAMAGED",
+    "LATEST",
     "create_directory",
     "discard",
     "new_temporary",
@@ -34,6 +35,10 @@ __all__ = [
 DAMAGED: Final = ".damaged"
 """What is appended to the name of a checkpoint that was found damaged."""
 
+LATEST: Final = "latest"
+"""A text file with the name of the newest checkpoint's folder, for people and scripts."""
+
+_LATEST_REMAINS = re.compile(r"\.latest\..+\.tmp")  # what an atomic write leaves when it is cut off
 _SEQUENCE = re.compile(r"ckpt-([0-9]{6,18})-step-")
 _log = logging.getLogger(__name__)
 
@@ -116,12 +121,15 @@ def set_aside(folder: Path) -> Path:
 
 
 def remove_leftovers(directory: Path, run_id: str) -> None:
-    """Delete the hidden folders that earlier processes of this run left; the caller holds the directory's lock."""
+    """Delete what earlier processes of this run left half-done; the caller holds the directory's lock."""
     prefixes = (f".writing-{_mark(run_id)}-", f".removing-{_mark(run_id)}-")
-    for path in _folders(directory):
-        if path.name.startswith(prefixes):
-            _log.info("removing %s, which an earlier process of this run left unfinished", path)
-            try:
+    try:
+        for path in _folders(directory):
+            if path.name.startswith(prefixes):
+                _log.info("removing %s, which an earlier process of this run left unfinished", path)
                 shutil.rmtree(path)
-            except OSError as error:
-                _log.warning("cannot remove %s: %s; it only takes up space", path, error)
+        for path in directory.iterdir():
+            if _LATEST_REMAINS.fullmatch(path.name):
+                path.unlink()
+    except OSError as error:
+        _log.warning("cannot remove what an earlier process left unfinished: %s; it only takes up space", error)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from mtf_trainer.checkpoint import directory as folders
 from mtf_trainer.checkpoint.deadline import Clock, Deadline
@@ -29,10 +29,7 @@ from mtf_trainer.errors import CheckpointError, CheckpointTimeoutError
 from mtf_utils.atomic import write_text
 from mtf_utils.sections import CheckpointConfig
 
-__all__ = ["LATEST", "CheckpointStore"]
-
-LATEST: Final = "latest"
-"""A text file with the name of the newest checkpoint's folder, for people and scripts."""
+__all__ = ["CheckpointStore"]
 
 _log = logging.getLogger(__name__)
 
@@ -247,9 +244,9 @@ class CheckpointStore:
 
     def _point_latest_at(self, path: Path) -> None:
         try:
-            write_text(self._directory / LATEST, path.name + "\n")
+            write_text(self._directory / folders.LATEST, path.name + "\n")
         except OSError as error:
-            raise os_failure("update", self._directory / LATEST, error) from error
+            raise os_failure("update", self._directory / folders.LATEST, error) from error
 
     def _drop_superseded(self) -> None:
         own = {}

@@ -1,0 +1,121 @@
+"""A grid as it is written in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from mtf_config.base import Section
+from mtf_config.errors import ConfigurationError
+from mtf_config.formats import NOT_EMPTY
+from mtf_config.grid import ParameterGrid
+from mtf_config.sampling import Range
+from mtf_utils.problems import KeyPath
+from mtf_utils.settings import Problem, about
+
+__all__ = ["ConditionalSpec", "GridSpec", "SampledSpec"]
+
+
+@dataclass(kw_only=True)
+class ConditionalSpec(Section):
+    """A parameter that is set only where others have certain values."""
+
+    key: str = field(metadata=about("The dotted key.", check=NOT_EMPTY))
+    values: list[Any] = field(metadata=about("Its values where the condition holds."))
+    when: dict[str, Any] = field(metadata=about("Dotted key → the value, or a list of the values, that it must have."))
+
+
+@dataclass(kw_only=True)
+class SampledSpec(Section):
+    """Parameters that are sampled together."""
+
+    count: int = field(metadata=about("How many samples.", minimum=1))
+    seed: int = field(default=0, metadata=about("The same seed gives the same samples.", minimum=0))
+    ranges: dict[str, Range] = field(metadata=about("Dotted key → its range."))
+
+
+@dataclass(kw_only=True)
+class GridSpec(Section):
+    """A parameter grid; see `ParameterGrid` for what its parts mean."""
+
+    name: str = field(metadata=about("Names the grid within the sweep.", check=NOT_EMPTY))
+    description: str = field(default="", metadata=about("For people."))
+    parameters: dict[str, list[Any]] = field(
+        default_factory=dict, metadata=about("Dotted key → values; every combination is a point.")
+    )
+    linked: list[dict[str, list[Any]]] = field(
+        default_factory=list, metadata=about("Groups of parameters that vary together, each with as many values.")
+    )
+    conditional: list[ConditionalSpec] = field(
+        default_factory=list, metadata=about("Parameters that are set only where others have certain values.")
+    )
+    sampled: list[SampledSpec] = field(default_factory=list, metadata=about("Parameters that are sampled."))
+    computed: dict[str, str] = field(
+        default_factory=dict, metadata=about("Dotted key → arithmetic over other keys: 4 * model.hidden_size.")
+    )
+    exclude: list[dict[str, Any]] = field(
+        default_factory=list, metadata=about("Combinations to leave out: dotted key → value, or a list of values.")
+    )
+
+    @classmethod
+    def of(cls, grid: ParameterGrid) -> GridSpec:
+        """The written form of a grid."""
+        return cls.from_dict(grid.to_dict())
+
+    def build(self) -> ParameterGrid:
+        """The grid.
+
+        Raises:
+            ValidationError: it does not make sense.
+        """
+        grid, problems = self._build()
+        if problems:
+            raise self.error(problems, subject=f"grid {self.name!r}")
+        return grid
+
+    def cross_checks(self) -> Iterable[Problem]:
+        """A grid can be built from it."""
+        yield from super().cross_checks()
+        yield from self._build()[1]
+
+    def key_paths(self) -> dict[str, KeyPath]:
+        """Every key that varies or is computed, and where in this section it is written."""
+        paths: dict[str, KeyPath] = {key: ("parameters", key) for key in self.parameters}
+        for index, columns in enumerate(self.linked):
+            paths |= {key: ("linked", index, key) for key in columns}
+        for index, conditional in enumerate(self.conditional):
+            paths[conditional.key] = ("conditional", index, "key")
+        for index, sampled in enumerate(self.sampled):
+            paths |= {key: ("sampled", index, "ranges", key) for key in sampled.ranges}
+        return paths | {key: ("computed", key) for key in self.computed}
+
+    def _build(self) -> tuple[ParameterGrid, list[Problem]]:
+        grid = ParameterGrid(self.name, self.description)
+        problems = [problem for path, add in self._additions(grid) for problem in _attempt(path, add)]
+        if not problems:
+            problems = list(_attempt((), grid.get_parameter_count))
+        return grid, problems
+
+    def _additions(self, grid: ParameterGrid) -> Iterator[tuple[KeyPath, Callable[[], object]]]:
+        for key, values in self.parameters.items():
+            yield ("parameters", key), partial(grid.add_parameter, key, values)
+        for index, columns in enumerate(self.linked):
+            yield ("linked", index), partial(grid.add_linked, columns)
+        for index, item in enumerate(self.conditional):
+            yield ("conditional", index), partial(grid.add_conditional, item.key, item.values, item.when)
+        for index, drawn in enumerate(self.sampled):
+            yield ("sampled", index), partial(grid.add_sampled, drawn.ranges, drawn.count, drawn.seed)
+        for key, expression in self.computed.items():
+            yield ("computed", key), partial(grid.add_computed, key, expression)
+        for index, combination in enumerate(self.exclude):
+            yield ("exclude", index), partial(grid.exclude, combination)
+
+
+def _attempt(path: KeyPath, action: Callable[[], object]) -> Iterator[Problem]:
+    try:
+        action()
+    except ConfigurationError as error:
+        for problem in error.problems:
+            yield Problem(path, problem.message, problem.value, problem.suggestion)

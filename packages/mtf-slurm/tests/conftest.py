@@ -1,0 +1,209 @@
+"""A project with a tiny training script, and what the tests of the launcher share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtf_config import ExperimentConfig, NamingStrategy, ParameterGridSearch
+from mtf_slurm import SLURMLauncher
+from mtf_slurm.views import RunView
+from mtf_utils.rundir import RunDirectory, SweepDirectory
+
+DEADLINE_S = 60.0
+
+# Counts to `steps`, one line of metrics and one checkpoint a step, and continues from the newest checkpoint. What else
+# it does is told by its parameters: wait at a step until a file appears, fail, end with a status.
+TRAIN = """
+import json, os, signal, sys, time
+from pathlib import Path
+from mtf_utils.rundir import RunResultFile, current_run, now
+
+stop = []
+signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+signal.signal(signal.SIGUSR1, lambda number, frame: stop.append(number))
+run, attempt = current_run()
+config = json.loads(Path(sys.argv[2]).read_text())
+assert Path(os.environ["MTF_CONFIG"]).read_text() == Path(sys.argv[2]).read_text()
+p = config["custom_params"]
+run.checkpoints_dir.mkdir(exist_ok=True)
+(run.path / "pid").write_text(str(os.getpid()))
+with (run.path / "starts").open("a") as file:
+    file.write(f"{attempt.number}\\n")
+step = max([int(c.name) for c in run.checkpoints_dir.iterdir()], default=0)
+lines = run.metrics_file.read_text().splitlines(keepends=True) if run.metrics_file.exists() else []
+run.metrics_file.write_text("".join(lines[:step]))
+if p.get("exit"):
+    print("about to end", flush=True)
+    sys.exit(p["exit"])
+while step < p.get("steps", 3):
+    if stop:
+        sys.exit(75)
+    if step == p.get("fail_at"):
+        raise ValueError(f"bad step {step}")
+    if step == p.get("hold_at"):
+        (run.path / "held").touch()
+        while not stop and not Path(p["gate"]).exists():
+            time.sleep(0.005)
+        if stop:
+            sys.exit(75)
+    step += 1
+    with run.metrics_file.open("a") as file:
+        record = {"event": "train", "epoch": 0, "global_step": step, "loss": p.get("x", 1.0) / step, "time": time.time()}
+        file.write(json.dumps(record) + "\\n")
+    (run.checkpoints_dir / str(step)).mkdir()
+metrics = {"val_loss": p.get("x", 1.0) / step}
+RunResultFile(epoch=1, global_step=step, metrics=metrics, checkpoint="checkpoints/" + str(step), seed=0,
+              finished_at=now()).write(run.result_file)
+"""
+
+BASE: dict[str, Any] = {
+    "experiment_name": "tiny",
+    "model": {"name": "counter"},
+    "data": {"dataset_name": "none"},
+    "optimizer": {"name": "none"},
+}
+
+
+def wait_until(condition: Callable[[], Any], what: str = "condition") -> Any:
+    """Poll until the condition holds and return its value; the test fails after a minute."""
+    end = time.monotonic() + DEADLINE_S
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited in vain for: {what}"
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., Any]:
+    return wait_until
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("MTF_", "SLURM_", "GIT_")) or name in ("PYTHONHASHSEED", "CUDA_VISIBLE_DEVICES"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "train.py").write_text(TRAIN)
+    return root
+
+
+@pytest.fixture
+def make_config() -> Callable[..., ExperimentConfig]:
+    def make(name: str = "tiny", **params: Any) -> ExperimentConfig:
+        sections = {
+            key: params.pop(key) for key in ("preemption", "slurm", "checkpoint", "deterministic") if key in params
+        }
+        return ExperimentConfig.from_dict(BASE | {"experiment_name": name, "custom_params": params} | sections)
+
+    return make
+
+
+@pytest.fixture
+def make_search() -> Callable[..., ParameterGridSearch]:
+    def make(values: dict[str, Sequence[Any]], *, naming: str = "descriptive", **params: Any) -> ParameterGridSearch:
+        sections = {key: params.pop(key) for key in ("preemption",) if key in params}
+        search = ParameterGridSearch(BASE | {"custom_params": {"x": 1.0} | params} | sections)
+        grid = search.create_grid("grid")
+        for key, listed in values.items():
+            grid.add_parameter(key, listed)
+        search.set_naming_strategy(NamingStrategy(naming))
+        return search
+
+    return make
+
+
+class Recorder:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.frames: list[list[RunView]] = []
+        self.said: list[str] = []
+        self.closed = False
+
+    def update(self, runs: Sequence[RunView]) -> None:
+        self.frames.append(list(runs))
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def display() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def launcher(project: Path, display: Recorder) -> SLURMLauncher:
+    return SLURMLauncher(None, project / "experiments", project_root=project, display=display)
+
+
+@pytest.fixture
+def runs_of() -> Callable[[Path], dict[str, RunDirectory]]:
+    return lambda folder: {run.name: run for run in SweepDirectory(folder).runs()}
+
+
+class Background:
+    """A call in a thread, whose result or exception is asked for later."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._call()
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            self._error = error
+
+    def result(self) -> Any:
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the call has not ended"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+@pytest.fixture
+def in_background() -> Callable[[Callable[[], Any]], Background]:
+    return Background
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(tmp_path: Path) -> Iterator[None]:
+    """End whatever a failing test leaves running in its folder."""
+    yield
+    for pid in _processes_in(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _processes_in(folder: Path) -> list[int]:
+    mark = f"MTF_RUN_DIR={folder}/".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environ, words = (entry / "environ").read_bytes(), (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if mark in environ or f"{folder}/".encode() in words:
+            found.append(int(entry.name))
+    return [pid for pid in found if pid != os.getpid()]

@@ -1,0 +1,327 @@
+"""job.sh as bash runs it: claims, receipts, signals, environment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtf_slurm.render import JobScript, render_job
+from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
+from mtf_utils.rundir import FinishReceipt, Outcome, RunDirectory
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+class Script:
+    """A run folder with nothing but its job.sh."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = RunDirectory(folder / "run-1")
+        self.root = folder / "root"
+        self.run.path.mkdir()
+        self.root.mkdir()
+
+    def write(self, code: str, **settings: Any) -> None:
+        job = JobScript(
+            name="run-1", project_root=self.root, python=sys.executable, command=("{python}", "-c", code), **settings
+        )
+        self.run.job_script.write_text(render_job(job))
+
+    def start(self, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", str(self.run.job_script)],
+            env=os.environ | variables,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def execute(self, **variables: str) -> tuple[int, str]:
+        process = self.start(**variables)
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said
+
+    def receipt(self, number: int = 1) -> FinishReceipt:
+        receipt = self.run.attempt(number).finished()
+        assert receipt is not None
+        return receipt
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "outcome", "exit_status"),
+    [
+        ("pass", 0, Outcome.FINISHED, 0),
+        ("raise SystemExit(75)", EXIT_PREEMPTED, Outcome.PREEMPTED, 75),
+        ("raise SystemExit(76)", EXIT_DO_NOT_REQUEUE, Outcome.DO_NOT_REQUEUE, 76),
+        ("raise SystemExit(1)", 1, Outcome.FAILED, 1),
+        ("raise SystemExit(3)", 1, Outcome.FAILED, 3),
+        ("import os; os.kill(os.getpid(), 15)", EXIT_PREEMPTED, Outcome.PREEMPTED, 143),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGUSR1)", EXIT_PREEMPTED, Outcome.PREEMPTED, 138),
+        ("import os; os.kill(os.getpid(), 1)", EXIT_PREEMPTED, Outcome.PREEMPTED, 129),
+        ("raise KeyboardInterrupt", EXIT_PREEMPTED, Outcome.PREEMPTED, 130),
+        ("import os; os.kill(os.getpid(), 9)", 1, Outcome.FAILED, 137),
+        ("import os; os.abort()", 1, Outcome.FAILED, 134),
+    ],
+)
+def test_the_exit_status_becomes_a_receipt(
+    script: Script, code: str, status: int, outcome: Outcome, exit_status: int
+) -> None:
+    script.write(code)
+    assert script.execute()[0] == status
+    receipt = script.receipt()
+    assert (receipt.outcome, receipt.exit_status, receipt.attempt) == (outcome, exit_status, 1)
+
+
+def test_a_command_that_does_not_exist_is_a_failure(script: Script) -> None:
+    script.run.job_script.write_text(
+        render_job(JobScript(name="n", project_root=script.root, python="x", command=("no-such-program",)))
+    )
+    assert script.execute()[0] == 1
+    assert script.receipt().exit_status == 127
+    assert "no-such-program" in script.run.log_file(1).read_text()
+
+
+def test_shell_builtins_are_no_programs(script: Script) -> None:
+    script.run.job_script.write_text(
+        render_job(JobScript(name="n", project_root=script.root, python="x", command=("eval", "touch hacked")))
+    )
+    assert script.execute()[0] == 1
+    assert not (script.root / "hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [("finished", 0), ("preempted", 75), ("wants-requeue", 75), ("do-not-requeue", 76), ("failed", 1)],
+)
+def test_what_the_trainer_says_counts_more_than_its_status(script: Script, outcome: str, status: int) -> None:
+    """As under torchrun, which turns every status into 1."""
+    script.write(
+        "from mtf_utils.rundir import *\n"
+        "run, attempt = current_run()\n"
+        f'FinishReceipt(attempt=attempt.number, outcome=Outcome({outcome!r}), reason=\'"outcome": "x"\','
+        " finished_at=now()).write(attempt.finished_file)\n"
+        "raise SystemExit(1)"
+    )
+    assert script.execute()[0] == status
+    assert script.receipt().outcome == outcome
+
+
+def test_start_receipt_and_environment(script: Script) -> None:
+    script.write(
+        "import json, os, sys; json.dump({'env': dict(os.environ), 'cwd': os.getcwd(), 'path': sys.path},"
+        " open(os.environ['MTF_RUN_DIR'] + '/seen.json', 'w'))"
+    )
+    process = script.start(MTF_TOKEN="abc123", MTF_FIRST_ATTEMPT="4", SLURM_RESTART_COUNT="2", SLURM_JOB_ID="77")
+    assert process.wait(60) == 0
+    started = script.run.attempt(6).started()
+    assert started is not None
+    assert (started.attempt, started.token, started.restart, started.job_id) == (6, "abc123", 2, "77")
+    assert (started.host, started.pid) == (os.uname().nodename, process.pid)
+    seen = json.loads((script.run.path / "seen.json").read_text())
+    env = seen["env"]
+    assert env["MTF_RUN_DIR"] == str(script.run.path)
+    assert env["MTF_CONFIG"] == str(script.run.config_json)
+    assert (env["MTF_EXPERIMENT"], env["MTF_ATTEMPT"], env["MTF_TOKEN"]) == ("run-1", "6", "abc123")
+    assert env["MTF_PROJECT_ROOT"] == str(script.root) == seen["cwd"]
+    assert seen["path"][1:3] == [str(script.root), str(script.root / "src")]
+    assert (env["PYTHONHASHSEED"], env["PYTHONUNBUFFERED"]) == ("0", "1")
+    assert env["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert "MTF_FIRST_ATTEMPT" not in env
+
+
+def test_what_the_user_has_set_stands(script: Script) -> None:
+    script.write(
+        "import os; e = os.environ; print(e['PYTHONHASHSEED'], e['PYTHONPATH'], e.get('CUBLAS_WORKSPACE_CONFIG'))",
+        deterministic=False,
+    )
+    script.execute(PYTHONHASHSEED="7", PYTHONPATH="/mine")
+    assert script.run.log_file(1).read_text() == f"7 {script.root}:{script.root}/src:/mine None\n"
+
+
+def test_an_array_task_has_its_id(script: Script) -> None:
+    script.write("pass")
+    script.execute(SLURM_JOB_ID="80", SLURM_ARRAY_JOB_ID="79", SLURM_ARRAY_TASK_ID="3")
+    started = script.run.attempt(1).started()
+    assert started is not None
+    assert started.job_id == "79_3"
+
+
+def test_attempts_are_numbered_by_themselves(script: Script) -> None:
+    script.write("print('hello')")
+    for _ in range(11):
+        assert script.execute()[0] == 0
+    assert [attempt.number for attempt in script.run.attempts()] == list(range(1, 12))
+    assert script.run.log_file(11).read_text() == "hello\n"
+
+
+def test_a_taken_attempt_is_left_alone(script: Script) -> None:
+    script.write("open('ran', 'a').write('x')")
+    assert script.execute(MTF_FIRST_ATTEMPT="1")[0] == 0
+    status, said = script.execute(MTF_FIRST_ATTEMPT="1")
+    assert (status, said) == (0, "mtf: run-1: attempt 1 is taken, nothing to do\n")
+    assert (script.root / "ran").read_text() == "x"
+
+
+def test_of_many_at_once_one_runs(script: Script) -> None:
+    script.write("open('ran', 'a').write('x')")
+    processes = [script.start(MTF_FIRST_ATTEMPT="1") for _ in range(12)]
+    assert [process.wait(60) for process in processes] == [0] * 12
+    for process in processes:
+        assert process.stderr is not None
+        process.stderr.close()
+    assert (script.root / "ran").read_text() == "x"
+
+
+def test_by_hand_it_does_not_run_beside_itself(script: Script, wait_until: Callable[..., Any]) -> None:
+    script.write("import time; open('up', 'w'); time.sleep(60)")
+    process = script.start()
+    wait_until((script.root / "up").exists)
+    status, said = script.execute()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert status == 1
+    assert f"attempt 1 seems to be running (process {process.pid})" in said
+    assert len(script.run.attempts()) == 1
+
+
+@pytest.mark.parametrize(("sent", "received"), [("SIGTERM", 15), ("SIGUSR1", 10), ("SIGINT", 15), ("SIGHUP", 15)])
+def test_signals_are_passed_on_and_the_end_awaited(
+    script: Script, sent: str, received: int, wait_until: Callable[..., Any]
+) -> None:
+    script.write(
+        "import signal, sys, time\n"
+        "def handle(number, frame):\n"
+        "    time.sleep(0.2)\n"  # job.sh must not be content with the interruption of its wait
+        "    open('got', 'w').write(str(number)); sys.exit(75)\n"
+        "signal.signal(15, handle); signal.signal(10, handle)\n"
+        "open('up', 'w'); time.sleep(60)"
+    )
+    process = script.start()
+    wait_until((script.root / "up").exists)
+    process.send_signal(signal.Signals[sent])
+    process.communicate(timeout=60)
+    assert process.returncode == EXIT_PREEMPTED
+    assert (script.root / "got").read_text() == str(received)
+    assert script.receipt().exit_status == 75
+
+
+def test_many_signals_in_a_row_do_not_confuse_the_wait(script: Script, wait_until: Callable[..., Any]) -> None:
+    script.write(
+        "import signal, time\n"
+        "signal.signal(10, lambda *a: open('count', 'a').write('x'))\n"
+        "open('up', 'w')\n"
+        "while not __import__('os').path.exists('go'): time.sleep(0.01)\n"
+        "raise SystemExit(0)"
+    )
+    process = script.start()
+    wait_until((script.root / "up").exists)
+    for count in range(1, 6):
+        process.send_signal(signal.SIGUSR1)
+        wait_until(lambda n=count: len(_text(script.root / "count")) >= n)
+    (script.root / "go").touch()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert script.receipt().outcome == "finished"
+
+
+def test_a_configured_signal_is_passed_on_too(script: Script, wait_until: Callable[..., Any]) -> None:
+    script.write("import time; open('up', 'w'); time.sleep(60)", signals=("SIGUSR2",))
+    process = script.start()
+    wait_until((script.root / "up").exists)
+    process.send_signal(signal.SIGUSR2)
+    process.communicate(timeout=60)
+    assert script.receipt().outcome == "preempted"
+
+
+def test_a_signal_before_the_command_keeps_it_from_starting(script: Script, wait_until: Callable[..., Any]) -> None:
+    script.write("open('ran', 'w')", setup=("touch up", "while [ ! -e go ]; do sleep 0.01; done"))
+    process = subprocess.Popen(["bash", str(script.run.job_script)], cwd=script.root, stderr=subprocess.DEVNULL)
+    wait_until((script.root / "up").exists)
+    process.send_signal(signal.SIGTERM)
+    (script.root / "go").touch()
+    assert process.wait(60) == EXIT_PREEMPTED
+    assert not (script.root / "ran").exists()
+    assert script.receipt().reason == "told to stop (SIGTERM) before the command ran"
+
+
+def test_setup_runs_first_in_the_same_shell(script: Script) -> None:
+    setup = ("greeting='hello world'", "export GREETING=$greeting", "mtf_unrelated=1", "name=x; root=y; set -eu")
+    script.write("import os; print(os.environ['GREETING'])", setup=setup)
+    assert script.execute()[0] == 0
+    assert script.run.log_file(1).read_text() == "hello world\n"
+
+
+@pytest.mark.parametrize("line", ["exit 3", "set -e; false; true"])
+def test_setup_that_ends_the_script_is_a_failure(script: Script, line: str) -> None:
+    script.write("open('ran', 'w')", setup=(line,))
+    assert script.execute()[0] == 1
+    assert script.receipt().outcome == "failed"
+    assert not (script.root / "ran").exists()
+
+
+def test_setup_with_a_syntax_error_does_not_swallow_the_script(script: Script) -> None:
+    script.write("print('ran')", setup=("if then 'unclosed",))
+    script.execute()
+    assert "syntax error" in script.run.log_file(1).read_text() or "EOF" in script.run.log_file(1).read_text()
+    assert script.run.attempt(1).finished() is not None
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"MTF_FIRST_ATTEMPT": "x"}, {"MTF_FIRST_ATTEMPT": "0"}, {"SLURM_RESTART_COUNT": "-1"}, {"MTF_TOKEN": 'a"b'}],
+)
+def test_nonsense_in_the_environment_is_refused(script: Script, variables: dict[str, str]) -> None:
+    script.write("pass")
+    status, said = script.execute(**variables)
+    assert status == 1
+    assert next(iter(variables)) in said
+    assert script.run.attempts() == []
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_no_space_is_one_clear_line(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with small_disk(disk):
+        script = Script(disk)
+        script.write("pass")
+        with contextlib.suppress(OSError), (disk / "filler").open("wb") as file:
+            while True:
+                file.write(b"x" * 4096)
+                file.flush()
+        status, said = script.execute()
+        assert status == 1
+        assert "No space left on device" in said
+        assert "mtf: run-1: cannot write the start receipt of attempt 1" in said
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
