@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from measure import Row, compare
 
+from measure import Row, compare
 from mtf_config import ConfigurationManager
 
 EXPERIMENT = """\

@@ -56,7 +56,8 @@ while step < p.get("steps", 3):
             sys.exit(75)
     step += 1
     with run.metrics_file.open("a") as file:
-        record = {"event": "train", "epoch": 0, "global_step": step, "loss": p.get("x", 1.0) / step, "time": time.time()}
+        loss = p.get("x", 1.0) / step
+        record = {"event": "train", "epoch": 0, "global_step": step, "loss": loss, "time": time.time()}
         file.write(json.dumps(record) + "\\n")
     (run.checkpoints_dir / str(step)).mkdir()
 metrics = {"val_loss": p.get("x", 1.0) / step}

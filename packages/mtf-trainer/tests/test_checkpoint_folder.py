@@ -9,6 +9,7 @@ import random
 import shutil
 import struct
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -152,6 +153,18 @@ def test_tensors_are_refused_where_plain_data_belongs(tmp_path, where):
 def test_names_that_sections_cannot_have(tmp_path, name):
     with pytest.raises(CheckpointError, match="cannot name a section"):
         write_checkpoint(tmp_path, Snapshot({}, {name: {}}, 0, 0), kind=Kind.MANUAL, run_id="run")
+
+
+def test_numbers_of_numpy_and_torch_serve_as_step_epoch_and_metric(tmp_path):
+    state = Snapshot({}, {}, epoch=np.int64(2), global_step=torch.tensor(5), metric=np.float32(0.5))
+    write_checkpoint(tmp_path, state, kind=Kind.MANUAL, run_id="run")
+    checkpoint = read_checkpoint(tmp_path)
+    assert (checkpoint.epoch, checkpoint.global_step, checkpoint.metric) == (2, 5, 0.5)
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    with pytest.raises(CheckpointError, match="epoch is -1"):
+        write_checkpoint(tmp_path, Snapshot({}, {}, -1, 0), kind=Kind.MANUAL, run_id="run")
 
 
 def damage(folder, generator, others):

@@ -1,5 +1,6 @@
 """Loader workers: deaf to notices, gone with their parent, waited for only as long as nobody asks to stop."""
 
+import gc
 import os
 import random
 import signal
@@ -29,6 +30,7 @@ class Gated(Dataset):
 
     def __getitem__(self, index):
         if index >= self.blocked:
+            self.gate.with_suffix(".waited-for").touch()
             while not self.gate.exists():
                 time.sleep(0.005)
         return torch.tensor([index, os.getpid()]), random.random()
@@ -133,9 +135,20 @@ def test_closing_ends_workers_in_the_middle_of_a_fetch(tmp_path):
     source = make_source(DataLoader(Gated(tmp_path / "never"), num_workers=1), seed=1, stream="train")
     source.open(0)
     pid = int(source.next()[0][0, 1])
+    wait_until((tmp_path / "never.waited-for").exists)
     source.close()
+    assert gone(pid)
+    source.close()
+
+
+def test_a_source_that_is_dropped_leaves_no_worker(tmp_path):
+    source = make_source(DataLoader(Gated(tmp_path / "never"), num_workers=1), seed=1, stream="train")
+    source.open(0)
+    pid = int(source.next()[0][0, 1])
+    wait_until((tmp_path / "never.waited-for").exists)
+    del source
+    gc.collect()
     wait_until(lambda: gone(pid))
-    source.close()
 
 
 def test_a_lost_worker_is_an_error_and_not_a_hang(tmp_path):

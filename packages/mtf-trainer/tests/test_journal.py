@@ -136,10 +136,12 @@ def test_any_truncation_is_either_continued_exactly_or_refused(
             assert journal.path.read_bytes() == whole
             continue
         journal.open(cut)
+        assert journal.records == ends.index(cut)
         for value in values[ends.index(cut) :]:
             journal.write({"value": value})
         journal.close()
         assert journal.path.read_bytes() == whole
+        assert journal.records == len(values)
 
 
 def test_a_file_that_lost_its_end_is_refused_and_left_alone(journal: Journal) -> None:

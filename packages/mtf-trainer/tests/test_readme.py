@@ -1,22 +1,32 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from mtf_trainer import GenericTrainer
+from mtf_utils.rundir import read_metrics
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-def example() -> str:
-    """The first example, as a reader would save it."""
-    found = re.search(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    assert found is not None
-    return found[1]
+EXAMPLE, FROM_CONFIGURATION = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+
+
+def shorter_example() -> str:
+    """The first example, as a reader would save it, but for its epochs."""
+    assert "epochs=40" in EXAMPLE
+    return EXAMPLE.replace("epochs=40", "epochs=15")
 
 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -29,12 +39,14 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("MTF_RUN_DIR", "MTF_ATTEMPT", "MTF_CONFIG"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads of several tests at once slow each other down
     for name in ("killed", "alone"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "train.py").write_text(example(), "utf-8")
+        (tmp_path / name / "train.py").write_text(shorter_example(), "utf-8")
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_example_survives_a_kill_and_prints_the_same_number(folder: Path) -> None:
     alone = run(folder / "alone")
     assert alone.returncode == 0, alone.stderr
@@ -53,3 +65,47 @@ def test_the_example_survives_a_kill_and_prints_the_same_number(folder: Path) ->
     assert "continuing at" in continued.stdout + continued.stderr
     again = run(folder / "killed")
     assert continued.stdout.splitlines()[-1] == again.stdout.splitlines()[-1] == alone.stdout.splitlines()[-1]
+
+
+class Linear(nn.Linear):
+    """A model with one number to configure."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size, 1)
+
+
+class Regression(GenericTrainer):
+    """Learns to sum."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        inputs, targets = batch
+        return {"loss": (self.model(inputs) - targets).square().mean()}
+
+
+def numbers(name: str) -> TensorDataset:
+    assert name == "sums"
+    inputs = torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
+    return TensorDataset(inputs, inputs.sum(dim=1, keepdim=True))
+
+
+def test_a_training_comes_out_of_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configuration = {
+        "model": {"name": "linear", "hidden_size": 3},
+        "training": {"epochs": 3, "batch_size": 5, "learning_rate": 0.1, "gradient_accumulation_steps": 2},
+        "data": {"dataset_name": "sums"},
+        "optimizer": {"name": "sgd", "momentum": 0.5},
+        "scheduler": {"name": "linear", "warmup_steps": 2},
+        "seed": 3,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(configuration))
+    monkeypatch.setenv("MTF_CONFIG", str(tmp_path / "config.json"))
+    for name in ("MTF_RUN_DIR", "MTF_ATTEMPT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"Classifier": Regression, "MyModel": Linear, "MyDataset": numbers}
+    exec(compile(FROM_CONFIGURATION, "README.md", "exec"), names)
+
+    epochs = [record for record in read_metrics(tmp_path / "checkpoints/metrics.jsonl") if record["event"] == "epoch"]
+    assert [record["step"] for record in epochs] == [3, 6, 9]
+    assert [record["lr"] for record in epochs] == pytest.approx([0.1 * 6 / 7, 0.1 * 3 / 7, 0.0])
+    assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]

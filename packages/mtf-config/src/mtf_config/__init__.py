@@ -12,6 +12,7 @@ from mtf_config.schema import ExperimentConfig
 from mtf_config.search import ParameterGridSearch, SweepPoint
 from mtf_config.sections import DataConfig, ModelConfig, OptimizerConfig, SchedulerConfig, TrainingConfig
 from mtf_config.slurm import SLURMConfig
+from mtf_config.sweep import Sweep, SweepSpec, load_sweep
 from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 
 __all__ = [
@@ -34,8 +35,11 @@ __all__ = [
     "Range",
     "SLURMConfig",
     "SchedulerConfig",
+    "Sweep",
     "SweepPoint",
+    "SweepSpec",
     "TrainingConfig",
     "ValidationError",
+    "load_sweep",
     "run_identity",
 ]

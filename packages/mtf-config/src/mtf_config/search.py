@@ -55,6 +55,7 @@ class ParameterGridSearch:
         self._base: dict[str, Any] = to_plain(data)
         self._grids: list[ParameterGrid] = []
         self._naming = NamingStrategy.HASH_BASED
+        self._checked: list[int] = []
 
     @property
     def base_config(self) -> dict[str, Any]:
@@ -116,9 +117,13 @@ class ParameterGridSearch:
             ValidationError: keys that the base and the schema do not know, or values that they do not take; all of
                 them are listed.
         """
+        extent = [len(grid.keys) for grid in self._grids]  # grids only grow, key by key
+        if extent == self._checked:
+            return
         problems = [problem for grid in self._grids for _, problem in self.grid_problems(grid)]
         if problems:
             raise ValidationError(problems, subject="parameter grids")
+        self._checked = extent
 
     def grid_problems(self, grid: ParameterGrid) -> Iterator[tuple[str, Problem]]:
         """What is wrong with the keys and the listed values of a grid, each with the dotted key that it concerns."""

@@ -15,10 +15,13 @@ from mtf_trainer.errors import CheckpointError
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
 
-__all__ = ["check_model", "differences", "environment", "trainer_part"]
+__all__ = ["check_model", "compare", "environment", "trainer_part"]
 
 EXTENDABLE: Final = frozenset({"epochs", "max_steps"})
 """Keys of `training` that may change: a run can be prolonged."""
+
+INEXACT_DATA_KEYS: Final = frozenset({"num_workers"})
+"""Differences of the data that cost exactness and nothing else."""
 
 RUN_SECTIONS: Final = ("model", "training", "data", "optimizer", "scheduler", "custom_params")
 TRAINER_FIELDS: Final = (
@@ -60,6 +63,25 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
+
+
+def compare(saved: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Compare a checkpoint's fingerprint with that of the run that wants to continue it.
+
+    Returns:
+        What makes it another run, and what only costs exactness; one line each.
+    """
+    faults = list(differences(saved["settings"], current["settings"]))
+    before, after = ({**item["environment"], "threads": None} for item in (saved, current))  # threads are restored
+    inexact = list(differences(before, after, "environment"))
+    for part in ("train", "val"):
+        was, now = saved["data"][part], current["data"][part]
+        if was is None or now is None:
+            continue
+        for line in differences(was, now, part):
+            key = line.split(" ", 1)[0].rpartition(".")[2]
+            (inexact if key in INEXACT_DATA_KEYS else faults).append(line)
+    return faults, inexact
 
 
 def differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:

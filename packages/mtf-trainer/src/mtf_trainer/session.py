@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtf_trainer import fingerprint, rng
+from mtf_trainer import fingerprint, receipts, rng
+from mtf_trainer.builders import optimizer_steps
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
@@ -25,11 +25,12 @@ from mtf_trainer.loggers import MetricLogger
 from mtf_trainer.loop import Loop, Reader
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.preemption import StopFlag
+from mtf_trainer.progress import Progress
 from mtf_trainer.rng import RNGState
 from mtf_trainer.state import ResumeState
 from mtf_trainer.steps import Engine
 from mtf_utils import rundir
-from mtf_utils.rundir import FinishReceipt, Outcome, RunResultFile
+from mtf_utils.rundir import Outcome
 from mtf_utils.stateful import Stateful
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Session", "checkpoint_directory"]
 
 logger = logging.getLogger(__name__)
-
-INEXACT_DATA_KEYS: Final = frozenset({"num_workers"})
-"""Differences of the data that lose exactness and nothing else."""
 
 
 def checkpoint_directory(config: GenericTrainerConfig) -> Path:
@@ -77,6 +75,7 @@ class Session:
     clock: Callable[[], float] = time.time
     journal: Journal = field(init=False)
     loop: Loop = field(init=False)
+    progress: Progress = field(init=False)
     _journal_is_open: bool = field(default=False, init=False)
     _journal_bytes: int = field(default=0, init=False)
 
@@ -84,7 +83,12 @@ class Session:
         run = rundir.current_run()
         path = run[0].metrics_file if run else self.directory / "metrics.jsonl"
         self.journal = Journal(path)
+        self.progress = Progress(self._total_steps())
         self._bind()
+
+    def _total_steps(self) -> int | None:
+        batches = self.train.num_batches
+        return optimizer_steps(batches, self.config) if batches else self.config.max_steps
 
     def _bind(self) -> None:
         """Make the loop for the state that the session has."""
@@ -133,23 +137,13 @@ class Session:
         self._bind()
 
     def _check(self, checkpoint: Checkpoint) -> None:
-        saved, current = checkpoint.fingerprint, self._fingerprint()
-        faults = list(fingerprint.differences(saved["settings"], current["settings"]))
-        inexact = list(fingerprint.differences(saved["environment"], current["environment"], "environment"))
-        for part in ("train", "val"):
-            was, now = saved["data"][part], current["data"][part]
-            if was is None or now is None:
-                continue
-            for line in fingerprint.differences(was, now, part):
-                key = line.split(" ", 1)[0].rpartition(".")[2]
-                (inexact if key in INEXACT_DATA_KEYS else faults).append(line)
+        faults, inexact = fingerprint.compare(checkpoint.fingerprint, self._fingerprint())
         if faults:
             raise CheckpointError(
                 f"{checkpoint.path} belongs to another run: {'; '.join(faults)}. "
                 "Use a new checkpoint_dir for a new run",
                 path=checkpoint.path,
             )
-        inexact = [line for line in inexact if not line.startswith("environment.threads ")]
         if inexact:
             logger.warning("continuing, but results are no longer exact: %s", "; ".join(inexact))
 
@@ -182,6 +176,7 @@ class Session:
             TrainingPreempted: told to stop; the state is durable.
             TrainingStopped: told to stop once too often.
         """
+        self.progress.open(self.state)
         if self.state.rng is not None:
             rng.restore(self.state.rng)
             self.state.rng = None
@@ -197,6 +192,7 @@ class Session:
         self.journal.write({"event": event, "epoch": state.epoch, "step": state.global_step, **metrics})
         for each in self.loggers:
             each.log(event, state.global_step, {"epoch": state.epoch, **metrics})
+        self.progress.show(state, metrics)
 
     def snapshot(self) -> Snapshot:
         """The whole state as one value; its tensors are the live ones, which the store copies before it returns."""
@@ -212,7 +208,7 @@ class Session:
             },
             epoch=self.state.epoch,
             global_step=self.state.global_step,
-            metric=_number(self.state.metric),
+            metric=receipts.finite(self.state.metric),
             fingerprint=self._fingerprint(),
         )
 
@@ -288,26 +284,12 @@ class Session:
             message = (
                 f"preempted {state.preemptions} times, more than max_preemptions={limit}; saved at {place}: {path}"
             )
-            self._leave_receipt(Outcome.DO_NOT_REQUEUE, message)
+            receipts.write_receipt(Outcome.DO_NOT_REQUEUE, message)
             raise TrainingStopped(message)
         message = f"stopped by {flag.signal_name} at {place}; saved {path}; the same command continues from there"
         logger.warning("%s", message)
-        self._leave_receipt(Outcome.PREEMPTED, message)
+        receipts.write_receipt(Outcome.PREEMPTED, message)
         raise TrainingPreempted(message, checkpoint=path)
-
-    def _leave_receipt(self, outcome: Outcome, reason: str) -> None:
-        run = rundir.current_run()
-        if run is None or run[1] is None:
-            return
-        attempt = run[1]
-        attempt.path.mkdir(parents=True, exist_ok=True)
-        FinishReceipt(
-            attempt=attempt.number,
-            outcome=outcome,
-            exit_status=75 if outcome is Outcome.PREEMPTED else 76,
-            reason=reason,
-            finished_at=rundir.now(),
-        ).write(attempt.finished_file)
 
     def _finish(self) -> None:
         path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._timeout_s())
@@ -315,21 +297,8 @@ class Session:
         logger.info("training is complete after %d epochs, %d steps", self.state.epoch, self.state.global_step)
 
     def write_result(self, checkpoint: Path) -> None:
-        """Write `result.json`, and take back a receipt that an earlier `fit` of this attempt left."""
-        run, state = rundir.current_run(), self.state
-        folder = run[0].path if run else self.directory
-        relative = checkpoint.relative_to(folder) if checkpoint.is_relative_to(folder) else checkpoint
-        RunResultFile(
-            epoch=state.epoch,
-            global_step=state.global_step,
-            metrics={name: _number(value) for name, value in state.epoch_metrics.items()},
-            best=state.best,
-            checkpoint=str(relative),
-            seed=self.seed,
-            finished_at=rundir.now(),
-        ).write(folder / "result.json")
-        if run is not None and run[1] is not None:
-            run[1].finished_file.unlink(missing_ok=True)
+        """Say what training came to."""
+        receipts.write_result(self.state, checkpoint=checkpoint, seed=self.seed, directory=self.directory)
 
     @contextlib.contextmanager
     def reopened(self, store: CheckpointStore) -> Iterator[None]:
@@ -347,8 +316,10 @@ class Session:
         with contextlib.ExitStack() as stack:
             stack.callback(self.store.close)
             stack.callback(self._close_journal)
+            stack.callback(self.progress.close)
             for each in self.loggers:
                 stack.callback(each.close)
+            stack.callback(self.progress.close)
             for each in self.loggers:
                 stack.callback(each.close)
             stack.callback(self.train.close)
@@ -358,10 +329,6 @@ class Session:
                 callback.setup(self.trainer)
                 stack.callback(callback.teardown, self.trainer)
             yield
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

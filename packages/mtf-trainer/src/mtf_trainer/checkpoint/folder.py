@@ -25,6 +25,7 @@ from mtf_trainer.checkpoint.manifest import (
     Kind,
     Manifest,
     check_section,
+    parse_manifest,
     read_manifest,
     section_files,
 )
@@ -138,8 +139,8 @@ def encode_snapshot(snapshot: Snapshot) -> EncodedSnapshot:
         files=files,
         tensors=tensors,
         aliases=aliases,
-        epoch=snapshot.epoch,
-        global_step=snapshot.global_step,
+        epoch=int(snapshot.epoch),
+        global_step=int(snapshot.global_step),
         metric=None if snapshot.metric is None else float(snapshot.metric),
         fingerprint=decode(_plain(snapshot.fingerprint, "fingerprint"), {}),
     )
@@ -208,18 +209,24 @@ def write_checkpoint(
         versions=_versions(),
         fingerprint=encoded.fingerprint,
     )
-    write_member(folder / MANIFEST, manifest.to_bytes(), deadline)
+    data = manifest.to_bytes()
+    parse_manifest(folder / MANIFEST, data)  # what could not be read back must not be written
+    write_member(folder / MANIFEST, data, deadline)
     fsync_directory(folder)
     return manifest
 
 
 @functools.cache
 def _versions() -> dict[str, str]:
+    try:
+        own = importlib.metadata.version("mtf-trainer")
+    except importlib.metadata.PackageNotFoundError:
+        own = "not installed"  # run from a source tree
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
-        "mtf-trainer": importlib.metadata.version("mtf-trainer"),
+        "mtf-trainer": own,
     }
 
 

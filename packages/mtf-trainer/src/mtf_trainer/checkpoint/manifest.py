@@ -24,6 +24,7 @@ __all__ = [
     "check_section",
     "folder_name",
     "parse_folder_name",
+    "parse_manifest",
     "read_manifest",
     "section_files",
 ]
@@ -122,6 +123,13 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     with MemberReader(path, size=None, limit=_MAX_MANIFEST) as reader:
         data = reader.read(reader.size)
+    manifest = parse_manifest(path, data)
+    _check_name(folder, manifest)
+    return manifest
+
+
+def parse_manifest(path: Path, data: bytes) -> Manifest:
+    """The manifest in the bytes of the file at `path`; raises as `read_manifest` does."""
     _unseal(path, data)
     try:
         plain = decode(loads(data), {})
@@ -129,14 +137,12 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("not a JSON object")
         if type(plain["format"]) is int and plain["format"] > FORMAT:
             raise CheckpointError(
-                f"{folder}: written in format {plain['format']}; this release reads up to {FORMAT}: update mtf-trainer",
-                path=folder,
+                f"{path}: written in format {plain['format']}; this release reads up to {FORMAT}: update mtf-trainer",
+                path=path,
             )
-        manifest = _from_plain(plain)
+        return _from_plain(plain)
     except (ValueError, TypeError, KeyError) as error:
         raise damaged(path, f"is not a valid manifest: {type(error).__name__}: {error}") from error
-    _check_name(folder, manifest)
-    return manifest
 
 
 def _from_plain(plain: dict[str, Any]) -> Manifest:

@@ -211,14 +211,14 @@ class CheckpointStore:
         """End the save in the background for an emergency save: by waiting, else by cancelling it."""
         if self._in_flight is None:
             return
-        running, self._in_flight = self._in_flight, None
+        running = self._in_flight
         remaining_s = deadline.remaining_s()
         running.join(None if remaining_s is None else remaining_s / 2)
         running.deadline.cancel()
         running.join(deadline.remaining_s())
         if running.is_alive():
-            self._in_flight = running
             raise deadline.error("waiting for the save in the background")
+        self._in_flight = None
         if running.error is not None:
             _log.warning("the save in the background failed: %s", running.error)
 

@@ -135,5 +135,5 @@ class MapSource(DataSource):
 
     def close(self) -> None:
         """See `DataSource.close`."""
-        self._iterator = None
         end_iteration(self._copy)
+        self._iterator = None

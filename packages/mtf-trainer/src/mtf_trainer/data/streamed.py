@@ -76,7 +76,6 @@ class StreamSource(DataSource):
 
     def _start(self, epoch: int, batch: int) -> None:
         """Begin the epoch, or go to the position at once if a state for it was loaded."""
-        self._iterator = None
         reached = self._go_to_state(epoch, batch)
         if self._rewindable is not None and not reached:
             if self._begun and self._at_start is not None:
@@ -252,5 +251,5 @@ class LoaderStreamSource(StreamSource):
 
     def close(self) -> None:
         """See `DataSource.close`."""
-        self._iterator = None
         end_iteration(self._copy)
+        self._iterator = None

@@ -32,6 +32,7 @@ _NOTICES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIG
 _NEVER = ("SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGKILL", "SIGSTOP", "SIGPIPE")
 
 _open_iterators: weakref.WeakSet[Any] = weakref.WeakSet()
+_workers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _ignored_signals() -> tuple[int, ...]:
@@ -52,7 +53,8 @@ class WorkerSetup:
         self._user_init = user_init
         self._ignored = ignored
         # The kernel's notice comes when the thread that started the worker ends: only the main one lasts.
-        self._die_with_parent = threading.current_thread() is threading.main_thread()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self._by_kernel = in_main_thread and sys.platform == "linux"
 
     def __call__(self, worker: int) -> None:
         """Set up worker number `worker`."""
@@ -60,8 +62,7 @@ class WorkerSetup:
             signal.signal(number, signal.SIG_IGN)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._ignored)
-        if self._die_with_parent and sys.platform == "linux":
-            _die_with_parent()
+        _die_with_parent(by_kernel=self._by_kernel)
         info = get_worker_info()
         if info is not None:
             # Its fields are read-only, but users' functions have to find their dataset there, not our wrapper.
@@ -71,12 +72,22 @@ class WorkerSetup:
             self._user_init(worker)
 
 
-def _die_with_parent() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def _die_with_parent(*, by_kernel: bool) -> None:
+    """See to it that this process is killed when the training process ends, also in the middle of a fetch."""
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # it went before the request was made
-        os._exit(1)
+    if parent is None:
+        return
+    if by_kernel and os.getppid() == parent.pid:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent.pid:  # it went before the request was made
+            os._exit(1)
+    else:  # a fork server lies between, or the system has no such request
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager
@@ -118,7 +129,7 @@ def private_copy(loader: Any, *, should_stop: Callable[[], bool], **changes: Any
             with _held_back(ignored):
                 iterator = type(copy)._get_iterator(copy)
             _make_interruptible(iterator, should_stop)
-            _open_iterators.add(iterator)
+            _make_endable(iterator)
             copy.__dict__["_built"] = weakref.ref(iterator)
             return iterator
 
@@ -160,6 +171,14 @@ def _make_interruptible(iterator: Any, should_stop: Callable[[], bool]) -> None:
     iterator._try_get_data = wait_in_slices
 
 
+def _make_endable(iterator: Any) -> None:
+    """Whoever terminates a worker sends SIGTERM, which it ignores."""
+    _open_iterators.add(iterator)
+    for worker in getattr(iterator, "_workers", ()):
+        worker.terminate = worker.kill
+        _workers.add(worker)
+
+
 def _end_workers(iterator: Any) -> None:
     """End an iterator's workers: politely at first, then by force, since they ignore SIGTERM."""
     workers = [worker for worker in getattr(iterator, "_workers", ()) if worker.is_alive()]
@@ -188,3 +207,5 @@ def _end_all() -> None:
     """Before multiprocessing waits for its children: a worker in the middle of a fetch would be waited for."""
     for iterator in list(_open_iterators):
         _end_workers(iterator)
+    for worker in [each for each in _workers if each.is_alive()]:
+        worker.kill()

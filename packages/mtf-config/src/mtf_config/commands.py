@@ -1,0 +1,203 @@
+"""The verbs of this package: `mtf validate`, `show`, `diff`, `schema`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mtf_config.compose import Composition
+from mtf_config.errors import ConfigurationError, LocatedProblem
+from mtf_config.manager import ConfigurationManager
+from mtf_config.reader import parse_text, read_document
+from mtf_config.sweep import load_sweep
+from mtf_config.writer import dump_yaml
+from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
+from mtf_utils.problems import KeyPath, Problem, dotted
+
+__all__ = ["DIFF", "SCHEMA", "SHOW", "VALIDATE"]
+
+_DIFFERENT: Final = WORK_FAILED
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-dir", metavar="DIR", help="where relative paths are looked up first (default: ./configs)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _overridable(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="set a dotted key, the value as in YAML; may be repeated",
+    )
+
+
+def _manager(arguments: argparse.Namespace) -> ConfigurationManager:
+    return ConfigurationManager(Path.cwd(), arguments.config_dir)
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for text in arguments.settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise CommandError(f"--set {text}: expected KEY=VALUE, such as training.epochs=3")
+        settings[key] = parse_text(value, f"--set {key}").data
+    return settings
+
+
+def _configure_validate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a configuration or sweep file (YAML or JSON)")
+    parser.add_argument("--schema", metavar="FILE", help="a JSON Schema of your own that experiments must meet as well")
+    _common(parser)
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    manager = _manager(arguments)
+    schema = read_document(Path(arguments.schema)).data if arguments.schema else None
+    results = []
+    for name in arguments.files:
+        try:
+            kind, problems = _check_file(name, manager, schema), list[Problem]()
+        except ConfigurationError as error:
+            kind, problems = "unknown", list(error.problems)
+            if not arguments.json:
+                print(error)
+        if not problems and not arguments.json:
+            print(f"{name}: a valid {kind}")
+        results.append({"file": name, "valid": not problems, "problems": [_as_json(item) for item in problems]})
+    if arguments.json:
+        print(json.dumps(results, indent=2, default=str))
+    return DONE if all(result["valid"] for result in results) else USER_MISTAKE
+
+
+def _check_file(name: str, manager: ConfigurationManager, schema: Mapping[str, Any] | None) -> str:
+    data = read_document(manager.find(name)).data
+    if isinstance(data, Mapping) and "grids" in data:
+        sweep = load_sweep(name, manager)
+        points = sum(1 for _ in sweep.search.points()) if len(sweep.search) <= 10_000 else len(sweep.search)
+        return f"sweep of {points} runs"
+    composition = manager.composition(name)
+    composition.experiment()
+    if schema is not None:
+        _meet_schema(composition, schema)
+    return "experiment"
+
+
+def _meet_schema(composition: Composition, schema: Mapping[str, Any]) -> None:
+    from mtf_config.json_schema import schema_problems
+
+    if problems := schema_problems(composition.resolved(), schema):
+        raise composition.error(problems)
+
+
+def _as_json(problem: Problem) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "key": dotted(problem.path),
+        "message": problem.message,
+        "value": problem.value,
+        "suggestion": problem.suggestion,
+    }
+    source = problem.source if isinstance(problem, LocatedProblem) else None
+    return written | (source._asdict() if source else {"file": None, "line": None, "column": None})
+
+
+def _configure_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a base, then what goes over it")
+    parser.add_argument("--origin", action="store_true", help="say where each value comes from")
+    parser.add_argument("--defaults", action="store_true", help="also show what no file says")
+    _overridable(parser)
+    _common(parser)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    base, *overrides = arguments.files
+    composition = _manager(arguments).composition(base, overrides, _settings(arguments))
+    experiment = composition.experiment()
+    data = experiment.to_dict() if arguments.defaults else composition.resolved()
+    if arguments.origin:
+        _print_origins(composition, data, as_json=arguments.json)
+    elif arguments.json:
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        print(dump_yaml(data), end="")
+    return DONE
+
+
+def _print_origins(composition: Composition, data: Mapping[str, Any], *, as_json: bool) -> None:
+    rows = [(dotted(path), value, composition.origin(path)) for path, value in _leaves(data, ())]
+    if as_json:
+        entries = {key: {"value": value, "origin": str(origin or "default")} for key, value, origin in rows}
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
+        return
+    texts = [
+        (f"{key}: {json.dumps(value, ensure_ascii=False)}", str(origin or "default")) for key, value, origin in rows
+    ]
+    width = min(max((len(text) for text, _ in texts), default=0), 60)
+    for text, origin in texts:
+        print(f"{text:{width}}  # {origin}")
+
+
+def _leaves(data: Mapping[str, Any], path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _configure_diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", metavar="FIRST", help="a configuration file")
+    parser.add_argument("second", metavar="SECOND", help="another one")
+    _common(parser)
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from mtf_config.identity import run_identity
+
+    manager = _manager(arguments)
+    first, second = (manager.load_experiment(name) for name in (arguments.first, arguments.second))
+    left, right = (dict(_leaves(config.to_dict(), ())) for config in (first, second))
+    changes = [(path, path in left, left.get(path), path in right, right.get(path)) for path in {**left, **right}]
+    changes = [change for change in changes if change[1:3] != change[3:]]
+    same_run = run_identity(first) == run_identity(second)
+    if arguments.json:
+        entries = [{"key": dotted(path), "first": a, "second": b} for path, _, a, _, b in changes]
+        print(json.dumps({"same_run": same_run, "changes": entries}, indent=2, ensure_ascii=False))
+    else:
+        for path, in_left, a, in_right, b in changes:
+            old, new = _shown(in_left, a), _shown(in_right, b)
+            print(f"{dotted(path)}: {old} -> {new}")
+        print("the same run" if same_run else "different runs")
+    return _DIFFERENT if changes else DONE
+
+
+def _shown(present: bool, value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if present else "(absent)"
+
+
+def _configure_schema(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sweep", action="store_true", help="of sweep files rather than of experiments")
+    parser.add_argument("--partial", action="store_true", help="require no keys, for files that are parts of others")
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from mtf_config.json_schema import experiment_schema, sweep_schema
+
+    schema = sweep_schema() if arguments.sweep else experiment_schema(as_written=True, partial=arguments.partial)
+    print(json.dumps(schema, indent=2, ensure_ascii=False))
+    return DONE
+
+
+VALIDATE: Final = Command("check configuration files; every problem with its line", _configure_validate, _validate)
+SHOW: Final = Command("print a configuration as it is composed", _configure_show, _show)
+DIFF: Final = Command("compare two configurations, defaults included", _configure_diff, _diff)
+SCHEMA: Final = Command("print the JSON Schema of a configuration, for editors", _configure_schema, _schema)
