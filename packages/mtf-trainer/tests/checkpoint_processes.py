@@ -29,8 +29,10 @@ def snapshot(step, size):
 
 
 def report(directory):
-    """What a new process finds: its newest checkpoint must be whole, and nothing half-done may be left."""
+    """What a new process finds: every checkpoint must be whole, the newest right, and nothing half-done left."""
     with CheckpointStore(directory, CONFIG, run_id="run") as store:
+        for path in store.paths():
+            store.load(path)
         checkpoint = store.newest()
         names = sorted(entry.name for entry in directory.iterdir() if entry.name not in (".lock", "latest"))
     found = {"names": names, "step": None, "whole": True}

@@ -69,6 +69,9 @@ class Trace(TrainingCallback):
     def on_validation_end(self, trainer: GenericTrainer, logs: dict[str, Any]) -> None:
         self.events.append(f"validation_end {sorted(logs.items())}")
 
+    def on_checkpoint(self, trainer: GenericTrainer) -> None:
+        self.events.append(f"checkpoint {trainer.global_step}")
+
     def state_dict(self) -> dict[str, Any]:
         return {"events": list(self.events)}
 

@@ -6,9 +6,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from mtf_trainer import rng
-from mtf_trainer.data import make_source
-from mtf_trainer.errors import TrainerError
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -22,6 +19,10 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 from torch.utils.data.distributed import DistributedSampler
+
+from mtf_trainer import rng
+from mtf_trainer.data import make_source
+from mtf_trainer.errors import TrainerError
 
 SIZE = 22
 
@@ -251,9 +252,7 @@ def test_samples_are_those_of_the_loader(kind):
 def test_a_distributed_sampler_deals_as_torch_does(shuffle, drop_last, size):
     data = TensorDataset(torch.arange(size))
     for rank in range(5):
-        sampler = DistributedSampler(
-            data, num_replicas=5, rank=rank, shuffle=shuffle, drop_last=drop_last, seed=3
-        )
+        sampler = DistributedSampler(data, num_replicas=5, rank=rank, shuffle=shuffle, drop_last=drop_last, seed=3)
         if len(sampler) == 0:
             continue
         source = source_of(DataLoader(data, batch_size=2, sampler=sampler))
@@ -485,9 +484,7 @@ def test_spawned_workers_give_the_same_as_forked_ones():
     data = TensorDataset(torch.arange(12))
     epochs = []
     for method in ("fork", "spawn"):
-        source = source_of(
-            DataLoader(data, batch_size=4, shuffle=True, num_workers=1, multiprocessing_context=method)
-        )
+        source = source_of(DataLoader(data, batch_size=4, shuffle=True, num_workers=1, multiprocessing_context=method))
         source.open(0, 1)
         epochs.append(rest(source))
         source.close()

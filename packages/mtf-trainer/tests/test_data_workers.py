@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mtf_trainer.data import DataWaitInterrupted, make_source
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from mtf_trainer.data import DataWaitInterrupted, make_source
 
 DEADLINE_S = 60
 

@@ -200,7 +200,7 @@ def test_never_resume_refuses_existing_checkpoints(tmp_path: Path) -> None:
         (lambda loss: {"loss": loss.detach()}, "requires_grad=False"),
         (lambda loss: {"loss": loss, "text": "good"}, "'text' as str"),
         (lambda loss: {"loss": loss, "many": torch.ones(2)}, r"'many' with shape \(2,\)"),
-        (lambda loss: {"loss": loss * float("nan")}, "loss at epoch 0, batch 0, step 0 is nan"),
+        (lambda loss: {"loss": loss * float("nan")}, "loss at epoch 0, batch 0, step 0 is not finite"),
     ],
 )
 def test_what_a_step_may_not_return(tmp_path: Path, returned: Any, message: str) -> None:
@@ -254,6 +254,31 @@ def test_a_callback_that_raises_is_named_and_training_can_go_on(tmp_path: Path) 
     again.add_callback(Broken())
     model = run(again)
     assert torch.equal(model.weight, run(Fit(config(tmp_path / "undisturbed"))).weight)
+
+
+def test_callbacks_hear_of_checkpoints_preemptions_and_errors(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    class Listen(Stop):
+        def on_checkpoint(self, trainer: GenericTrainer) -> None:
+            heard.append(f"checkpoint {trainer.global_step}")
+
+        def on_preemption(self, trainer: GenericTrainer, signal_name: str) -> None:
+            heard.append(signal_name)
+            raise ValueError("does no harm here")
+
+        def on_exception(self, trainer: GenericTrainer, error: BaseException) -> None:
+            heard.append(f"{error}")
+
+        def on_training_end(self, trainer: GenericTrainer, logs: dict[str, Any]) -> None:
+            raise TrainerError("too bad")
+
+    for after, expected in [(4, TrainingPreempted), (-1, TrainerError)]:
+        trainer = Fit(config(tmp_path))
+        trainer.add_callback(Listen(after))
+        with pytest.raises(expected):
+            run(trainer)
+    assert heard == ["checkpoint 3", "SIGTERM", "too bad"]
 
 
 def test_saving_in_a_callback_and_after_fit_but_not_in_a_step(tmp_path: Path) -> None:

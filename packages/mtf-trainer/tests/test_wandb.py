@@ -21,6 +21,7 @@ import torch
 
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.errors import TrainerError
+from mtf_trainer.journal import Journal
 from mtf_trainer.loggers import WandbLogger
 from mtf_utils.sections import LoggingConfig
 
@@ -35,7 +36,8 @@ from pathlib import Path
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.loggers import WandbLogger
 logger = WandbLogger(GenericTrainerConfig.from_experiment({"logging": {"use_wandb": True}}), Path(sys.argv[1]))
-logger.open(None)
+journal = Path(sys.argv[1], "metrics.jsonl")
+logger.open(journal, None)
 for step in range(4):
     logger.log("train", step, {"train_loss": 1.0 / (step + 1)})
 os.kill(os.getpid(), signal.SIGKILL)
@@ -51,9 +53,27 @@ def configuration() -> GenericTrainerConfig:
     )
 
 
-def state_of(directory: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((directory / "wandb.json").read_text())
-    return state
+def identity_of(directory: Path) -> str:
+    return str(json.loads((directory / "wandb.json").read_text())["id"])
+
+
+class Training:
+    """Logs as a training does: to the journal first, then to W&B."""
+
+    def __init__(self, directory: Path, offset: int | None) -> None:
+        self.journal = Journal(directory / "metrics.jsonl", clock=lambda: 1.0)
+        self.logger = WandbLogger(configuration(), directory)
+        self.journal.open(offset)
+        self.logger.open(self.journal.path, None if offset is None else self.journal.records)
+
+    def log(self, event: str, step: int, **metrics: float) -> int:
+        self.journal.write({"event": event, "step": step, **metrics})
+        self.logger.log(event, step, metrics)
+        return self.journal.flush()
+
+    def close(self) -> None:
+        self.logger.close()
+        self.journal.close()
 
 
 def segments(directory: Path, count: int) -> list[list[Any]]:
@@ -89,10 +109,10 @@ def protocol(data: bytes) -> Iterator[Any]:
 
 
 def rows(segment: list[Any]) -> list[dict[str, Any]]:
-    """What was logged in one process, without W&B's own clocks."""
+    """What was logged in one process, without W&B's own clocks, each row sorted by name."""
     logged = [record.history for record in segment if record.WhichOneof("record_type") == "history"]
     plain = [{(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in h.item} for h in logged]
-    return [{key: value for key, value in row.items() if key not in ("_timestamp", "_runtime")} for row in plain]
+    return [{key: row[key] for key in sorted(row) if key not in ("_timestamp", "_runtime")} for row in plain]
 
 
 @pytest.fixture
@@ -105,23 +125,20 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("offline")
 def test_a_restart_continues_the_same_run_without_repeating_a_record(tmp_path: Path) -> None:
-    first = WandbLogger(configuration(), tmp_path)
-    first.open(None)
-    first.log("train", 10, {"epoch": 0.0, "train_loss": 1.0, "lr": 0.1})
-    first.log("epoch", 10, {"epoch": 0.0, "train_loss": math.nan})
-    first.log("train", 20, {"epoch": 1.0, "train_loss": 0.5})
+    first = Training(tmp_path, None)
+    first.log("train", 10, epoch=0, train_loss=1.0, lr=0.1)
+    checkpoint = first.log("epoch", 10, epoch=0, train_loss=math.nan)
+    first.log("train", 20, epoch=1, train_loss=0.5)
     first.close()
-    first.close()
-    identity = state_of(tmp_path)["id"]
+    identity = identity_of(tmp_path)
 
-    second = WandbLogger(configuration(), tmp_path)
-    second.open(1)  # the checkpoint was taken after one record
-    second.log("epoch", 10, {"epoch": 0.0, "train_loss": math.nan})
-    second.log("train", 20, {"epoch": 1.0, "train_loss": 0.5})
-    second.log("train", 30, {"epoch": 1.0, "train_loss": 0.25})
+    second = Training(tmp_path, checkpoint)
+    second.log("train", 20, epoch=1, train_loss=0.5)
+    second.log("train", 30, epoch=1, train_loss=0.25)
+    second.close()
     second.close()
 
-    assert state_of(tmp_path) == {"version": 1, "id": identity, "records": 4}
+    assert identity_of(tmp_path) == identity
     before, after = segments(tmp_path, 2)
     for segment in (before, after):
         (run,) = [record.run for record in segment if record.WhichOneof("record_type") == "run"]
@@ -129,39 +146,58 @@ def test_a_restart_continues_the_same_run_without_repeating_a_record(tmp_path: P
         assert (run.display_name, list(run.tags)) == ("digits-1", ["baseline"])
         told = {item.key: json.loads(item.value_json) for item in run.config.update}
         assert told["model"] == {"name": "cnn", "token": "${env:TOKEN}"}
-    assert [(row["_step"], row["global_step"]) for row in rows(before)] == [(0, 10), (1, 10), (2, 20)]
-    assert rows(before)[0] == {"_step": 0, "global_step": 10, "epoch": 0, "train_loss": 1, "lr": 0.1}
-    assert rows(before)[1].keys() == {"_step", "global_step", "epoch", "epoch/train_loss"}
-    assert rows(after) == [{"_step": 3, "global_step": 30, "epoch": 1, "train_loss": 0.25}]
+    history = rows(after)
+    assert [(row["_step"], row["global_step"]) for row in history] == [(0, 10), (1, 10), (2, 20), (3, 30)]
+    assert history[0] == {"_step": 0, "global_step": 10, "epoch": 0, "train_loss": 1, "lr": 0.1}
+    assert history[1].keys() == {"_step", "global_step", "epoch", "epoch/train_loss"}
+    assert math.isnan(history[1]["epoch/train_loss"])
+    assert history[3] == {"_step": 3, "global_step": 30, "epoch": 1, "train_loss": 0.25}
+    assert json.dumps(rows(before)) == json.dumps(history[:3])  # text, because NaN does not equal itself
 
 
 @pytest.mark.usefixtures("offline")
 def test_a_new_run_beside_the_traces_of_an_old_one_is_a_new_run(tmp_path: Path) -> None:
-    logger = WandbLogger(configuration(), tmp_path)
     identities = set()
     for _ in range(2):
-        logger.open(None)
-        logger.log("train", 1, {"train_loss": 1.0})
-        logger.close()
-        identities.add(state_of(tmp_path)["id"])
+        training = Training(tmp_path, None)
+        training.log("train", 1, train_loss=1.0)
+        training.close()
+        identities.add(identity_of(tmp_path))
     assert len(identities) == 2
     assert [row["_step"] for segment in segments(tmp_path, 2) for row in rows(segment)] == [0, 0]
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_logger_that_is_switched_on_late_begins_where_the_run_is(tmp_path: Path) -> None:
-    logger = WandbLogger(configuration(), tmp_path)
-    logger.open(7)
-    logger.log("train", 70, {"train_loss": 1.0})
-    logger.close()
-    assert [row["_step"] for row in rows(segments(tmp_path, 1)[0])] == [7]
-    assert state_of(tmp_path)["records"] == 8
+def test_a_logger_that_is_switched_on_late_brings_the_history(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.open(None)
+    journal.write({"event": "train", "step": 1, "train_loss": 4.0})
+    checkpoint = journal.flush()
+    journal.close()
+    training = Training(tmp_path, checkpoint)
+    training.log("train", 2, train_loss=2.0)
+    training.close()
+    assert [(row["_step"], row["train_loss"]) for row in rows(segments(tmp_path, 1)[0])] == [(0, 4), (1, 2)]
+
+
+@pytest.mark.usefixtures("offline")
+def test_what_wandb_has_already_is_not_sent_again(tmp_path: Path) -> None:
+    # Without a server no run is resumed across processes, but in one process W&B hands out the run that is going on.
+    run = importlib.import_module("wandb").init(dir=str(tmp_path))
+    for number in range(2):
+        run.log({"train_loss": 7.0}, step=number, commit=True)
+    training = Training(tmp_path, None)
+    for step in range(4):
+        training.log("train", step, train_loss=1.0)
+    training.close()
+    history = [(row["_step"], row["train_loss"]) for row in rows(segments(tmp_path, 1)[0])]
+    assert history == [(0, 7), (1, 7), (2, 1), (3, 1)]
 
 
 @pytest.mark.usefixtures("offline")
 def test_a_training_that_logs_nothing_does_not_show_up(tmp_path: Path) -> None:
     logger = WandbLogger(configuration(), tmp_path)
-    logger.open(5)
+    logger.open(tmp_path / "metrics.jsonl", 5)
     logger.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -172,10 +208,9 @@ def test_logging_draws_no_random_numbers(tmp_path: Path) -> None:
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
     before = streams()
-    logger = WandbLogger(configuration(), tmp_path)
-    logger.open(None)
-    logger.log("train", 1, {"train_loss": 1.0})
-    logger.close()
+    training = Training(tmp_path, None)
+    training.log("train", 1, train_loss=1.0)
+    training.close()
     assert streams() == before
 
 
@@ -184,23 +219,22 @@ def test_a_killed_process_leaves_what_the_next_one_needs(tmp_path: Path) -> None
     command = [sys.executable, "-c", LOG_AND_DIE, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    left = state_of(tmp_path)
-    assert left["records"] == 4
-    logger = WandbLogger(configuration(), tmp_path)
-    logger.open(0)
+    identity = identity_of(tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    training = Training(tmp_path, 0)
     for step in range(6):
-        logger.log("train", step, {"train_loss": 1.0 / (step + 1)})
-    logger.close()
-    assert state_of(tmp_path) == left | {"records": 6}
-    assert [row["_step"] for row in rows(segments(tmp_path, 1)[-1])] == [4, 5]
+        training.log("train", step, train_loss=1.0 / (step + 1))
+    training.close()
+    assert identity_of(tmp_path) == identity
+    assert [row["_step"] for row in rows(segments(tmp_path, 1)[-1])] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("content", ["", "{}", '{"id": "x", "records": null}', "[1]"])
+@pytest.mark.parametrize("content", ["", "{}", "[1]"])
 def test_a_spoilt_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "wandb.json").write_text(content)
     logger = WandbLogger(configuration(), tmp_path)
-    logger.open(3)
+    logger.open(tmp_path / "metrics.jsonl", 3)
     with pytest.raises(TrainerError, match=r"wandb\.json: cannot tell which W&B run to continue"):
         logger.log("train", 1, {"train_loss": 1.0})
     assert (tmp_path / "wandb.json").read_text() == content

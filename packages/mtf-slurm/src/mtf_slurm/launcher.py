@@ -6,16 +6,15 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.errors import JobSubmissionError, SLURMError
 from mtf_slurm.evidence import Witness
+from mtf_slurm.execute import check_request, execute, explain_write_errors, held
 from mtf_slurm.git import GitManager, describe_code
-from mtf_slurm.local import LocalRunner
-from mtf_slurm.lock import hold
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
 from mtf_slurm.status import JobStatus
@@ -151,7 +150,7 @@ class SLURMLauncher:
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
-        self._check_mode(execution_mode, max_concurrent_jobs)
+        check_request(execution_mode, max_concurrent_jobs)
         directory = SweepDirectory(Path(sweep_dir).absolute())
         request = SweepRequest.of(
             search,
@@ -160,10 +159,33 @@ class SLURMLauncher:
             command=self.command if command is None else split_command(command),
             code=describe_code(self.project_root, self.git_manager),
         )
-        with self._prepared(directory, request) as plan:
+        with held(directory):
+            plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
             self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
         return GridSearchResult(directory.path)
+
+    def continue_sweep(
+        self, sweep_dir: str | os.PathLike[str], max_concurrent_jobs: int | None = None
+    ) -> GridSearchResult:
+        """Run on this machine what is missing of a sweep that was planned before, as it was planned.
+
+        Args:
+            sweep_dir: the folder of the sweep.
+            max_concurrent_jobs: how many run at a time; None: as many as there are GPUs, else one.
+
+        Raises:
+            SLURMError: there is no sweep in that folder, or it cannot be used.
+            LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
+        """
+        check_request(ExecutionMode.LOCAL, max_concurrent_jobs)
+        result = GridSearchResult(sweep_dir)
+        directory = SweepDirectory(result.output_dir)
+        with held(directory):
+            names = [run.name for run in result.refresh()]
+            self._remember(directory)
+            execute(directory, names, ExecutionMode.LOCAL, max_concurrent_jobs, display=self._display)
+        return result.refresh()
 
     def get_job_status(self, job_id: str) -> JobStatus:
         """The status of a job; UNKNOWN if nothing is known of it."""
@@ -210,7 +232,7 @@ class SLURMLauncher:
     def _submit_lone(
         self, experiments: Sequence[ExperimentConfig], mode: ExecutionMode, limit: int | None, *, single: bool
     ) -> BatchSubmissionResult:
-        self._check_mode(mode, limit)
+        check_request(mode, limit)
         directory = SweepDirectory(self.output_dir / SINGLE)
         points = {point.identity + point.name: point for point in map(lone_point, experiments)}
         request = SweepRequest(
@@ -224,8 +246,8 @@ class SLURMLauncher:
         active = self._active(directory, request) if single else {}
         if active:
             return BatchSubmissionResult(successful=tuple(active), job_ids=active)
-        with self._prepared(directory, request) as plan:
-            return self._carry_out(directory, plan, mode, limit, single=single)
+        with held(directory):
+            return self._carry_out(directory, plan_sweep(directory, request), mode, limit, single=single)
 
     def _active(self, directory: SweepDirectory, request: SweepRequest) -> dict[str, str]:
         """The job ids of those requested runs that another launcher has at work or in its queue."""
@@ -240,52 +262,30 @@ class SLURMLauncher:
             if witness.verdict(name)[1].status.is_active and name not in plan.conflicts
         }
 
-    @contextlib.contextmanager
-    def _prepared(self, directory: SweepDirectory, request: SweepRequest) -> Iterator[SweepPlan]:
-        """Hold the folder, with the plan that the request comes to."""
-        with contextlib.ExitStack() as stack:
-            with _about_writing(directory):
-                directory.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(hold(directory))
-            yield plan_sweep(directory, request)
-
     def _carry_out(
         self, directory: SweepDirectory, plan: SweepPlan, mode: ExecutionMode, limit: int | None, *, single: bool
     ) -> BatchSubmissionResult:
+        """Write the plan and execute it; the folder is held."""
         names = plan.names
         if not names:
             return BatchSubmissionResult(failed=plan.conflicts)
-        if directory.path not in self._folders:
-            self._folders.append(directory.path)
-        with _about_writing(directory):
+        self._remember(directory)
+        with explain_write_errors(directory):
             write_plan(directory, plan)
-            submission = Submissions(directory).add(mode, names, single=single)
-        refused: Mapping[str, str] = {}
-        if mode is ExecutionMode.LOCAL:
-            display = self._display or _default_display()
-            if plan.orphaned:
-                display.say(f"no longer a part of the sweep, and left alone: {', '.join(plan.orphaned)}")
-            runner = LocalRunner(directory, submission, max_concurrent=limit, display=display)
-            runner.run()
-            refused = runner.refused
-        submitted = tuple(name for name in names if name not in refused)
+        orphaned = ", ".join(plan.orphaned)
+        remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
+        done = execute(directory, names, mode, limit, single=single, display=self._display, remark=remark)
+        submitted = tuple(name for name in names if name not in done.refused)
         return BatchSubmissionResult(
             successful=submitted,
-            failed=dict(plan.conflicts) | dict(refused),
-            job_ids={name: submission.job_id(name) for name in submitted},
+            failed=dict(plan.conflicts) | done.refused,
+            job_ids={name: done.submission.job_id(name) for name in submitted},
         )
 
-    def _check_mode(self, mode: ExecutionMode, limit: int | None) -> None:
-        if not isinstance(mode, ExecutionMode):
-            names = ", ".join(f"ExecutionMode.{item.name}" for item in ExecutionMode)
-            raise SLURMError(f"execution_mode={mode!r}: expected one of {names}")
-        if limit is not None and limit < 1:
-            raise SLURMError(f"max_concurrent_jobs={limit}: expected a number from 1, or None")
-        if mode is ExecutionMode.SLURM:
-            raise SLURMError(
-                "submission to a cluster is not available in this version; use ExecutionMode.LOCAL, or "
-                "ExecutionMode.DRY_RUN to write everything and start nothing"
-            )
+    def _remember(self, directory: SweepDirectory) -> None:
+        """Look for job ids there, too."""
+        if directory.path not in self._folders:
+            self._folders.append(directory.path)
 
     def _find(self, job_id: str) -> tuple[SweepDirectory, Submission, str] | None:
         if _SLURM_JOB_ID.fullmatch(job_id):
@@ -298,23 +298,3 @@ class SLURMLauncher:
             if submission is not None and index < len(submission.runs):
                 return directory, submission, submission.runs[index]
         return None
-
-
-@contextlib.contextmanager
-def _about_writing(directory: SweepDirectory) -> Iterator[None]:
-    """Say where and why when the folder cannot be written."""
-    try:
-        yield
-    except SLURMError:
-        raise
-    except OSError as error:
-        raise SLURMError(
-            f"{directory.path} cannot be written: {error.strerror or error}; nothing was started; make room or choose "
-            "another output folder, and repeat the call"
-        ) from error
-
-
-def _default_display() -> Display:
-    from mtf_slurm.progress import choose_display  # draws with rich, which takes long to load
-
-    return choose_display()

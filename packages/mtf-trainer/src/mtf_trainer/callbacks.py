@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from mtf_trainer.trainer import GenericTrainer
 
 __all__ = ["EVENTS", "Events", "TrainingCallback"]
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingCallback:
@@ -52,6 +55,15 @@ class TrainingCallback:
     def on_validation_end(self, trainer: GenericTrainer, logs: dict[str, Any]) -> None:
         """Called after a validation with its metrics."""
 
+    def on_checkpoint(self, trainer: GenericTrainer) -> None:
+        """Called before a periodic checkpoint; what it changes is a part of that checkpoint."""
+
+    def on_preemption(self, trainer: GenericTrainer, signal_name: str) -> None:
+        """Called when the run was told to go, before the emergency checkpoint. Every second counts here."""
+
+    def on_exception(self, trainer: GenericTrainer, error: BaseException) -> None:
+        """Called when training ends with an error, which is raised afterwards."""
+
     def state_dict(self) -> dict[str, Any]:
         """What the callback must remember: plain data and tensors."""
         return {}
@@ -69,7 +81,9 @@ EVENTS: Final = (
     "on_batch_end",
     "on_validation_start",
     "on_validation_end",
+    "on_checkpoint",
 )
+"""The events of a run's history, each of which happens once in it."""
 
 
 class Events:
@@ -78,14 +92,19 @@ class Events:
     def __init__(self, callbacks: Sequence[TrainingCallback], state: ResumeState, trainer: GenericTrainer) -> None:
         self._state = state
         self._trainer = trainer
+        self._callbacks = tuple(callbacks)
         self._handlers: dict[str, list[Callable[..., None]]] = {
             event: [getattr(callback, event) for callback in callbacks if _overrides(callback, event)]
             for event in EVENTS
         }
 
-    def anyone(self, event: str) -> bool:
-        """Whether some callback wants to hear of the event."""
-        return bool(self._handlers[event])
+    def tell(self, event: str, *arguments: Any) -> None:
+        """Call every callback of an event that is no part of the history; what one raises is logged."""
+        for callback in self._callbacks:
+            try:
+                getattr(callback, event)(self._trainer, *arguments)
+            except Exception:
+                logger.exception("%s.%s failed", type(callback).__qualname__, event)
 
     def fire(self, event: str, *arguments: Any) -> bool:
         """Call the next callback of the event; True once all of them have been called.
@@ -99,17 +118,21 @@ class Events:
         if state.event_index < len(handlers):
             handler = handlers[state.event_index]
             state.event_index += 1
-            try:
-                handler(self._trainer, *arguments)
-            except TrainerError:
-                raise
-            except Exception as error:
-                owner = type(handler.__self__).__qualname__  # type: ignore[attr-defined]
-                raise TrainerError(f"{owner}.{event} raised {type(error).__name__}: {error}") from error
+            _call(handler, event, self._trainer, *arguments)
             if state.event_index < len(handlers):
                 return False
         state.event_index = 0
         return True
+
+
+def _call(handler: Callable[..., None], event: str, *arguments: Any) -> None:
+    try:
+        handler(*arguments)
+    except TrainerError:
+        raise
+    except Exception as error:
+        owner = type(handler.__self__).__qualname__  # type: ignore[attr-defined]
+        raise TrainerError(f"{owner}.{event} raised {type(error).__name__}: {error}") from error
 
 
 def _overrides(callback: TrainingCallback, event: str) -> bool:

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.errors import TrainerError
-from mtf_utils.atomic import write_bytes
+from mtf_utils.atomic import write_json
+from mtf_utils.rundir import read_metrics
 
 __all__ = ["MetricLogger", "WandbLogger", "build_loggers"]
 
 
 class MetricLogger(Protocol):
-    """Takes the records of a run in order. After a kill, records that it has seen already come once more."""
+    """Takes the records of a run in order, as the journal does."""
 
-    def open(self, position: int | None) -> None:
+    def open(self, journal: Path, position: int | None) -> None:
         """Called before the first record in every process.
 
         Args:
-            position: how many records the history of the run has so far, that is the number of the next one; None
-                when a new run begins.
+            journal: the file of all records.
+            position: how many records the run has so far: those are in the journal, and the next one has this number;
+                None when a new run begins. After a kill, records behind it come once more.
         """
 
     def log(self, event: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -54,20 +58,21 @@ def build_loggers(config: GenericTrainerConfig, directory: Path) -> list[MetricL
     return [WandbLogger(config, directory)] if config.logging.use_wandb else []
 
 
-STATE_BYTES: Final = 128
-
-
 class WandbLogger:
     """Logs to one W&B run for the whole history of a training, however often it is killed and continued.
 
-    The run's id, and how many records W&B has been given, are kept in `wandb.json`. The x-axis of every chart is
-    `global_step`; W&B's own step is the number of the record, so that two records of one step stay apart. Means over
-    an epoch are named `epoch/...`. Nothing is sent before the first record, so a training that is complete already
-    does not show up again.
+    The number of a record is W&B's step, so that two records of one optimizer step stay apart; the x-axis of every
+    chart is `global_step`, and means over an epoch are named `epoch/...`. Each record is there once: a process first
+    sends those of the journal that W&B lacks, because it was killed or logging was switched on late, and leaves out
+    those that W&B has. Offline W&B cannot know what it has, so there every process writes the whole history, and the
+    newest of its folders is the one to sync.
+
+    Nothing is sent before the first record, so a training that is complete already does not show up again.
 
     Args:
         config: `logging` says which project and team; name, tags and `run` are shown with the run.
-        directory: the folder for `wandb.json`, and for W&B's own files unless `WANDB_DIR` is set.
+        directory: the folder for `wandb.json`, which holds the run's id, and for W&B's own files unless `WANDB_DIR` is
+            set.
 
     Raises:
         TrainerError: wandb is not installed.
@@ -79,16 +84,15 @@ class WandbLogger:
         self._directory = directory
         self._file = directory / "wandb.json"
         self._run: Any | None = None
-        self._id = ""
+        self._journal = Path()
         self._is_new = True
         self._position = 0
-        self._sent = 0
-        self._descriptor: int | None = None
+        self._known = 0
 
-    def open(self, position: int | None) -> None:
+    def open(self, journal: Path, position: int | None) -> None:
         """See `MetricLogger.open`."""
         self.close()
-        self._is_new, self._position = position is None, position or 0
+        self._journal, self._is_new, self._position = journal, position is None, position or 0
 
     def log(self, event: str, step: int, metrics: Mapping[str, float]) -> None:
         """See `MetricLogger.log`.
@@ -96,32 +100,36 @@ class WandbLogger:
         Raises:
             TrainerError: W&B did not accept the run.
         """
-        run = self._run or self._start()
-        number = self._position
+        if self._run is None:
+            self._run = self._start()
+            self._known = self._run.step
+            self._catch_up()
+        self._send(self._position, event, step, metrics)
         self._position += 1
-        if number < self._sent:
-            return
-        run.log({"global_step": step, **_named(event, metrics)}, step=number)
-        self._sent = number + 1
-        self._write_state()
+
+    def _catch_up(self) -> None:
+        records = islice(read_metrics(self._journal), self._position) if self._position else ()
+        for number, record in enumerate(records):
+            metrics = {name: _number(value) for name, value in record.items() if name not in ("event", "step", "time")}
+            self._send(number, record["event"], record["step"], metrics)
+
+    def _send(self, number: int, event: str, step: int, metrics: Mapping[str, float]) -> None:
+        if number >= self._known:
+            assert self._run is not None
+            self._run.log({"global_step": step, **_named(event, metrics)}, step=number, commit=True)
 
     def close(self) -> None:
         """See `MetricLogger.close`; waits until W&B has everything."""
         run, self._run = self._run, None
-        descriptor, self._descriptor = self._descriptor, None
-        try:
-            if run is not None:
-                run.finish()
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+        if run is not None:
+            run.finish()
 
     def _start(self) -> Any:
         self._directory.mkdir(parents=True, exist_ok=True)
-        known = None if self._is_new else self._read_state()
-        self._id, self._sent = known or (secrets.token_hex(8), self._position)
-        write_bytes(self._file, self._state())
-        self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CLOEXEC)
+        identity = None if self._is_new else self._read_id()
+        if identity is None:
+            identity = secrets.token_hex(8)
+            write_json(self._file, {"version": 1, "id": identity})
         config = self._config
         try:
             run = self._wandb.init(
@@ -130,7 +138,7 @@ class WandbLogger:
                 name=config.experiment_name,
                 tags=config.tags,
                 config=config.run or config.to_dict(),
-                id=self._id,
+                id=identity,
                 resume="allow",
                 dir=os.environ.get("WANDB_DIR") or str(self._directory),
             )
@@ -141,28 +149,22 @@ class WandbLogger:
             ) from error
         run.define_metric("global_step", hidden=True)
         run.define_metric("*", step_metric="global_step")
-        self._run = run
         return run
 
-    def _state(self) -> bytes:
-        text = json.dumps({"version": 1, "id": self._id, "records": self._sent})
-        return text.ljust(STATE_BYTES - 1).encode("ascii") + b"\n"
-
-    def _write_state(self) -> None:
-        # in place and of the same length: a kill leaves the old content or the new, and no sync slows training down
-        assert self._descriptor is not None
-        os.pwrite(self._descriptor, self._state(), 0)
-
-    def _read_state(self) -> tuple[str, int] | None:
+    def _read_id(self) -> str | None:
         try:
-            data = json.loads(self._file.read_bytes())
-            return str(data["id"]), int(data["records"])
+            return str(json.loads(self._file.read_bytes())["id"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise TrainerError(
                 f"{self._file}: cannot tell which W&B run to continue ({error!r}); delete the file to begin a new one"
             ) from error
+
+
+def _number(value: float | None) -> float:
+    """What a record of the journal stands for: it has null in place of NaN."""
+    return math.nan if value is None else value
 
 
 def _named(event: str, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -205,18 +205,13 @@ class Loop:
         self.state.phase = Phase.TRAIN_BATCH_BACKWARD
 
     def _is_acceptable(self, loss: float | torch.Tensor) -> bool:
-        """Apply the policy for a loss that is not finite.
-
-        On an accelerator "raise" is left to the next record, since looking at the number would wait for the device.
-        """
-        policy = self.config.non_finite_loss
-        if (isinstance(loss, torch.Tensor) and policy == "raise") or is_finite(loss):
-            return True
-        if policy == "raise":
-            raise TrainerError(
-                f"the loss at {self._place()} is {float(loss)}; non_finite_loss='skip' leaves such batches out"
-            )
-        return False
+        """Apply the policy for a loss that is not finite."""
+        if self.config.non_finite_loss == "skip":
+            return is_finite(loss)  # on an accelerator this waits for the number, since it decides what comes next
+        bad = self.engine.watch.see(loss, self._place())
+        if bad is not None:
+            raise TrainerError(f"the loss at {bad} is not finite; non_finite_loss='skip' leaves such batches out")
+        return True
 
     def _backward(self) -> None:
         train = self._train
@@ -245,20 +240,14 @@ class Loop:
         state, train = self.state, self._train
         every = self.config.logging.log_every_n_steps
         if state.event_index == 0 and train.step_done and state.global_step % every == 0:
-            self._record_training()
+            means = _named(self._record_means.means(), "train_")
+            self.record("train", means | {"lr": self._learning_rate()})
+            self._record_means.clear()
         if self.events.fire("on_batch_end", train.batch_idx, dict(train.last)):
             train.batch_idx += 1
             cut_short = train.micro_step == 0 and self.agenda.is_cut_short()
             train.exhausted = cut_short or train.batch_idx == self.agenda.num_batches
             state.phase = self.agenda.after_batch(train)
-
-    def _record_training(self) -> None:
-        metrics = _named(self._record_means.means(), "train_")
-        loss = metrics.get("train_loss", 0.0)
-        if not math.isfinite(loss):
-            raise TrainerError(f"the loss is {loss} in the steps before {self._place()}")
-        self.record("train", metrics | {"lr": self._learning_rate()})
-        self._record_means.clear()
 
     def _start_validation(self) -> None:
         if self.events.fire("on_validation_start"):
@@ -341,9 +330,10 @@ class Loop:
             state.phase = self.agenda.after_epoch()
 
     def _checkpoint(self) -> None:
-        self.state.phase = self.agenda.after_checkpoint()
-        self.save()
-        self._saved_at = self.clock()
+        if self.events.fire("on_checkpoint"):
+            self.state.phase = self.agenda.after_checkpoint()
+            self.save()
+            self._saved_at = self.clock()
 
     def _time_to_save(self) -> bool:
         minutes = self.config.checkpoint.save_every_n_minutes

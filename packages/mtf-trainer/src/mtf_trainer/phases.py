@@ -46,7 +46,7 @@ class TrainerPhase(enum.StrEnum):
     EPOCH_END = "epoch_end"
     """The epoch's record, then the callbacks' `on_epoch_end`."""
     CHECKPOINTING = "checkpointing"
-    """A periodic save."""
+    """The callbacks' `on_checkpoint`, then a periodic save."""
     TRAINING_END = "training_end"
     """The callbacks' `on_training_end`."""
     TRAINING_COMPLETE = "training_complete"

@@ -180,9 +180,18 @@ class Session:
         if self.state.rng is not None:
             rng.restore(self.state.rng)
             self.state.rng = None
+        try:
+            self._train_to_the_end()
+        except SystemExit:  # told to go: no error
+            raise
+        except BaseException as error:
+            self.loop.events.tell("on_exception", error)
+            raise
+
+    def _train_to_the_end(self) -> None:
         flag, loop = self.flag, self.loop
-        for _ in loop.boundaries():
-            if flag.requested and loop.can_save and self.state.phase is not Phase.TRAINING_COMPLETE:
+        for phase in loop.boundaries():
+            if flag.requested and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
                 self._leave()
         self._finish()
 
@@ -237,7 +246,7 @@ class Session:
         self.journal.open(offset)
         self._journal_is_open = True
         for each in self.loggers:
-            each.open(None if offset is None else self.journal.records)
+            each.open(self.journal.path, None if offset is None else self.journal.records)
 
     def _close_journal(self) -> None:
         try:
@@ -260,7 +269,7 @@ class Session:
     def save_periodically(self) -> None:
         """Save as the configuration says: in the background, or at once."""
         if self.config.checkpoint.async_save:
-            self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC)
+            self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._timeout_s())
         else:
             self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._timeout_s())
 
@@ -274,6 +283,7 @@ class Session:
     def _leave(self) -> None:
         state, flag, settings = self.state, self.flag, self.config.preemption
         state.preemptions += 1
+        self.loop.events.tell("on_preemption", flag.signal_name)
         deadline_s = None
         if flag.signal_name != "SIGINT":
             deadline_s = max(0.0, settings.grace_period_seconds - flag.elapsed_s())
@@ -316,9 +326,6 @@ class Session:
         with contextlib.ExitStack() as stack:
             stack.callback(self.store.close)
             stack.callback(self._close_journal)
-            stack.callback(self.progress.close)
-            for each in self.loggers:
-                stack.callback(each.close)
             stack.callback(self.progress.close)
             for each in self.loggers:
                 stack.callback(each.close)

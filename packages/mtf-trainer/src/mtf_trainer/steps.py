@@ -16,7 +16,7 @@ from mtf_trainer.metrics import Scalar, to_scalars
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
 
-__all__ = ["Engine", "is_finite", "modes_of", "restore_modes", "to_device"]
+__all__ = ["Engine", "LossWatch", "is_finite", "modes_of", "restore_modes", "to_device"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,6 +39,7 @@ class Engine:
         self.scheduler = scheduler
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type) if config.precision == "fp16" else None
+        self.watch = LossWatch()
         self._autocast_dtype = _DTYPES.get(config.precision)
         self._parameters: list[nn.Parameter] = []
 
@@ -156,6 +157,37 @@ class Engine:
         for parameter, gradient in zip(holders, state["gradients"], strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
         restore_modes(self.model, state["modes"])
+
+
+class LossWatch:
+    """Looks for losses that are not finite without making the loop wait for an accelerator.
+
+    There a loss is looked at when the next one comes: by then it has long been computed.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[torch.Tensor, torch.cuda.Event, str] | None = None
+
+    def see(self, loss: Scalar, place: str) -> str | None:
+        """Take a loss; returns the place of one that is not finite, this one's or the one's before."""
+        if not isinstance(loss, torch.Tensor):
+            return None if math.isfinite(loss) else place
+        if not loss.is_cuda:
+            return None if is_finite(loss) else place
+        bad = self._look()
+        copy = torch.empty((), dtype=loss.dtype, pin_memory=True)
+        copy.copy_(loss, non_blocking=True)
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._pending = (copy, event, place)
+        return bad
+
+    def _look(self) -> str | None:
+        if self._pending is None:
+            return None
+        copy, event, place = self._pending
+        event.synchronize()
+        return None if is_finite(copy) else place
 
 
 def modes_of(model: nn.Module) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -138,7 +139,34 @@ class PositionedIterable(IterableDataset[Any]):
         self._found = find_generators({"dataset": self.dataset})
         check_coverable(self._found, "dataset")
         self.place("start")
-        return iter(self.dataset)
+        samples = iter(self.dataset)
+        by_its_state = is_stateful(samples) and samples is not self.dataset and get_worker_info() is not None
+        return _SeededIterator(self, samples) if by_its_state else samples
+
+
+class _SeededIterator:
+    """An iterator with a state of its own, in a worker: streams are seeded before every sample."""
+
+    def __init__(self, owner: PositionedIterable, samples: Any) -> None:
+        self._owner = owner
+        self._samples = samples
+        self._count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self._owner.place(self._count)
+        sample = next(self._samples)
+        self._count += 1
+        return sample
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples": self._samples.state_dict(), "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._samples.load_state_dict(state["samples"])
+        self._count = state["count"]
 
 
 class PositionedStatefulIterable(PositionedIterable):
@@ -152,11 +180,21 @@ class PositionedStatefulIterable(PositionedIterable):
         super().__init__(dataset, seed, stream)
         self._count = 0
         self._resumed = False
+        self._fresh: dict[str, Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
+        if get_worker_info() is not None and not self._resumed:
+            self._start_afresh()
         count = self._count if self._resumed else 0
         self._resumed = False
         return self._seeded(super().__iter__(), count)
+
+    def _start_afresh(self) -> None:
+        """A persistent worker begins every epoch in the state that a new worker would be in."""
+        if self._fresh is None:
+            self._fresh = copy.deepcopy(self.dataset.state_dict())
+        else:
+            self.dataset.load_state_dict(copy.deepcopy(self._fresh))
 
     def _seeded(self, samples: Iterator[Any], count: int) -> Iterator[Any]:
         self._count = count
@@ -176,6 +214,8 @@ class PositionedStatefulIterable(PositionedIterable):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` returned; the next iteration goes on from there."""
+        if get_worker_info() is not None and self._fresh is None:
+            self._start_afresh()
         self.dataset.load_state_dict(state["dataset"])
         self._count = state["count"]
         self._resumed = True

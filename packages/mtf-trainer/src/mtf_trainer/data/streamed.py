@@ -78,7 +78,7 @@ class StreamSource(DataSource):
         """Begin the epoch, or go to the position at once if a state for it was loaded."""
         reached = self._go_to_state(epoch, batch)
         if self._rewindable is not None and not reached:
-            if self._begun and self._at_start is not None:
+            if self._at_start is not None and (self._begun or epoch == self._epoch):
                 self._rewindable.load_state_dict(self._at_start)
             self._at_start = self._rewindable.state_dict()
         self._begun = True
@@ -216,9 +216,11 @@ class LoaderStreamSource(StreamSource):
         self._loader = loader
         self._dataset: PositionedIterable = positioned_iterable(loader.dataset, seed, stream)
         self._copy = private_copy(loader, should_stop=should_stop, dataset=self._dataset)
-        rewindable = None
-        stateful = self._copy if is_stateful(self._copy) else None
-        if stateful is None and loader.num_workers == 0 and is_stateful(self._dataset):
+        rewindable: PositionedIterable | None = None
+        stateful: Any = None
+        if is_stateful(self._copy) and (loader.num_workers > 0 or is_stateful(self._dataset)):
+            stateful = self._copy
+        elif loader.num_workers == 0 and is_stateful(self._dataset):
             stateful = rewindable = self._dataset
         super().__init__(seed=seed, stream=stream, should_stop=should_stop, stateful=stateful, rewindable=rewindable)
         # What an iterable dataset says about its length is an estimate, the more so with several workers.

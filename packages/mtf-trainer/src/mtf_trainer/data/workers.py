@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch._C import _remove_worker_pids
-from torch.utils.data import _utils as loader_utils
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import _utils as loader_utils
 
 from mtf_trainer.data.source import DataWaitInterrupted
 
