@@ -223,7 +223,7 @@ def check_outcome(content: bytes | str, *, is_json: bool) -> None:
         parse_text(content, "file", is_json=is_json).position(("a", 0, "b"))
     except ConfigurationError as error:
         problems = error.problems
-        assert problems  # noqa: PT017 - which of the two happens is not known
+        assert problems
     for problem in problems:
         assert isinstance(problem, LocatedProblem)
         assert min(mark(problem)) >= 1

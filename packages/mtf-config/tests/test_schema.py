@@ -249,7 +249,7 @@ def test_broken_references_are_reported_where_they_are_written() -> None:
         )
     )
     assert set(found) == {
-        "model.a", "model.b", "model.c", "model.d", "model.e", "training.epochs", "custom_params.secret",
+        "model.a", "model.c", "model.d", "model.e", "training.epochs", "custom_params.secret",
         "custom_params.open",
     }  # fmt: skip
     assert "circle" in found["model.a"]

@@ -1,4 +1,4 @@
-"""The verbs of `mtf` that work on sweeps: `run`, `status`, `results`."""
+"""The verbs of `mtf` that work on sweeps: `plan`, `run`, `status`, `results`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtf_config import ConfigurationManager, ExecutionMode, ParameterGridSearch, SweepSpec, load_sweep
 from mtf_slurm.errors import LaunchInterrupted, SLURMError
-from mtf_slurm.export import rows
 from mtf_slurm.launcher import SLURMLauncher
-from mtf_slurm.results import GridSearchResult, RunResult
-from mtf_slurm.views import format_metric
-from mtf_utils.cli import DONE, WORK_FAILED, Command, CommandError
+from mtf_slurm.reports import plan_lines, ranking_lines, status_lines
+from mtf_slurm.results import GridSearchResult
+from mtf_slurm.sweep import sweep_name
+from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
+from mtf_utils.paths import ProjectRootError, get_project_root
 
-__all__ = ["RESULTS", "RUN", "STATUS"]
+__all__ = ["PLAN", "RESULTS", "RUN", "STATUS"]
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 def _explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -38,17 +41,75 @@ def _explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.N
     return call
 
 
-def _configure_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sweep", type=Path, metavar="SWEEP", help="the folder of a sweep that was planned before")
-    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: one per GPU, else one)")
+@dataclass(frozen=True)
+class _Opened:
+    """A sweep file, and where its runs go."""
+
+    spec: SweepSpec
+    search: ParameterGridSearch
+    folder: Path
+    launcher: SLURMLauncher
+
+
+def _open(arguments: argparse.Namespace) -> _Opened:
+    here = ConfigurationManager(Path.cwd())
+    file = here.find(arguments.sweep).absolute()
+    root = Path(arguments.project_root).absolute() if arguments.project_root else _root_of(file)
+    sweep = load_sweep(file, ConfigurationManager(root))
+    spec = sweep.spec
+    name = spec.name or sweep_name(sweep.search)
+    folder = Path(arguments.output_dir or root / (spec.output_dir or Path("experiments", name))).absolute()
+    words = spec.command_words()
+    options = {} if words is None else {"command": words}
+    return _Opened(spec, sweep.search, folder, SLURMLauncher(None, folder.parent, project_root=root, **options))
+
+
+def _root_of(file: Path) -> Path:
+    try:
+        return get_project_root(file.parent)
+    except ProjectRootError:
+        return file.parent
+
+
+def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("sweep", metavar="SWEEP", help=what)
+    parser.add_argument("-o", "--output-dir", metavar="DIR", help="where the runs are kept (default: as the file says)")
+    parser.add_argument(
+        "--project-root", metavar="DIR", help="the folder that runs work in (default: the project of the sweep file)"
+    )
     _add_json(parser)
+
+
+def _configure_plan(parser: argparse.ArgumentParser) -> None:
+    _configure_sweep(parser, "a sweep file")
+
+
+@_explained
+def _plan(arguments: argparse.Namespace) -> int:
+    opened = _open(arguments)
+    plan = opened.launcher.plan_sweep(opened.search, opened.folder)
+    if arguments.json:
+        data = plan.sweep.to_dict() | {"new": list(plan.new), "conflicts": dict(plan.conflicts)}
+        _print_json("plan", data | {"output_dir": str(opened.folder)})
+    else:
+        print(*plan_lines(plan), sep="\n")
+    return USER_MISTAKE if plan.conflicts else DONE
+
+
+def _configure_run(parser: argparse.ArgumentParser) -> None:
+    _configure_sweep(parser, "a sweep file, or the folder of a sweep that is to be continued")
+    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: one per GPU, else one)")
 
 
 @_explained
 def _run(arguments: argparse.Namespace) -> int:
-    """Run what is missing of a sweep."""
-    launcher = SLURMLauncher(None, arguments.sweep.parent)
-    result = launcher.continue_sweep(arguments.sweep, arguments.jobs)
+    if Path(arguments.sweep).is_dir():
+        folder = Path(arguments.sweep)
+        result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
+    else:
+        opened = _open(arguments)
+        jobs = arguments.jobs or opened.spec.limits.max_concurrent_jobs
+        result = opened.launcher.submit_sweep(opened.search, opened.folder, ExecutionMode.LOCAL, jobs)
     _print_status("run", result, as_json=arguments.json)
     return DONE if result.is_complete else WORK_FAILED
 
@@ -60,7 +121,6 @@ def _configure_status(parser: argparse.ArgumentParser) -> None:
 
 @_explained
 def _status(arguments: argparse.Namespace) -> int:
-    """Show how the runs of a sweep stand."""
     _print_status("status", GridSearchResult.load(arguments.dir), as_json=arguments.json)
     return DONE
 
@@ -77,75 +137,49 @@ def _configure_results(parser: argparse.ArgumentParser) -> None:
 
 @_explained
 def _results(arguments: argparse.Namespace) -> int:
-    """Rank the runs of a sweep by a metric."""
     result = GridSearchResult.load(arguments.dir)
-    monitor, mode = _monitored(result)
+    monitor, its_mode = _monitored(result)
     metric = arguments.metric or monitor
     # a mode that was chosen for another metric says nothing about this one
-    mode = arguments.mode or (mode if metric == monitor else "min")
+    mode = arguments.mode or (its_mode if metric == monitor else "min")
     if arguments.csv:
         result.to_csv(arguments.csv)
-    ranked = result.leaderboard(metric, "max" if mode == "max" else "min", top=arguments.top, unfinished=arguments.all)
+    ranked = result.leaderboard(metric, mode, top=arguments.top, unfinished=arguments.all)
     if arguments.json:
-        _print_json("results", result, {"metric": metric, "mode": mode, "ranking": [run.name for run in ranked]})
+        ranking = {"metric": metric, "mode": mode, "ranking": [run.name for run in ranked]}
+        _print_json("results", result.to_dict() | ranking)
         return DONE
-    _print_ranking(ranked, metric)
+    print(*ranking_lines(ranked, metric), sep="\n")
     for name, reason in result.failures().items():
         print(f"{name}: {reason}", file=sys.stderr)
     return DONE
 
 
-def _monitored(result: GridSearchResult) -> tuple[str, str]:
+def _monitored(result: GridSearchResult) -> tuple[str, Any]:
     """The metric that the sweep's own checkpoints are ranked by, and which way."""
     for run in result:
-        config = json.loads((run.path / "config.json").read_text("utf-8"))
-        return config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
+        checkpoint = json.loads((run.path / "config.json").read_text("utf-8"))["checkpoint"]
+        return checkpoint["monitor"], checkpoint["mode"]
     raise SLURMError(f"{result.output_dir}: the sweep has no runs")
-
-
-def _print_ranking(ranked: Sequence[RunResult], metric: str) -> None:
-    table = rows(ranked)
-    keys = [key for run in ranked for key in run.parameters]
-    shown = ["name", metric, *(key for key in dict.fromkeys(keys) if key in table[0])]
-    lines = [["", *shown]]
-    for place, row in enumerate(table, 1):
-        values = [format(row[key], ".6g") if isinstance(row[key], float) else str(row[key]) for key in shown]
-        lines.append([str(place), *values])
-    _print_columns(lines)
 
 
 def _print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None:
     if as_json:
-        _print_json(verb, result, {})
-        return
-    lines = [["run", "state", "epoch", "step", "attempts", "note"]]
-    for run in result:
-        metric = next(reversed([*run.metrics.items()]), None)
-        note = "; ".join(text for text in (format_metric(*metric) if metric else "", run.reason) if text)
-        numbers = ["" if number is None else str(number) for number in (run.epoch, run.global_step)]
-        lines.append([run.name, run.status.value, *numbers, str(run.attempts), note])
-    _print_columns(lines)
-    print(", ".join(f"{count} {status.value.lower()}" for status, count in result.counts.items()))
-    if result.orphaned:
-        print(f"no longer a part of the sweep: {', '.join(result.orphaned)}")
+        _print_json(verb, result.to_dict())
+    else:
+        print(*status_lines(result), sep="\n")
 
 
-def _print_columns(lines: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _print_json(verb: str, result: GridSearchResult, more: dict[str, Any]) -> None:
-    """The envelope of every reading verb: `verb`, `version` of the schema, and `data` (`GridSearchResult.to_dict`)."""
-    envelope = {"verb": verb, "version": 1, "data": result.to_dict() | more}
-    print(json.dumps(envelope, indent=2, ensure_ascii=False, allow_nan=False))
+def _print_json(verb: str, data: dict[str, Any]) -> None:
+    """The envelope of every reading verb; `version` is that of the data's schema."""
+    print(json.dumps({"verb": verb, "version": 1, "data": data}, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-RUN = Command("run what is missing of a sweep on this machine", _configure_run, _run)
+PLAN = Command("show what a sweep would run, and write nothing", _configure_plan, _plan)
+RUN = Command("run a sweep on this machine, or what is missing of it", _configure_run, _run)
 STATUS = Command("show how the runs of a sweep stand", _configure_status, _status)
 RESULTS = Command("rank the runs of a sweep by a metric", _configure_results, _results)

@@ -167,7 +167,7 @@ done
 case $mtf_status in
   0) mtf_end finished 0 '' ;;
   75) mtf_end preempted 75 'told to stop; the state is saved' ;;
-  76) mtf_end do-not-requeue 76 'the command says that running it again would not help; see the log' ;;
+  76) mtf_end do-not-requeue 76 '' ;; # why is in the log
   126 | 127) mtf_end failed "$mtf_status" 'the command cannot be run; see the log' ;;
 esac
 ((mtf_status > 128)) || mtf_end failed "$mtf_status" "exit status $mtf_status"

@@ -152,18 +152,40 @@ class SLURMLauncher:
         """
         check_request(execution_mode, max_concurrent_jobs)
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        request = SweepRequest.of(
+        request = self._request(search, directory, command)
+        with held(directory):
+            plan = plan_sweep(directory, request)
+            refuse_conflicts(directory, plan.conflicts)
+            self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
+        return GridSearchResult(directory.path)
+
+    def plan_sweep(
+        self,
+        search: ParameterGridSearch,
+        sweep_dir: str | os.PathLike[str],
+        *,
+        command: str | Sequence[str] | None = None,
+    ) -> SweepPlan:
+        """What `submit_sweep` would do; writes nothing.
+
+        Args:
+            search: the base and the grids.
+            sweep_dir: the folder of the sweep.
+            command: instead of the launcher's.
+        """
+        directory = SweepDirectory(Path(sweep_dir).absolute())
+        return plan_sweep(directory, self._request(search, directory, command))
+
+    def _request(
+        self, search: ParameterGridSearch, directory: SweepDirectory, command: str | Sequence[str] | None
+    ) -> SweepRequest:
+        return SweepRequest.of(
             search,
             name=directory.path.name,
             project_root=self.project_root,
             command=self.command if command is None else split_command(command),
             code=describe_code(self.project_root, self.git_manager),
         )
-        with held(directory):
-            plan = plan_sweep(directory, request)
-            refuse_conflicts(directory, plan.conflicts)
-            self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
-        return GridSearchResult(directory.path)
 
     def continue_sweep(
         self, sweep_dir: str | os.PathLike[str], max_concurrent_jobs: int | None = None

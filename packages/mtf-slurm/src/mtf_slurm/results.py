@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
@@ -38,6 +39,7 @@ class RunResult:
         reason: why it is in that state, where there is something to say.
         attempts: how many attempts were started.
         metrics: the last epoch's metrics of a finished training, else the last ones recorded; None stands for NaN.
+        headline: the metric to show where there is room for one; None without any.
         best: metric, value, epoch and global_step of the best validation, if training is complete and had one.
         epoch: epochs completed, or the epoch of the last record.
         global_step: optimizer steps taken, or the step of the last record.
@@ -55,6 +57,7 @@ class RunResult:
     reason: str = ""
     attempts: int = 0
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    headline: str | None = None
     best: Mapping[str, Any] | None = None
     epoch: int | None = None
     global_step: int | None = None
@@ -271,9 +274,10 @@ def _outcome(run: RunDirectory, evidence: Evidence) -> dict[str, Any]:
         result = None  # the metrics' journal has the same values
     if result is None:
         telemetry = read_telemetry(run.metrics_file)
-        return {"metrics": telemetry.metrics, "epoch": telemetry.epoch, "global_step": telemetry.global_step}
+        return dataclasses.asdict(telemetry)
     return {
         "metrics": result.metrics,
+        "headline": (result.best or {}).get("metric") or next(iter(result.metrics), None),
         "best": result.best,
         "epoch": result.epoch,
         "global_step": result.global_step,

@@ -169,7 +169,7 @@ def _judge_unstarted(evidence: Evidence) -> Verdict:
 def _judge_ended(evidence: Evidence, receipt: FinishReceipt) -> Verdict:
     reason = receipt.reason or ""
     if receipt.outcome is Outcome.DO_NOT_REQUEUE:
-        return Verdict(JobStatus.FAILED, reason or "it must not run again; see the log")
+        return Verdict(JobStatus.FAILED, reason)
     if receipt.outcome is not Outcome.FAILED:
         return _waiting(evidence, JobStatus.PREEMPTED, reason)
     if was_killed(receipt):

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mtf_config import ExperimentConfig, ParameterGrid, ParameterGridSearch, SweepPoint, run_identity
+from mtf_config import ExperimentConfig, ParameterGridSearch, SweepPoint, run_identity
 from mtf_config.identity import IDENTITY_FIELDS
 from mtf_config.naming import slug
 from mtf_config.writer import dump_yaml
@@ -33,7 +33,7 @@ class SweepRequest:
         project_root: the folder that they work in.
         command: the words of the command, placeholders not filled in.
         base: the base configuration as written.
-        grids: descriptions of the grids.
+        grids: the grids as written.
         naming: the naming strategy.
         code: where the code comes from.
         additive: whether runs that are not asked for this time stay a part of the sweep.
@@ -66,7 +66,7 @@ class SweepRequest:
             project_root=project_root,
             command=command,
             base=search.base_config,
-            grids=[_describe(grid) for grid in search.grids],
+            grids=[grid.to_dict() for grid in search.grids],
             naming=search.naming_strategy.value,
             code=code,
         )
@@ -233,15 +233,6 @@ def _folder_identity(run: RunDirectory) -> str | None:
         return run_identity(ExperimentConfig.from_dict(json.loads(text)))
     except ValueError:
         return "unreadable"
-
-
-def _describe(grid: ParameterGrid) -> dict[str, Any]:
-    return {
-        "name": grid.name,
-        "description": grid.description,
-        "points": grid.get_parameter_count(),
-        "parameters": {key: list(grid.values_of(key)) for key in grid.keys},
-    }
 
 
 def _versions() -> dict[str, str]:

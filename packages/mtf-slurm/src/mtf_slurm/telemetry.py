@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtf_slurm.status import Evidence, JobStatus, Verdict
-from mtf_utils.rundir import WALL_CLOCK_FIELDS
+from mtf_utils.rundir import WALL_CLOCK_FIELDS, Outcome
 
 __all__ = ["Telemetry", "failure_reason", "last_error_line", "metrics_of", "read_telemetry"]
 
 TAIL_BYTES: Final = 16 * 1024
-POSITION_FIELDS: Final = frozenset({"epoch", "global_step"})
+POSITION_FIELDS: Final = frozenset({"epoch", "step", "global_step"})
 _TRACEBACK: Final = "Traceback (most recent call last):"
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -27,12 +27,14 @@ class Telemetry:
     Attributes:
         epoch: of the last record.
         global_step: of the last record.
-        metrics: the last value of each metric among the records read, in the order in which they were renewed.
+        metrics: the last value of each metric among the records read.
+        headline: the first metric of the last record, for where there is room for one; None without any.
     """
 
     epoch: int | None = None
     global_step: int | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    headline: str | None = None
 
 
 def metrics_of(record: Mapping[str, Any]) -> dict[str, float | None]:
@@ -50,7 +52,7 @@ def read_telemetry(path: Path) -> Telemetry:
 
     The journal may be cut back and written anew meanwhile, so lines that cannot be read are passed over.
     """
-    epoch = step = None
+    epoch = step = headline = None
     metrics: dict[str, float | None] = {}
     for line in _tail(path).splitlines():
         try:
@@ -59,11 +61,12 @@ def read_telemetry(path: Path) -> Telemetry:
             continue
         if not isinstance(record, dict):
             continue
-        epoch, step = _position(record, "epoch", epoch), _position(record, "global_step", step)
-        for name, value in metrics_of(record).items():
-            metrics.pop(name, None)
-            metrics[name] = value
-    return Telemetry(epoch=epoch, global_step=step, metrics=metrics)
+        epoch = _position(record, "epoch", epoch)
+        step = _position(record, "step", _position(record, "global_step", step))
+        renewed = metrics_of(record)
+        metrics |= renewed
+        headline = next(iter(renewed), headline)
+    return Telemetry(epoch=epoch, global_step=step, metrics=metrics, headline=headline)
 
 
 def _position(record: Mapping[str, Any], key: str, before: int | None) -> int | None:
@@ -90,10 +93,12 @@ def last_error_line(log: Path) -> str:
 def failure_reason(evidence: Evidence, verdict: Verdict, log: Path | None) -> str:
     """Why a run is in its state; where the receipt only says that the command failed, what its log says."""
     receipt = evidence.last.finished if evidence.last else None
-    by_itself = receipt is not None and receipt.exit_status is not None and receipt.exit_status <= 128
-    if verdict.status is JobStatus.FAILED and by_itself and not evidence.given_up and log is not None:
-        return last_error_line(log) or verdict.reason
-    return verdict.reason
+    if verdict.status is not JobStatus.FAILED or receipt is None or evidence.given_up or log is None:
+        return verdict.reason
+    if receipt.outcome is Outcome.DO_NOT_REQUEUE:
+        return receipt.reason or last_error_line(log)
+    killed = receipt.exit_status is None or receipt.exit_status > 128
+    return verdict.reason if killed else last_error_line(log) or verdict.reason
 
 
 def _tail(path: Path) -> str:

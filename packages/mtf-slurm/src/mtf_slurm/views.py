@@ -34,9 +34,9 @@ class RunView:
 
     @property
     def note(self) -> str:
-        """The metric renewed last, and the reason."""
-        metric = next(reversed([*self.telemetry.metrics.items()]), None)
-        shown = [format_metric(*metric)] if metric else []
+        """The leading metric, and the reason."""
+        name = self.telemetry.headline
+        shown = [format_metric(name, self.telemetry.metrics[name])] if name else []
         return "; ".join(shown + ([self.reason] if self.reason else []))
 
 

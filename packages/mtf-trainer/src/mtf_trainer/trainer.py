@@ -207,8 +207,7 @@ class GenericTrainer:
         session.run()
 
     def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None) -> None:
-        name = self.config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = torch.device(name)
+        self.device = torch.device(self.config.device) if self.config.device else _best_device()
         self.model = model.to(self.device)
         is_optimizer = isinstance(optimizer, torch.optim.Optimizer)
         self.optimizer = optimizer if is_optimizer else optimizer(model.parameters())
@@ -343,3 +342,8 @@ class GenericTrainer:
     def global_step(self) -> int:
         """Optimizer steps taken."""
         return self._session.state.global_step if self._session else 0
+
+
+def _best_device() -> torch.device:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")

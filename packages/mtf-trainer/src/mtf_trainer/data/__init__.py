@@ -37,8 +37,8 @@ def make_source(loader: Any, *, seed: int, stream: str, should_stop: Callable[[]
         return _from_loader(loader, seed, stream, should_stop)
     if isinstance(loader, Iterator) and not is_stateful(loader):
         raise TrainerError(
-            f"the {stream} loader is a {type(loader).__name__}, which can be iterated only once, so that neither a "
-            "second epoch nor a resumed run could read it; pass a list, an iterable, or a function that returns a new one"
+            f"the {stream} loader is a {type(loader).__name__}, which can be iterated only once, so neither a second "
+            "epoch nor a resumed run could read it; pass a list, an iterable, or a function that returns a new one"
         )
     if not isinstance(loader, Iterable) and not callable(loader) and not hasattr(loader, "__getitem__"):
         raise TrainerError(

@@ -25,8 +25,8 @@ class _Order:
     """Stands in for a loader's sampler: yields requests from a position on."""
 
     def __init__(self, loader: DataLoader[Any], seed: int, stream: str) -> None:
-        self._batches = loader.batch_sampler
-        self._items = loader.sampler if self._batches is None else getattr(self._batches, "sampler", None)
+        self._batches: Any = loader.batch_sampler
+        self._items: Any = loader.sampler if self._batches is None else getattr(self._batches, "sampler", None)
         self._seed = seed
         self._stream = stream
         top = loader.sampler if self._batches is None else self._batches

@@ -1,0 +1,64 @@
+"""Results as text for a terminal or a pipe: aligned columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mtf_slurm.export import rows
+from mtf_slurm.results import GridSearchResult, RunResult
+from mtf_slurm.sweep import SweepPlan
+from mtf_slurm.views import format_metric
+
+__all__ = ["columns", "plan_lines", "ranking_lines", "status_lines"]
+
+
+def status_lines(result: GridSearchResult) -> Iterator[str]:
+    """How the runs stand, and how many stand so."""
+    lines = [["run", "state", "epoch", "step", "attempts", "note"]]
+    for run in result:
+        metric = format_metric(run.headline, run.metrics[run.headline]) if run.headline else ""
+        note = "; ".join(text for text in (metric, run.reason) if text)
+        lines.append([run.name, run.status.value, _text(run.epoch), _text(run.global_step), str(run.attempts), note])
+    yield from columns(lines)
+    yield ", ".join(f"{count} {status.value.lower()}" for status, count in result.counts.items())
+    if result.orphaned:
+        yield f"no longer a part of the sweep: {', '.join(result.orphaned)}"
+
+
+def ranking_lines(ranked: Sequence[RunResult], metric: str) -> Iterator[str]:
+    """The runs from best to worst, with the metric and their parameters."""
+    table = rows(ranked)
+    keys = dict.fromkeys(key for run in ranked for key in run.parameters)
+    shown = ["name", metric, *(key for key in keys if key in table[0])]
+    lines = [["", *shown]]
+    lines += [[str(place), *(_text(row[key]) for key in shown)] for place, row in enumerate(table, 1)]
+    return columns(lines)
+
+
+def plan_lines(plan: SweepPlan) -> Iterator[str]:
+    """What would run: every run, whether it is new, and what varies."""
+    entries = {entry["name"]: entry for entry in plan.sweep.runs}
+    lines = [["run", "", "parameters"]]
+    for name in plan.names:
+        parameters = ", ".join(f"{key}={_text(value)}" for key, value in entries[name]["parameters"].items())
+        lines.append([name, "new" if name in plan.new else "planned", parameters])
+    yield from columns(lines)
+    yield f"{len(plan.names)} runs, {len(plan.new)} of them new"
+    if plan.orphaned:
+        yield f"no longer a part of the sweep: {', '.join(plan.orphaned)}"
+    for name, reason in plan.conflicts.items():
+        yield f"cannot be planned: {name}: {reason}"
+
+
+def columns(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of cells, each column as wide as its widest cell."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return format(value, ".6g") if isinstance(value, float) else str(value)
