@@ -79,11 +79,22 @@ def leaderboard(result: GridSearchResult, disturbances: list[Disturbance]) -> Ta
     for heading in ("", "run", "parameters", METRIC, "val_loss", "attempts"):
         table.add_column(heading, justify="right" if heading in (METRIC, "val_loss") else "left")
     for place, run in enumerate(result.leaderboard(METRIC, "max"), 1):
-        parameters = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in run.parameters.items())
+        parameters = ", ".join(f"{short_name(key)}={value}" for key, value in run.parameters.items())
         numbers = [f"{run.metrics[name]:.4f}" for name in (METRIC, "val_loss")]
         note = f"{run.attempts} ({signals[run.name]})" if run.name in signals else str(run.attempts)
         table.add_row(str(place), run.name, parameters, *numbers, note)
     return table
+
+
+def short_name(key: str) -> str:
+    """`model.channels` as `channels`, but `optimizer.name` as `optimizer`."""
+    section, _, name = key.rpartition(".")
+    return section if name == "name" else name
+
+
+def shown(path: Path) -> Path:
+    """A path as it is easiest to read: relative to the working directory if it lies in there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def verdict(disturbances: list[Disturbance], comparisons: list[Comparison]) -> Table:
@@ -108,7 +119,7 @@ def main() -> int:
     setup_logging(logging.WARNING)
     console = Console(record=True, width=None if sys.stdout.isatty() else 120)
     folder = (arguments.output or new_folder(Path("demo-output"))).resolve()
-    console.print(f"8 runs, {AT_A_TIME} at a time, in {folder}\n")
+    console.print(f"8 runs, {AT_A_TIME} at a time, in {shown(folder)}\n")
 
     framework = ModelTrainingFramework(HERE)
     result, disturbances = run_sweep(framework, folder / "sweep")
@@ -116,7 +127,7 @@ def main() -> int:
         console.print(f"[red]not every run finished:[/] {result.failures()}")
         return 1
     console.print(leaderboard(result, disturbances))
-    console.print(f"written to {result.to_csv(folder / 'results.csv')}\n")
+    console.print(f"written to {shown(result.to_csv(folder / 'results.csv'))}\n")
     if len(disturbances) < 2:
         console.print("[red]fewer than two runs could be disturbed[/]: they were over too soon, or finished before")
         return 1

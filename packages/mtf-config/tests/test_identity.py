@@ -127,7 +127,7 @@ def test_equal_exactly_when_the_values_are(one: Any, other: Any) -> None:
         if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
             value = int(value)
         if isinstance(value, dict):
-            return str(sorted((key, by_value(item)) for key, item in value.items()))
+            return "mapping" + str(sorted((key, by_value(item)) for key, item in value.items()))
         return str([by_value(item) for item in value]) if isinstance(value, list) else repr(value)
 
     equal = identity_of(with_changes(custom_params={"a": one})) == identity_of(with_changes(custom_params={"a": other}))

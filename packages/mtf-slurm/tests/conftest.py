@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +56,7 @@ while step < p.get("steps", 3):
             time.sleep(0.005)
         if stop:
             sys.exit(75)
+    time.sleep(p.get("pace_s", 0))
     step += 1
     with run.metrics_file.open("a") as file:
         loss = p.get("x", 1.0) / step
@@ -158,6 +161,39 @@ def launcher(project: Path, display: Recorder) -> SLURMLauncher:
 @pytest.fixture
 def runs_of() -> Callable[[Path], dict[str, RunDirectory]]:
     return lambda folder: {run.name: run for run in SweepDirectory(folder).runs()}
+
+
+class SmallDisk:
+    """A file system of 256 kB."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.filler = path / "filler"
+
+    def fill(self) -> None:
+        with contextlib.suppress(OSError), self.filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+
+    def remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", self.path], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Callable[[], contextlib.AbstractContextManager[SmallDisk]]:
+    @contextlib.contextmanager
+    def mounted() -> Iterator[SmallDisk]:
+        path = tmp_path / "disk"
+        path.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", path]
+        if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("needs the right to mount a file system")
+        try:
+            yield SmallDisk(path)
+        finally:
+            subprocess.run(["umount", "--lazy", path], check=True)
+
+    return mounted
 
 
 class Background:

@@ -10,7 +10,7 @@ from mtf_config.compose import Composition, Layer, file_layers, mapping_layer, p
 from mtf_config.errors import ConfigurationError
 from mtf_config.reader import Document, read_bytes, read_document
 from mtf_config.schema import ExperimentConfig
-from mtf_config.writer import dump_yaml, savable
+from mtf_config.writer import dump_json, dump_yaml, savable
 from mtf_utils import atomic
 from mtf_utils.names import nearest
 from mtf_utils.problems import describe
@@ -85,13 +85,12 @@ class ConfigurationManager:
         data = savable(config, str(path))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if format == "json" or path.suffix.lower() == ".json":
-                atomic.write_json(path, data)
-            else:
-                atomic.write_text(path, dump_yaml(data))
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigurationError.because(f"cannot write it: {reason}", subject=str(path)) from error
+            as_json = format == "json" or path.suffix.lower() == ".json"
+            atomic.write_text(path, dump_json(data) if as_json else dump_yaml(data))
+        except OSError as error:
+            raise ConfigurationError.because(
+                f"cannot write it: {error.strerror or error}", subject=str(path)
+            ) from error
 
     def compose_configs(
         self,

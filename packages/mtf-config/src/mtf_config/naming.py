@@ -96,7 +96,7 @@ def _whole(key: str) -> str:
 
 def _safe(text: str) -> str:
     """Letters, digits, dots and underscores only, so that `-` and `=` separate without doubt."""
-    kept = re.sub(r"[^A-Za-z0-9._]", "", text).strip(".")
+    kept = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._]", "", text)).strip(".")
     return kept if kept == text else f"{kept}.{_digest(text)}"
 
 

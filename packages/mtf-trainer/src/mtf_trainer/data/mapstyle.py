@@ -14,7 +14,7 @@ from mtf_trainer.data.samplers import OwnSamplers
 from mtf_trainer.data.source import DataSource, is_stateful, length_of
 from mtf_trainer.data.workers import end_iteration, private_copy
 from mtf_trainer.errors import TrainerError
-from mtf_trainer.rng import derive_seed, preserved
+from mtf_trainer.rng import derive_seed, preserved, seed_host
 
 __all__ = ["MapSource"]
 
@@ -35,15 +35,19 @@ class _Order:
         self.start = 0
 
     def __len__(self) -> int:
-        return len(self._items if self._batches is None else self._batches)  # type: ignore[arg-type]
+        return len(self._items if self._batches is None else self._batches)
 
     def __iter__(self) -> Iterator[Request]:
         epoch = self.epoch
         for number, index in enumerate(self._indices(), self.start):
             yield Request(epoch, number, index)
 
+    def seed(self) -> int:
+        """What determines the order of the present epoch."""
+        return derive_seed(self._seed, self._stream, "order", self.epoch)
+
     def _indices(self) -> Iterator[Any]:
-        seed = derive_seed(self._seed, self._stream, "order", self.epoch)
+        seed = self.seed()
         if self._batches is None or type(self._batches) in (list, tuple):
             known = known_indices(self._items if self._batches is None else self._batches, self.epoch, seed)
             if known is not None:
@@ -60,7 +64,8 @@ class _Order:
 class MapSource(DataSource):
     """Batches of a `DataLoader` over a map-style dataset, each a function of (seed, stream, epoch, batch).
 
-    Reaching a batch fetches none of those before it.
+    Reaching a batch fetches none of those before it. What a `worker_init_fn` makes of its worker's number is not covered:
+    which worker makes a batch depends on where the epoch was entered.
     """
 
     def __init__(self, loader: DataLoader[Any], *, seed: int, stream: str, should_stop: Callable[[], bool]) -> None:
@@ -90,6 +95,8 @@ class MapSource(DataSource):
         # Workers start from the same seed in every epoch: a persistent one that started in the first is no different.
         self._copy.generator.manual_seed(self._worker_seed)
         with preserved():
+            # What runs here of a user's code (a sampler's set_epoch) may draw.
+            seed_host(self._order.seed())
             try:
                 self._iterator = iter(self._copy)
             except BaseException:
