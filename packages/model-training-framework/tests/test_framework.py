@@ -84,7 +84,7 @@ def test_every_form_of_the_base_comes_to_the_same_runs(framework: ModelTrainingF
     result = framework.run_grid_search([rates(0.1, 0.2)], **base, execution_mode=ExecutionMode.LOCAL)
     assert result.counts == {JobStatus.COMPLETED: 2}
     assert [run.metrics["val_loss"] for run in result] == [0.2, 0.4]
-    # known hashes of the parameters: every form has the same identity
+    # the same names, which are hashes of the identity, and nothing left to do
     assert [run.name for run in result] == [
         run.name for run in framework.run_grid_search([rates(0.1, 0.2)], KEYS, None, ExecutionMode.DRY_RUN)
     ]
@@ -167,19 +167,18 @@ def test_a_wrong_key_names_the_place_in_the_file(framework: ModelTrainingFramewo
 
 
 def test_a_taken_name_is_refused(framework: ModelTrainingFramework, tmp_path: Path) -> None:
-    for values in ([0.1], [0.2]):
-        call = lambda v=values: framework.run_grid_search(  # noqa: E731
-            [rates(*v)],
+    def plan(rate: float) -> None:
+        framework.run_grid_search(
+            [rates(rate)],
             KEYS,
             execution_mode=ExecutionMode.DRY_RUN,
             output_dir=tmp_path / "out",
             naming_strategy=NamingStrategy.SEQUENTIAL,
         )
-        if values == [0.1]:
-            call()
-        else:
-            with pytest.raises(JobSubmissionError, match="digits-000"):
-                call()
+
+    plan(0.1)
+    with pytest.raises(JobSubmissionError, match="digits-000"):
+        plan(0.2)
 
 
 @pytest.mark.parametrize(("name", "says"), [("missing", "does not exist"), ("train.py", "is not a folder")])

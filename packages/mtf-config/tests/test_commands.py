@@ -91,7 +91,7 @@ def test_show_with_origins(project: Path) -> None:
     entries = json.loads(result.stdout)
     assert entries["model.hidden_size"]["origin"].endswith("child.yaml:3:16")
     assert entries["model.num_layers"]["origin"].endswith("complete.yaml:7:15")
-    assert entries["training.precision"] == {"value": "bf16", "origin": str(project / "configs/vision.yaml") + ":18:14"}
+    assert entries["training.precision"] == {"value": "bf16", "origin": str(project / "configs/vision.yaml") + ":17:14"}
     assert entries["training.batch_size"] == {"value": 8, "origin": "parameter_overrides"}
     assert entries["checkpoint.async_save"] == {"value": True, "origin": "default"}
     lines = mtf(project, *arguments).stdout.splitlines()
@@ -101,9 +101,14 @@ def test_show_with_origins(project: Path) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [("training.batch_size", "expected KEY=VALUE"), ("training.batchsize=1", "did you mean 'batch_size'"), ("=1", "KEY"),
-     ("model=[", "flow"), ("training.epochs=x", "parameter_overrides: training.epochs: expected an integer")],
-)  # fmt: skip
+    [
+        ("training.batch_size", "expected KEY=VALUE"),
+        ("=1", "expected KEY=VALUE"),
+        ("training.batchsize=1", "did you mean 'batch_size'"),
+        ("model=[", "--set model:1:2: while parsing a flow"),
+        ("training.epochs=x", "parameter_overrides: training.epochs: expected an integer"),
+    ],
+)
 def test_unusable_settings(project: Path, setting: str, message: str) -> None:
     result = mtf(project, "show", "complete.yaml", "--set", setting)
     assert result.returncode == 2

@@ -81,7 +81,9 @@ def test_equal_runs_of_several_grids_are_made_once(strategy: NamingStrategy) -> 
     ]
     assert len({point.name for point in points}) == len(points)
     assert len(search) == 8
-    assert [point for index in range(8) if (point := search.point(index)) in points] == points
+    numbered = [search.point(index) for index in range(8)]
+    first = {point.identity: point for point in reversed(numbered)}
+    assert [point for point in numbered if first[point.identity] is point] == points
 
 
 def test_no_grids_are_no_experiments_and_an_empty_grid_is_the_base() -> None:

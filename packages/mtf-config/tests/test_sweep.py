@@ -77,9 +77,9 @@ def test_a_sweep_file_is_read(manager: ConfigurationManager, project: Path) -> N
     assert points[0].config.scheduler is not None
     assert points[0].config.scheduler.min_lr == pytest.approx(1e-5)
     assert [point.name for point in points[:3]] == [
-        "example_experiment-lr=0.001-optimizer=adamw-min_lr=1e-05",
-        "example_experiment-lr=0.001-optimizer=sgd-momentum=0.9-min_lr=1e-05",
-        "example_experiment-lr=0.0001-optimizer=adamw-min_lr=1e-06",
+        "example_experiment-lr=0.001-optimizer=adamw-ml=1e-05",
+        "example_experiment-lr=0.001-optimizer=sgd-momentum=0.9-ml=1e-05",
+        "example_experiment-lr=0.0001-optimizer=adamw-ml=1e-06",
     ]
 
 
@@ -139,7 +139,7 @@ def test_problems_have_their_place(manager: ConfigurationManager, project: Path)
         "12:23: grids[0].parameters.optimizer.name: optimizer.name: the list of values is empty; a parameter needs "
         "at least one",
         "20:17: grids[1].sampled[0].count: expected an integer, found the string 'many'",
-        "20:73: grids[1].sampled[0].ranges.model.dropout.high: expected a number >= low (1.0), found 0.5",
+        "20:71: grids[1].sampled[0].ranges.model.dropout.high: expected a number >= low (1.0), found 0.5",
     ]
 
 
@@ -157,8 +157,8 @@ def test_keys_and_values_are_checked_against_the_base(manager: ConfigurationMana
     assert found == [
         f"11:7: grids[0].parameters.training.learnin_rate: {message} (did you mean 'training.learning_rate'?)",
         f"15:16: grids[0].computed.schedular.min_lr: {message} (did you mean 'scheduler.min_lr'?)",
-        f"20:36: grids[1].sampled[0].ranges.model.dropuot: {message} (did you mean 'model.dropout'?)",
-        "22:58: grids[1].linked[0].training.batch_size: expected an integer, found 0.5",
+        f"20:38: grids[1].sampled[0].ranges.model.dropuot: {message} (did you mean 'model.dropout'?)",
+        "22:66: grids[1].linked[0].training.batch_size[1]: expected an integer, found 0.5",
     ]
 
 
@@ -168,7 +168,7 @@ def test_keys_and_values_are_checked_against_the_base(manager: ConfigurationMana
         ("base: complete.yaml", "base: complet.yaml", "2:7: base: there is no such file"),
         ("name: random", "name: main", "18:11: grids[1].name: there is already a grid named 'main'"),
         ("when: {optimizer.name", "when: {optimizer.nam", "9:5: grids[0]: the condition of optimizer.momentum names"),
-        ("training.learning_rate / 100", "open('x')", "15:33: grids[0].computed.scheduler.min_lr: "),
+        ("training.learning_rate / 100", "open('x')", "15:34: grids[0].computed.scheduler.min_lr: "),
         ("command: python train.py --config {config}", "command: python 'train.py", "6:10: command: cannot be split"),
         ("command: python train.py --config {config}", "command: []", "6:10: command: expected a command"),
         ("[64, 128]", "[64, 128, 256]", "22:9: grids[1].linked[0]: linked parameters need equally many values"),

@@ -68,9 +68,9 @@ def test_branch_context_returns_after_an_exception(repo: Repository, manager: Gi
 
 
 def test_branch_context_without_the_branch(repo: Repository, manager: GitManager) -> None:
-    with pytest.raises(GitOperationError, match="there is no branch 'exp'"):
-        with manager.branch_context("exp", create_if_not_exists=False):
-            pytest.fail("the block must not run")
+    context = manager.branch_context("exp", create_if_not_exists=False)
+    with pytest.raises(GitOperationError, match="there is no branch 'exp'"), context:
+        pytest.fail("the block must not run")
     assert repo.git("branch", "--format=%(refname:short)") == "main"
 
 
@@ -105,9 +105,9 @@ def test_changes_in_the_way_of_the_return_are_kept_and_said(repo: Repository, ma
     with manager.branch_context("exp"):
         repo.write("a.txt", "two")
         manager.commit_changes("second", add_all=True)
-    with pytest.raises(GitOperationError, match="is left on branch 'exp', because the return to 'main' failed"):
-        with manager.branch_context("exp"):
-            repo.write("a.txt", "three")
+    says = "is left on branch 'exp', because the return to 'main' failed"
+    with pytest.raises(GitOperationError, match=says), manager.branch_context("exp"):
+        repo.write("a.txt", "three")
     assert (repo.here, repo.read("a.txt")) == ("exp", "three")
 
 
@@ -115,9 +115,14 @@ def test_the_error_of_the_block_counts_more_than_that_of_the_return(repo: Reposi
     with manager.branch_context("exp"):
         repo.write("a.txt", "two")
         manager.commit_changes("second", add_all=True)
-    with pytest.raises(ZeroDivisionError) as caught, manager.branch_context("exp"):
-        repo.write("a.txt", "three")
-        _ = 1 / 0
+
+    def fail() -> None:
+        with manager.branch_context("exp"):
+            repo.write("a.txt", "three")
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        fail()
     assert any("is left on branch 'exp'" in note for note in caught.value.__notes__)
 
 

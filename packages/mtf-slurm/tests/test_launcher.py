@@ -46,7 +46,7 @@ def test_a_finished_experiment_is_not_run_again(launcher, make_config) -> None:
 
 def test_the_same_name_with_other_settings_is_refused(launcher, make_config) -> None:
     launcher.submit_experiment(make_config("one", x=1.0), LOCAL)
-    with pytest.raises(JobSubmissionError, match="one: .*belongs to a run with other settings"):
+    with pytest.raises(JobSubmissionError, match=r"one: .*belongs to a run with other settings"):
         launcher.submit_experiment(make_config("one", x=2.0), LOCAL)
 
 
@@ -140,7 +140,7 @@ def test_cluster_mode_is_refused_before_anything_is_written(launcher, make_confi
     ):
         with pytest.raises(SLURMError, match="not available in this version"):
             call()
-    with pytest.raises(SLURMError, match="expected one of ExecutionMode.SLURM"):
+    with pytest.raises(SLURMError, match=r"expected one of ExecutionMode\.SLURM"):
         launcher.submit_experiment(make_config("one"), "local-ish")
     assert not (project / "experiments").exists()
 

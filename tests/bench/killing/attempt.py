@@ -48,7 +48,8 @@ class Attempt:
         status: exit status, negative for a signal; None if it hung.
         began: where training began.
         ended: where it stood in the end.
-        left_nobody: whether its loader workers went with it.
+        group: the process group that it led.
+        seconds: how long it took.
         log: the file with what it said.
     """
 
@@ -57,7 +58,8 @@ class Attempt:
     status: int | None
     began: dict[str, Any] | None
     ended: dict[str, Any] | None
-    left_nobody: bool
+    group: int
+    seconds: float
     log: Path
 
     def said(self, length: int = 600) -> str:
@@ -70,7 +72,7 @@ def make_attempt(
     request: dict[str, Any],
     name: str,
     shot: Shot | None,
-    is_writing: Callable[[], bool],
+    is_writing: Callable[[Whereabouts], bool],
     lifetime_s: float,
 ) -> Attempt:
     """Start a process, kill it as the shot says, and wait for its end.
@@ -87,8 +89,9 @@ def make_attempt(
     folder.mkdir(parents=True, exist_ok=True)
     memory, log = folder / f"{name}.whereabouts", folder / f"{name}.log"
     whereabouts = Whereabouts(memory, create=True)
+    began = time.monotonic()
     victim = lane.start(request | {"whereabouts": str(memory), "log": str(log)})
-    scene = Scene(whereabouts, is_writing, lifetime_s, victim.has_ended)
+    scene = Scene(whereabouts, lambda: is_writing(whereabouts), lifetime_s, victim.has_ended)
     sight = _shoot(victim, scene, shot) if shot is not None and scene.await_moment(shot) else None
     status = victim.wait(PATIENCE_S)
     if status is None:
@@ -99,7 +102,8 @@ def make_attempt(
         status=status,
         began=whereabouts.began(),
         ended=whereabouts.now(),
-        left_nobody=victim.left_nobody(),
+        group=victim.pid,
+        seconds=time.monotonic() - began,
         log=log,
     )
     whereabouts.close()
@@ -117,7 +121,3 @@ def _shoot(victim: Victim, scene: Scene, shot: Shot) -> Sight | None:
         victim.send(shot.second, group=shot.group)
     return sight
 
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; None if it is not there."""
-    return json.loads(path.read_text()) if path.exists() else None

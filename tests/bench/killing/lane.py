@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Lane", "Victim"]
+__all__ = ["Lane", "Victim", "is_deserted"]
 
 BENCH = Path(__file__).resolve().parent.parent
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -106,16 +106,17 @@ class Victim:
         self.send(signal.SIGKILL, group=True)
         self.wait(_GONE_S)
 
-    def left_nobody(self) -> bool:
-        """Whether the rest of its group, the loader workers, goes too; it gets a few seconds for that."""
-        end = time.monotonic() + _GONE_S
-        while time.monotonic() < end:
-            try:
-                os.killpg(self.pid, 0)
-            except ProcessLookupError:
-                return True
-            time.sleep(0.01)
-        return False
+
+def is_deserted(group: int) -> bool:
+    """Whether every process of a group goes, loader workers too; they get a few seconds for that."""
+    end = time.monotonic() + _GONE_S
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 class Lane:

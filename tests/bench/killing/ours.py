@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # the first optimizer that is made imports it, which takes longer than the whole training
 
 from killing.whereabouts import Activity, Whereabouts
 from mtf_trainer import CheckpointConfig, preemption

@@ -56,7 +56,7 @@ class Shot:
 
 
 # Where a signal hits within a moment: up to so many seconds after it began.
-_WIDTH_S = {Moment.START_UP: 0.15, Moment.ACCUMULATION: 0.003, Moment.VALIDATION: 0.005, Moment.CHECKPOINT: 0.02}
+_WIDTH_S = {Moment.START_UP: 0.1, Moment.ACCUMULATION: 0.003, Moment.VALIDATION: 0.005, Moment.CHECKPOINT: 0.02}
 _OCCURRENCES = {Moment.ACCUMULATION: 8, Moment.VALIDATION: 4, Moment.CHECKPOINT: 5}
 _ACTIVITIES = {Moment.ACCUMULATION: Activity.ACCUMULATION, Moment.VALIDATION: Activity.VALIDATION}
 

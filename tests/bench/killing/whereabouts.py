@@ -17,7 +17,7 @@ __all__ = ["Activity", "Whereabouts"]
 
 _SIZE: Final = 8192
 _BEGAN, _NOW = 64, 4096
-_ACTIVITY, _LISTENING = 0, 1
+_ACTIVITY, _LISTENING, _SAVING = 0, 1, 2
 _HEAD = struct.Struct("<II")
 
 
@@ -62,6 +62,15 @@ class Whereabouts:
     @listening.setter
     def listening(self, value: bool) -> None:
         self._memory[_LISTENING] = int(value)
+
+    @property
+    def saving(self) -> bool:
+        """Whether it says that it is writing a checkpoint."""
+        return self._memory[_SAVING] == 1
+
+    @saving.setter
+    def saving(self, value: bool) -> None:
+        self._memory[_SAVING] = int(value)
 
     def move(self, activity: Activity, place: dict[str, Any]) -> None:
         """Say what the process is doing and where it stands; the first call is kept beside the last one."""

@@ -151,13 +151,21 @@ def _parse_yaml(text: str, name: str) -> Any:
     except YamlProblem as error:
         raise _error(error.message, name, error.mark) from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
         reason = " ".join(str(part) for part in (error.context, error.problem) if part)
-        raise _error(reason, name, (mark.line + 1, mark.column + 1) if mark else (1, 1)) from None
+        raise _error(reason, name, _mark_within(text, error.problem_mark or error.context_mark)) from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise _error(*_unreadable(text, error, name)) from None
     _refuse_duplicates(builder, name)
     return data
+
+
+def _mark_within(text: str, mark: Any) -> Mark:
+    lines = text.split("\n")
+    if mark is None:
+        return 1, 1
+    if mark.line >= len(lines):  # libyaml sees a line after an end without line feed
+        return len(lines), len(lines[-1]) + 1
+    return mark.line + 1, mark.column + 1
 
 
 def _refuse_duplicates(builder: Builder, name: str) -> None:

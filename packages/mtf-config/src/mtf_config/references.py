@@ -7,11 +7,13 @@ variables such as `${HOME}`: a name in capitals without a dot is never a key her
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtf_config.plain import copy_plain
+from mtf_utils.envref import EnvReferenceError, find_env_references
 from mtf_utils.names import nearest
 from mtf_utils.problems import KeyPath, Problem, dotted
 
@@ -61,6 +63,11 @@ class _Resolver:
         if len(result) > _MAX_TEXT:
             self.problems.append(Problem(path, f"references make this longer than {_MAX_TEXT} characters", text))
             return text
+        if "${env:" in result:
+            try:
+                find_env_references(result)
+            except EnvReferenceError as error:
+                self.problems += [dataclasses.replace(problem, path=path) for problem in error.problems]
         return result
 
     def _inline(self, match: re.Match[str], text: str, path: KeyPath) -> str:

@@ -120,21 +120,22 @@ class ParameterGridSearch:
         extent = [len(grid.keys) for grid in self._grids]  # grids only grow, key by key
         if extent == self._checked:
             return
-        problems = [problem for grid in self._grids for _, problem in self.grid_problems(grid)]
+        problems = [problem for grid in self._grids for *_, problem in self.grid_problems(grid)]
         if problems:
             raise ValidationError(problems, subject="parameter grids")
         self._checked = extent
 
-    def grid_problems(self, grid: ParameterGrid) -> Iterator[tuple[str, Problem]]:
-        """What is wrong with the keys and the listed values of a grid, each with the dotted key that it concerns."""
+    def grid_problems(self, grid: ParameterGrid) -> Iterator[tuple[str, int | None, Problem]]:
+        """What is wrong with a grid: the dotted key, the number of the value unless it is the key, and the problem."""
         for key in grid.keys:
             if key == "experiment_name":
                 message = "names are given by the naming strategy; this key cannot be varied"
-                yield key, Problem((key,), message, about_key=True)
+                yield key, None, Problem((key,), message, about_key=True)
             elif unknown := unknown_key(key, self._base):
-                yield key, unknown
+                yield key, None, unknown
             else:
-                yield from ((key, problem) for problem in self._value_problems(grid, key))
+                for index, value in enumerate(grid.values_of(key)):
+                    yield from ((key, index, problem) for problem in _value_problems(key, value))
 
     def point(self, index: int) -> SweepPoint:
         """The experiment of that number, without working out any other.
@@ -202,14 +203,13 @@ class ParameterGridSearch:
         except KeyError:
             return get_dotted(schema_defaults(), key)
 
-    def _value_problems(self, grid: ParameterGrid, key: str) -> Iterator[Problem]:
-        path = tuple(key.split("."))
-        for value in grid.values_of(key):
-            data: dict[str, Any] = {}
-            set_dotted(data, key, copy_plain(value))
-            if isinstance(value, str) and "${" in value:
-                continue
-            _, problems = ExperimentConfig.decode(data, ())
-            for problem in problems:
-                if problem.path[: len(path)] == path:
-                    yield problem
+
+def _value_problems(key: str, value: Any) -> Iterator[Problem]:
+    """What is wrong with a value whatever the others are."""
+    if isinstance(value, str) and "${" in value:
+        return  # what it refers to is known at each point
+    path = tuple(key.split("."))
+    data: dict[str, Any] = {"deterministic": False}  # what values mean together is checked at each point
+    set_dotted(data, key, copy_plain(value))
+    _, problems = ExperimentConfig.decode(data, ())
+    yield from (problem for problem in problems if problem.path[: len(path)] == path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -150,10 +151,10 @@ def load_sweep(path: str | Path, manager: ConfigurationManager) -> Sweep:
     search = spec.search(_base_of(spec, document, file, manager))
     problems = []
     for index, (grid, written) in enumerate(zip(search.grids, spec.grids, strict=True)):
-        paths = written.key_paths()
-        for key, problem in search.grid_problems(grid):
-            place: KeyPath = ("grids", index, *paths[key])
-            problems.append(Problem(place, problem.message, problem.value, problem.suggestion, problem.about_key))
+        for key, number, problem in search.grid_problems(grid):
+            inside = () if number is None else problem.path[key.count(".") + 1 :]
+            place: KeyPath = ("grids", index, *written.place_of(key, number), *inside)
+            problems.append(dataclasses.replace(problem, path=place))
     if problems:
         raise _error(document, problems)
     return Sweep(spec, search, file)

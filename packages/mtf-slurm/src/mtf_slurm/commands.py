@@ -108,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
     else:
         opened = _open(arguments)
-        jobs = arguments.jobs or opened.spec.limits.max_concurrent_jobs
+        jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
         result = opened.launcher.submit_sweep(opened.search, opened.folder, ExecutionMode.LOCAL, jobs)
     _print_status("run", result, as_json=arguments.json)
     return DONE if result.is_complete else WORK_FAILED

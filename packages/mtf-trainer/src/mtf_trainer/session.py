@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtf_trainer import fingerprint, receipts, rng
+from mtf_trainer import attestation, fingerprint, receipts, rng
 from mtf_trainer.builders import optimizer_steps
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
@@ -47,6 +47,14 @@ def checkpoint_directory(config: GenericTrainerConfig) -> Path:
     return Path(base, config.checkpoint.checkpoint_dir)
 
 
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint that was taken up: where it lies, and what it held."""
+
+    path: Path
+    digests: attestation.Digests
+
+
 @dataclass(kw_only=True)
 class Session:
     """A run in this process.
@@ -56,6 +64,7 @@ class Session:
         state: where the run stands.
         flag: whether it was told to stop.
         directory: where the checkpoints are.
+        restored: what was taken up, until `settle_restored` has attested it.
         loop: the phases; made anew by `restore`.
     """
 
@@ -75,6 +84,7 @@ class Session:
     clock: Callable[[], float] = time.time
     journal: Journal = field(init=False)
     loop: Loop = field(init=False)
+    restored: Restored | None = field(default=None, init=False)
     progress: Progress = field(init=False)
     _journal_is_open: bool = field(default=False, init=False)
     _journal_bytes: int = field(default=0, init=False)
@@ -119,6 +129,7 @@ class Session:
         """
         self._check(checkpoint)
         sections, training = checkpoint.sections, checkpoint.sections["training"]
+        self.restored = Restored(checkpoint.path, attestation.digests(sections))
         fingerprint.check_model(self.engine.model, sections["model"], source=str(checkpoint.path))
         self.engine.model.load_state_dict(sections["model"])
         _load_optimizer(self.engine.optimizer, sections["optimizer"])
@@ -177,9 +188,7 @@ class Session:
             TrainingStopped: told to stop once too often.
         """
         self.progress.open(self.state)
-        if self.state.rng is not None:
-            rng.restore(self.state.rng)
-            self.state.rng = None
+        self.settle_restored()
         try:
             self._train_to_the_end()
         except SystemExit:  # told to go: no error
@@ -187,6 +196,20 @@ class Session:
         except BaseException as error:
             self.loop.events.tell("on_exception", error)
             raise
+
+    def settle_restored(self) -> None:
+        """Put the random streams back, and say whether everything is as it was saved."""
+        restored, self.restored = self.restored, None
+        if restored is None or self.state.rng is None:
+            return
+        rng.restore(self.state.rng)
+        self.state.rng = None
+        live = attestation.digests(self._sections())
+        different = list(attestation.differing_components(restored.digests, live))
+        if different:
+            logger.warning("restored from %s, but not exact: %s", restored.path, "; ".join(different))
+        else:
+            logger.info("restored from %s: exact", restored.path)
 
     def _train_to_the_end(self) -> None:
         flag, loop = self.flag, self.loop
@@ -207,24 +230,29 @@ class Session:
         """The whole state as one value; its tensors are the live ones, which the store copies before it returns."""
         self.loop.settle()
         self.state.timestamp = self.clock()
-        engine = self.engine
         return Snapshot(
             resume=self.state.to_dict(),
-            sections={
-                "model": engine.model.state_dict(),
-                "optimizer": engine.optimizer.state_dict(),
-                "training": self._training_section(),
-            },
+            sections=self._sections(),
             epoch=self.state.epoch,
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
             fingerprint=self._fingerprint(),
         )
 
+    def _sections(self) -> dict[str, Any]:
+        engine = self.engine
+        return {
+            "model": engine.model.state_dict(),
+            "optimizer": engine.optimizer.state_dict(),
+            "training": self._training_section(),
+        }
+
     def _training_section(self) -> dict[str, Any]:
+        streams = rng.capture()
         return {
             "engine": self.engine.state_dict(),
-            "rng": rng.capture().state_dict(),
+            "rng": streams.state_dict(),
+            "canary": attestation.canary(streams),
             "data": {
                 "train": self.train.state_dict(),
                 "val": self.val.state_dict() if self.val is not None else None,

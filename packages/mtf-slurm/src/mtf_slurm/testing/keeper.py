@@ -216,8 +216,8 @@ def main(folder: str, owner_pid: str, remove: str) -> int:
     path = Path(folder, "keeper.sock")
     listener.bind(str(path))
     listener.listen(16)
-    sys.stdout.write("ready\n")
-    sys.stdout.close()
+    os.write(sys.stdout.fileno(), b"ready\n")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whoever waits for the line sees the end of the pipe, too
     waiting = serve(listener, Keeper(), watched)
     listener.close()
     path.unlink(missing_ok=True)

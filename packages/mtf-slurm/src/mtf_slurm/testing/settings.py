@@ -20,7 +20,9 @@ class ClusterSettings(Settings):
 
     nodes: int = field(default=2, metadata=about("Number of nodes, named node1, node2, …", minimum=1, maximum=64))
     cpus: int = field(default=16, metadata=about("CPUs of a node.", minimum=1, maximum=1024))
-    gpus: int = field(default=4, metadata=about("GPUs of a node; none of them computes anything.", minimum=0, maximum=64))
+    gpus: int = field(
+        default=4, metadata=about("GPUs of a node; none of them computes anything.", minimum=0, maximum=64)
+    )
     memory_mb: int = field(default=16000, metadata=about("Memory of a node.", minimum=1, unit="MB"))
     max_array_size: int = field(
         default=1001,
@@ -28,7 +30,9 @@ class ClusterSettings(Settings):
     )
     min_job_age_s: int = field(
         default=300,
-        metadata=about("MinJobAge: how long squeue remembers a finished job.", minimum=2, maximum=65533, unit="seconds"),
+        metadata=about(
+            "MinJobAge: how long squeue remembers a finished job.", minimum=2, maximum=65533, unit="seconds"
+        ),
     )
     grace_s: int = field(
         default=0,
@@ -46,10 +50,10 @@ class ClusterSettings(Settings):
         default=2, metadata=about("KillWait: from SIGTERM to SIGKILL.", minimum=1, maximum=65533, unit="seconds")
     )
     requeue_wait_s: int = field(
-        default=2,
+        default=5,
         metadata=about(
             "How long a requeued job is held back, and also how old a job's credential may be when it starts.",
-            minimum=1,
+            minimum=5,
             unit="seconds",
         ),
     )

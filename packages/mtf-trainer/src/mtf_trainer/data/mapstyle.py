@@ -38,9 +38,9 @@ class _Order:
         return len(self._items if self._batches is None else self._batches)
 
     def __iter__(self) -> Iterator[Request]:
-        epoch = self.epoch
-        for number, index in enumerate(self._indices(), self.start):
-            yield Request(epoch, number, index)
+        # The indices are begun here and now: a user's code in them runs with the streams that `open` set up.
+        epoch, indices = self.epoch, enumerate(self._indices(), self.start)
+        return (Request(epoch, number, index) for number, index in indices)
 
     def seed(self) -> int:
         """What determines the order of the present epoch."""
@@ -64,8 +64,8 @@ class _Order:
 class MapSource(DataSource):
     """Batches of a `DataLoader` over a map-style dataset, each a function of (seed, stream, epoch, batch).
 
-    Reaching a batch fetches none of those before it. What a `worker_init_fn` makes of its worker's number is not covered:
-    which worker makes a batch depends on where the epoch was entered.
+    Reaching a batch fetches none of those before it. What a `worker_init_fn` makes of a worker's number is not
+    covered: which worker makes a batch depends on where the epoch was entered.
     """
 
     def __init__(self, loader: DataLoader[Any], *, seed: int, stream: str, should_stop: Callable[[], bool]) -> None:

@@ -95,7 +95,7 @@ class StreamSource(DataSource):
         follows = state["ended"] and epoch == state["epoch"] + 1 and batch == 0
         if here or follows:
             self._stateful.load_state_dict(state["source"])
-            self._after_end = follows
+            self._after_end = batch == 0
         return bool(here or follows)
 
     def _replay(self, batch: int) -> None:
@@ -135,7 +135,7 @@ class StreamSource(DataSource):
         try:
             return next(self._iterator)
         except StopIteration:
-            # A state taken at an epoch's end may stand for "nothing left" or for "the next one begins".
+            # A state taken between two epochs may stand for "nothing left" or for "the next one begins".
             if not self._after_end:
                 raise
             self._after_end = False
