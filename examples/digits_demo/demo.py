@@ -17,13 +17,13 @@ import sys
 from pathlib import Path
 
 from compare import Comparison, compare_runs
-from disturb import Disturber, Disturbance
+from disturb import Disturbance, Disturber
 from rich.console import Console
 from rich.table import Table
 
 from model_training_framework import ModelTrainingFramework
 from model_training_framework.config import ExecutionMode, ExperimentConfig, ParameterGrid
-from model_training_framework.slurm import GridSearchResult, SLURMLauncher
+from model_training_framework.slurm import GridSearchResult, LaunchInterrupted, SLURMLauncher
 from model_training_framework.utils import setup_logging
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
@@ -53,7 +53,7 @@ def new_folder(parent: Path) -> Path:
 
 def run_sweep(framework: ModelTrainingFramework, folder: Path) -> tuple[GridSearchResult, list[Disturbance]]:
     """Run the sweep while two of its runs are disturbed."""
-    with Disturber(SweepDirectory(folder)) as disturber:
+    with Disturber(SweepDirectory(folder), folder.with_name("disturbances.json")) as disturber:
         result = framework.run_grid_search(
             build_grids(),
             base_config_path="base.yaml",
@@ -113,7 +113,11 @@ def verdict(disturbances: list[Disturbance], comparisons: list[Comparison]) -> T
 def main() -> int:
     """Run the demo; 0 if the disturbed runs came out bit-identical."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="where everything goes (default: a new folder in demo-output/)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="where everything goes (default: a new folder in demo-output/); one that was begun is continued",
+    )
     parser.add_argument("--save-svg", type=Path, help="also save the tables as a picture")
     arguments = parser.parse_args()
     setup_logging(logging.WARNING)
@@ -145,4 +149,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except LaunchInterrupted as interruption:
+        sys.exit(f"{interruption}")

@@ -76,7 +76,9 @@ def test_leaderboard(result: GridSearchResult) -> None:
 def test_a_result_without_its_receipt_is_not_complete(result: GridSearchResult, folder: Path) -> None:
     SweepDirectory(folder).run("tiny-x=2.0").attempt(1).finished_file.unlink()
     result.refresh()
-    assert result["tiny-x=2.0"].status is not JobStatus.COMPLETED
+    run = result["tiny-x=2.0"]
+    assert run.status is not JobStatus.COMPLETED
+    assert (run.checkpoint, run.best, run.metrics) == (None, None, {})
     assert result.best("val_loss").name == "tiny-x=1.0"
 
 

@@ -11,7 +11,6 @@ from mtf_config.errors import ConfigurationError
 from mtf_config.reader import Document, read_bytes, read_document
 from mtf_config.schema import ExperimentConfig
 from mtf_config.writer import dump_json, dump_yaml, savable
-from mtf_utils import atomic
 from mtf_utils.names import nearest
 from mtf_utils.problems import describe
 
@@ -79,6 +78,8 @@ class ConfigurationManager:
             ConfigurationError: the configuration is not plain data, the format is unknown, or the file cannot be
                 written.
         """
+        from mtf_utils import atomic
+
         path = self.config_dir / output_path
         if format not in ("yaml", "json"):
             raise ConfigurationError.because(f"format: expected yaml or json, found {describe(format)}")

@@ -55,6 +55,7 @@ def run(request: dict[str, Any]) -> None:
             eval_strategy="epoch",
             dataloader_num_workers=request["workers"],
             remove_unused_columns=False,
+            label_names=["targets"],
             seed=task.SEED,
             report_to=[],
             disable_tqdm=True,

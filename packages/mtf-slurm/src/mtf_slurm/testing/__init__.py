@@ -1,7 +1,9 @@
 """A throw-away real Slurm on one host, for tests and for trying things out; nothing else of the package imports it.
 
-with LocalCluster(ClusterSettings(nodes=2)) as cluster:
-    cluster.run(["sbatch", "--wait", "job.sh"])
+Example::
+
+    with LocalCluster(ClusterSettings(nodes=2)) as cluster:
+        cluster.run(["sbatch", "--wait", "job.sh"])
 """
 
 from __future__ import annotations

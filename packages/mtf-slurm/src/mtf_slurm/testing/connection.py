@@ -62,7 +62,8 @@ class KeeperConnection:
             said = pipe.readline()
         if said != "ready\n":
             self._process.wait()
-            raise ClusterError(f"the keeper did not start: {errors.read_text(encoding='utf-8').strip()}")
+            reason = errors.read_text("utf-8", "replace").strip().splitlines() or ["it does not say why"]
+            raise ClusterError(f"the keeper did not start: {reason[-1]}")
 
     def is_up(self) -> bool:
         """Whether there is a keeper."""

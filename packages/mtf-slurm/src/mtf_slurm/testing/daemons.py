@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-from collections.abc import Mapping
+import pwd
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,7 +11,7 @@ from mtf_slurm.testing.layout import Layout
 from mtf_slurm.testing.programs import program, search_path
 from mtf_slurm.testing.settings import ClusterSettings
 
-__all__ = ["ACCOUNTING", "CONTROLLER", "DATABASE", "MUNGE", "Daemon", "daemons"]
+__all__ = ["ACCOUNTING", "CONTROLLER", "DATABASE", "MUNGE", "Daemon", "daemons", "user_name"]
 
 MUNGE: Final = "munged"
 CONTROLLER: Final = "slurmctld"
@@ -57,6 +56,14 @@ def daemons(settings: ClusterSettings, layout: Layout) -> dict[str, Daemon]:
     return {daemon.name: daemon for daemon in listed}
 
 
+def user_name() -> str:
+    """The user whom the daemons run as, which is this process's; a number where it has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def _munged(layout: Layout) -> list[str]:
     return [
         program(MUNGE),
@@ -76,7 +83,7 @@ def _mariadbd(layout: Layout) -> list[str]:
     return [
         program(DATABASE),
         "--no-defaults",
-        f"--user={getpass.getuser()}",
+        f"--user={user_name()}",
         f"--datadir={layout.database}",
         f"--socket={layout.database_socket}",
         f"--pid-file={layout.root}/run/mariadbd.pid",
@@ -96,5 +103,5 @@ def _mariadbd(layout: Layout) -> list[str]:
     ]
 
 
-def _database_socket(layout: Layout) -> Mapping[str, str]:
+def _database_socket(layout: Layout) -> dict[str, str]:
     return {"MYSQL_UNIX_PORT": str(layout.database_socket)}

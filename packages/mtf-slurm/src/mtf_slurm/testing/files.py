@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 import secrets
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mtf_slurm.testing import configuration
+from mtf_slurm.testing.daemons import user_name
 from mtf_slurm.testing.errors import ClusterError
 from mtf_slurm.testing.layout import Layout
 from mtf_slurm.testing.programs import run_command
@@ -49,7 +49,7 @@ def prepare_folder(layout: Layout, nodes: int) -> None:
 
 def write_files(settings: ClusterSettings, layout: Layout, first_port: int) -> None:
     """Write the configuration, munge's key and the devices of the pretended GPUs."""
-    user = getpass.getuser()
+    user = user_name()
     _write(layout.slurm_conf, configuration.slurm_conf(settings, layout, first_port, user))
     _write(layout.etc / "gres.conf", configuration.gres_conf(settings, layout))
     _write(layout.etc / "cgroup.conf", configuration.cgroup_conf(_slurm_version()))

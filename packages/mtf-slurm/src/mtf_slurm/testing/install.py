@@ -1,7 +1,7 @@
 """Install what a cluster needs from Debian's packages, where that may be done, and leave no service behind.
 
-`python -m mtf_slurm.testing.install [--accounting]` does nothing when everything is there. It needs root, or sudo without
-a password, and apt-get; where something is missing it says so in one line and ends with status 1. With
+`python -m mtf_slurm.testing.install [--accounting]` does nothing when everything is there. It needs apt-get, and root
+or sudo without a password; where it cannot install, it says so in one line and ends with status 1. With
 MTF_NO_INSTALL=1 in the environment it installs nothing.
 """
 

@@ -43,10 +43,12 @@ POLL_S = 0.005
 
 
 def prctl(option: int, value: int) -> None:
-    """Call prctl(2) with one argument.
+    """Set an attribute of this process.
 
     Raises:
         OSError: the kernel refuses.
+
+    Source: prctl(2)
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:

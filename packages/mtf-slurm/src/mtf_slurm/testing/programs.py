@@ -23,14 +23,14 @@ __all__ = [
     "search_path",
 ]
 
-PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
+PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "slurm-wlm": ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel", "sdiag"),
     "munge": ("munged",),
 }
 """What every cluster needs: the programs by the Debian package that brings them."""
 
 # The server's core package has no service of its own: nothing is set up or started on the machine.
-ACCOUNTING_PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
+ACCOUNTING_PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "slurmdbd": ("slurmdbd",),
     "mariadb-server-core": ("mariadbd",),
 }
@@ -66,7 +66,7 @@ def program(name: str) -> str:
 
 def missing_packages(*, accounting: bool = False) -> dict[str, list[str]]:
     """The Debian packages that have to be installed, each with its programs that were not found."""
-    needed = dict(PACKAGES) | (dict(ACCOUNTING_PACKAGES) if accounting else {})
+    needed = PACKAGES | (ACCOUNTING_PACKAGES if accounting else {})
     missing = {package: [n for n in names if find_program(n) is None] for package, names in needed.items()}
     return {package: names for package, names in missing.items() if names}
 
