@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="kills_peers", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=15, help="in each row (default: 15)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--lanes", type=int, default=2, help="rows under way at once (default: 2)")
+    parser.add_argument("--lanes", type=int, default=2, help="frameworks under way at once (default: 2)")
     parser.add_argument("--only", default="", help="rows of frameworks whose name contains this")
     parser.add_argument("--keep", type=Path, help="a new folder in which to keep the runs for inspection")
     arguments = parser.parse_args()
@@ -32,16 +32,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kills-peers-") as temporary:
         folder = arguments.keep or Path(temporary)
 
-        def work(item: tuple[int, Cell]) -> Cell:
-            number, cell = item
-            with Lane(f"killing.peers.{cell.module}", number) as lane:
-                fill(cell, lane, folder / str(number), arguments.kills, arguments.seed)
-            return cell
+        def work(item: tuple[int, str]) -> list[Cell]:
+            number, module = item
+            of_module = [cell for cell in rows if cell.module == module]
+            with Lane(f"killing.peers.{module}", number) as lane:
+                for cell in of_module:
+                    fill(cell, lane, folder / str(rows.index(cell)), arguments.kills, arguments.seed)
+            return of_module
 
         print(HEADING, flush=True)
         with ThreadPoolExecutor(arguments.lanes) as pool:
-            for cell in pool.map(work, enumerate(rows)):
-                print(cell.line(), flush=True)
+            for finished in pool.map(work, enumerate(dict.fromkeys(cell.module for cell in rows))):
+                print(*(cell.line() for cell in finished), sep="\n", flush=True)
     print(*errors(rows), sep="\n")
 
 

@@ -197,6 +197,18 @@ def test_a_combination_that_is_not_acceptable_names_its_point() -> None:
     assert len(list(search.generate_experiments())) == 1
 
 
+def test_problems_name_their_grid() -> None:
+    with pytest.raises(ValidationError) as caught:
+        search_of({"seed": [1]}, {"seed": ["one"]}).check()
+    assert str(caught.value.problems[0]) == "grid 'grid1': seed: expected an integer, found the string 'one'"
+
+
+def test_more_points_than_a_length_can_be() -> None:
+    search = search_of({f"model.p{number}": list(range(100)) for number in range(20)})
+    assert search.get_point_count() == 10**40
+    assert search.point(10**40 - 1).config.model.p7 == 99
+
+
 def test_names_cannot_be_varied() -> None:
     assert "naming strategy" in check_problems(search_of({"experiment_name": ["a"]}))["experiment_name"][0]
 

@@ -199,3 +199,26 @@ def test_conditions_are_written_as_they_were_meant() -> None:
         {"seed": [2, 3], "optimizer.betas": [[0.8, 0.9]]},
     ]
     assert len(grid) == 3
+
+
+def test_problems_of_the_base_are_reported_where_they_are_written(manager: ConfigurationManager, project: Path) -> None:
+    text = (project / "complete.yaml").read_text()
+    (project / "complete.yaml").write_text(text.replace("epochs: 100", "epohcs: 100").replace("nodes: 1", "nodes: 0"))
+    with pytest.raises(ValidationError) as caught:
+        load_sweep("sweep.yaml", manager)
+    assert [str(problem).removeprefix(f"{project}/") for problem in caught.value.problems] == [
+        "complete.yaml:12:3: training.epohcs: unknown key 'epohcs' (did you mean 'epochs'?)",
+        "complete.yaml:39:10: slurm.nodes: expected a number >= 1, found 0",
+    ]
+    inline = "base:\n  experiment_name: x\n  model: {nmae: y}\ngrids: [{name: g}]\n"
+    (project / "inline.yaml").write_text(inline)
+    with pytest.raises(ValidationError) as caught:
+        load_sweep("inline.yaml", manager)
+    assert [
+        str(problem).removeprefix(f"{project}/inline.yaml:").split(": ")[:2] for problem in caught.value.problems
+    ] == [
+        ["1:1", "data"],
+        ["1:1", "optimizer"],
+        ["3:3", "model.name"],
+        ["3:11", "model.nmae"],
+    ]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from config_support import DATA
 
 from mtf_config import ConfigurationManager, LocatedProblem, ValidationError
+from mtf_config.keys import schema_keys
 from mtf_config.reader import read_document
-from mtf_config.schema import ExperimentConfig
 
 FILES = ("complete.yaml", "vision.yaml", "language.json")
 KEY = re.compile(r"""(?P<quote>"?)\b(?P<name>[a-z_]+)(?P=quote):[ ]""")
@@ -32,9 +32,7 @@ class Slip(NamedTuple):
 
 def declared_keys() -> set[str]:
     """Keys of which a slip must be noticed: all of closed sections, longer ones of open sections."""
-    from mtf_config.keys import _all_keys
-
-    keys = [key.split(".") for key in _all_keys(ExperimentConfig)]
+    keys = [key.split(".") for key in schema_keys()]
     names = {key[-1] for key in keys if key[0] not in OPEN or len(key[-1]) > 3}
     return names | {key[0] for key in keys} - set(OPEN[-1:])
 

@@ -212,6 +212,9 @@ class Background:
         except BaseException as error:  # noqa: BLE001 - handed to the test
             self._error = error
 
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def result(self) -> Any:
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive(), "the call has not ended"
@@ -221,16 +224,32 @@ class Background:
 
 
 @pytest.fixture
-def in_background() -> Callable[[Callable[[], Any]], Background]:
-    return Background
+def in_background(tmp_path: Path) -> Iterator[Callable[[Callable[[], Any]], Background]]:
+    calls: list[Background] = []
+
+    def start(call: Callable[[], Any]) -> Background:
+        calls.append(Background(call))
+        return calls[-1]
+
+    yield start
+    # a launcher starts again what is killed, until it sees no progress: end its runs as long as it goes on
+    end = time.monotonic() + DEADLINE_S
+    while any(call.is_alive() for call in calls) and time.monotonic() < end:
+        _kill_all_in(tmp_path)
+        time.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)
 def no_leftovers(tmp_path: Path) -> Iterator[None]:
     """End whatever a failing test leaves running in its folder."""
     yield
-    for pid in _processes_in(tmp_path):
-        os.kill(pid, signal.SIGKILL)
+    _kill_all_in(tmp_path)
+
+
+def _kill_all_in(folder: Path) -> None:
+    for pid in _processes_in(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _processes_in(folder: Path) -> list[int]:

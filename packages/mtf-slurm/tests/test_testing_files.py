@@ -242,3 +242,10 @@ def test_the_installer_is_silent_when_everything_is_there() -> None:
 def test_the_package_does_not_load_it() -> None:
     probe = "import sys, mtf_slurm; sys.exit(any(name.startswith('mtf_slurm.testing') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, reason in [("squeue", "squeue was not found; install .* slurm-wlm"), ("sqeue", "sqeue was not found$")]:
+        with pytest.raises(ClusterUnavailableError, match=reason):
+            LocalCluster().run([name])

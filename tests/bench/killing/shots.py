@@ -14,7 +14,7 @@ from killing.whereabouts import Activity, Whereabouts
 
 __all__ = ["Moment", "Scene", "Shot", "draw_shot"]
 
-_POLL_S = 0.0002
+_POLL_S = 0.0005
 
 
 class Moment(enum.StrEnum):

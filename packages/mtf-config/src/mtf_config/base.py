@@ -120,7 +120,7 @@ class OpenSection(Section):
     @classmethod
     def data_problems(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
         """Further keys hold what a file can hold."""
-        declared = cls.__dataclass_fields__
+        declared = [item.name for item in dataclasses.fields(cls) if item.name != "extra"]
         yield from plain_problems({key: value for key, value in data.items() if key not in declared}, ())
 
     def to_dict(self) -> dict[str, Any]:

@@ -38,11 +38,17 @@ class Document:
         name: what errors call it, usually its path.
         text: its text.
         data: what it says; not to be changed.
+        prefix: the keys that lead from the text's outermost value to `data`.
     """
 
     name: str
     text: str
     data: Any
+    prefix: KeyPath = ()
+
+    def at(self, key: str) -> Document:
+        """The value of a key as a document of its own, which keeps its places."""
+        return Document(self.name, self.text, self.data[key], (*self.prefix, key))
 
     @cached_property
     def _root(self) -> Any:
@@ -68,6 +74,7 @@ class Document:
         if node is None:
             return None
         mark: Mark = (1, 1)
+        path = (*self.prefix, *path)
         for depth, key in enumerate(path):
             if isinstance(key, int) and not node.keys:
                 if key >= len(node.items):

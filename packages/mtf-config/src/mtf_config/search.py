@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mtf_config.compose import Composition
 from mtf_config.enums import NamingStrategy
-from mtf_config.errors import ConfigurationError, ValidationError
+from mtf_config.errors import ConfigurationError, LocatedProblem, ValidationError
 from mtf_config.grid import ParameterGrid
 from mtf_config.identity import run_identity
 from mtf_config.keys import get_dotted, set_dotted, unknown_key
@@ -45,11 +46,17 @@ class ParameterGridSearch:
     counted by `len` and `point`, and produced once by `points` and `generate_experiments`.
 
     Args:
-        base_config: the configuration that every experiment starts from; it may lack what the grids provide.
+        base_config: the configuration that every experiment starts from; it may lack what the grids provide. With a
+            `Composition` (see `ConfigurationManager.composition`), errors say where the base has what is wrong.
     """
 
-    def __init__(self, base_config: Mapping[str, Any] | ExperimentConfig) -> None:
-        data = base_config.to_dict() if isinstance(base_config, ExperimentConfig) else base_config
+    def __init__(self, base_config: Mapping[str, Any] | ExperimentConfig | Composition) -> None:
+        self._composition = base_config if isinstance(base_config, Composition) else None
+        data: Any = base_config
+        if isinstance(base_config, Composition):
+            data = base_config.data
+        elif isinstance(base_config, ExperimentConfig):
+            data = base_config.to_dict()
         if not isinstance(data, Mapping):
             raise ConfigurationError.because(f"base_config: expected a mapping, found {describe(data)}")
         self._base: dict[str, Any] = to_plain(data)
@@ -107,8 +114,12 @@ class ParameterGridSearch:
             names = ", ".join(NamingStrategy)
             raise ConfigurationError.because(f"naming: expected one of {names}, found {describe(strategy)}") from None
 
-    def __len__(self) -> int:
+    def get_point_count(self) -> int:
+        """How many points the grids have together; `len` says the same, up to `sys.maxsize`."""
         return sum(grid.get_parameter_count() for grid in self._grids)
+
+    def __len__(self) -> int:
+        return self.get_point_count()
 
     def check(self) -> None:
         """Check every key and every listed value of the grids, without going through their combinations.
@@ -120,7 +131,11 @@ class ParameterGridSearch:
         extent = [len(grid.keys) for grid in self._grids]  # grids only grow, key by key
         if extent == self._checked:
             return
-        problems = [problem for grid in self._grids for *_, problem in self.grid_problems(grid)]
+        problems = [
+            LocatedProblem.of(problem, None, f"grid {grid.name!r}")
+            for grid in self._grids
+            for *_, problem in self.grid_problems(grid)
+        ]
         if problems:
             raise ValidationError(problems, subject="parameter grids")
         self._checked = extent
@@ -150,7 +165,7 @@ class ParameterGridSearch:
             if 0 <= offset < grid.get_parameter_count():
                 return self._point(grid, offset, index, self._namer())
             offset -= grid.get_parameter_count()
-        raise IndexError(f"the search has {len(self)} points; there is no point {index}")
+        raise IndexError(f"the search has {self.get_point_count()} points; there is no point {index}")
 
     def points(self) -> Iterator[SweepPoint]:
         """Every experiment once, in order, with where it comes from.
@@ -180,7 +195,7 @@ class ParameterGridSearch:
         return (point.config for point in self.points())
 
     def _namer(self) -> RunNamer:
-        return RunNamer(self._naming, [key for grid in self._grids for key in grid.keys], len(self))
+        return RunNamer(self._naming, [key for grid in self._grids for key in grid.keys], self.get_point_count())
 
     def _point(self, grid: ParameterGrid, offset: int, index: int, namer: RunNamer) -> SweepPoint:
         parameters = grid.point(offset, self._look_up)
@@ -191,11 +206,22 @@ class ParameterGridSearch:
         data["experiment_name"] = slug(str(prefix))
         config, problems = ExperimentConfig.decode(data, ())
         if problems or config is None:
-            values = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
-            raise ValidationError(problems, subject=f"grid {grid.name!r}, point {offset} ({values[:200]})")
+            raise self._refusal(problems, f"grid {grid.name!r}, point {offset}", parameters)
         identity = run_identity(config)
         config.experiment_name = namer.name(str(prefix), index, parameters, identity)
         return SweepPoint(config.experiment_name, grid.name, parameters, config, identity)
+
+    def _refusal(self, problems: Iterable[Problem], place: str, parameters: Mapping[str, Any]) -> ValidationError:
+        """The error for a point; what the grid did not set is located in the base."""
+        varied = [tuple(key.split(".")) for key in parameters]
+        located: list[Problem] = []
+        for problem in problems:
+            if self._composition and not any(problem.path[: len(path)] == path for path in varied):
+                located.append(self._composition.locate(problem))
+            else:
+                located.append(problem)
+        values = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
+        return ValidationError(located, subject=f"{place} ({values[:200]})")
 
     def _look_up(self, key: str) -> Any:
         try:

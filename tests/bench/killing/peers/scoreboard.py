@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from killing.attempt import Attempt, make_attempt
 from killing.lane import Lane
+from killing.peers import layout
 from killing.shots import Moment, Shot, any_file
 from killing.whereabouts import Whereabouts
 
@@ -115,9 +116,13 @@ def plan(kills: int) -> list[Moment]:
 
 
 def draw_single(draw: random.Random, number: signal.Signals, moment: Moment) -> Shot:
-    """One random kill of the whole group."""
-    occurrences = {Moment.ACCUMULATION: 25, Moment.VALIDATION: 2, Moment.CHECKPOINT: 5}
-    return Shot(number, True, moment, draw.randint(1, occurrences.get(moment, 1)), draw.random())
+    """One random kill of the whole group, late enough for a checkpoint to be there already.
+
+    Before that every framework starts over, which proves nothing.
+    """
+    ranges = {Moment.ACCUMULATION: (layout.SAVE_EVERY + 1, 25), Moment.VALIDATION: (1, 2), Moment.CHECKPOINT: (2, 6)}
+    occurrence = draw.randint(*ranges.get(moment, (1, 1)))
+    return Shot(number, True, moment, occurrence, draw.uniform(0.4, 1) if moment is Moment.ANY else draw.random())
 
 
 def _is_writing(folder: Path) -> Any:

@@ -17,17 +17,27 @@ import torch._dynamo  # the first optimizer that is made imports it, which takes
 from torch import nn
 from torch.utils.data import Dataset
 
+from killing.peers.layout import BATCH, EPOCHS, SAVE_EVERY, STEPS, TRAIN_SIZE, VAL_SIZE, WINDOW
 from killing.whereabouts import Activity, Whereabouts
 
+__all__ = [
+    "BATCH",
+    "EPOCHS",
+    "SAVE_EVERY",
+    "SEED",
+    "STEPS",
+    "TRAIN_SIZE",
+    "VAL_SIZE",
+    "WINDOW",
+    "Net",
+    "Noisy",
+    "Watch",
+    "make_optimizer",
+    "make_scheduler",
+    "write_digest",
+]
+
 SEED = 3
-EPOCHS = 3
-BATCH = 2
-WINDOW = 4
-"""Micro-batches in an optimizer step."""
-SAVE_EVERY = 5
-"""Optimizer steps between checkpoints."""
-TRAIN_SIZE, VAL_SIZE = 96, 12
-STEPS = EPOCHS * TRAIN_SIZE // (BATCH * WINDOW)
 
 
 class Noisy(Dataset[dict[str, torch.Tensor]]):

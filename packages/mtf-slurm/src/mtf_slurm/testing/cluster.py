@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -294,7 +295,8 @@ class LocalCluster:
 
 
 def _temporary_folder() -> Path:
-    folder = tempfile.gettempdir()
-    if len(folder.encode()) > MAX_FOLDER_BYTES // 2:  # sockets need short paths
-        folder = "/tmp"  # noqa: S108 - mkdtemp makes a folder of its own in it
-    return Path(tempfile.mkdtemp(prefix="mtf-slurm-", dir=folder))
+    """A folder that does not exist yet, so that a cluster which is never started leaves none."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent).encode()) > MAX_FOLDER_BYTES // 2:  # sockets need short paths
+        parent = Path("/tmp")  # noqa: S108 - the name cannot be guessed, and the folder must be ours
+    return parent / f"mtf-slurm-{secrets.token_hex(6)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
@@ -43,6 +44,8 @@ def prepare_folder(layout: Layout, nodes: int) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     # nobody else has any business here: the key of munged lets its holder run jobs as the cluster's user
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if root.stat().st_uid != os.geteuid():
+        raise ClusterError(f"{root} belongs to another user; choose a folder of your own")
     for folder in layout.folders(nodes):
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -216,7 +216,9 @@ def main(folder: str, owner_pid: str, remove: str) -> int:
         return 1  # it is gone already, and the number may be someone else's
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     path = Path(folder, "keeper.sock")
+    everyone = os.umask(0o077)  # whoever may connect may start programs
     listener.bind(str(path))
+    os.umask(everyone)
     listener.listen(16)
     os.write(sys.stdout.fileno(), b"ready\n")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whoever waits for the line sees the end of the pipe, too

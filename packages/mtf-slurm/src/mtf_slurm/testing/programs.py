@@ -60,7 +60,8 @@ def program(name: str) -> str:
     path = find_program(name)
     if path is None:
         packages = [p for p, names in (PACKAGES | ACCOUNTING_PACKAGES).items() if name in names]
-        raise ClusterUnavailableError(f"the program {name} was not found; install {_listed(packages)}")
+        remedy = f"; install {_listed(packages)}" if packages else ""
+        raise ClusterUnavailableError(f"the program {name} was not found{remedy}")
     return path
 
 
@@ -87,7 +88,7 @@ def is_available(*, accounting: bool = False) -> str | None:
 
 
 def _listed(packages: Iterable[str]) -> str:
-    return f"the Debian packages: {' '.join(packages) or 'unknown'}"
+    return f"the Debian packages: {' '.join(packages)}"
 
 
 def run_command(
