@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -14,13 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from killing.lane import BENCH, Lane
+from killing.lane import Lane, environment
 from killing.runs import Run, Setup, make_run
 from killing.shots import Shot, draw_shot
 
 __all__ = ["Campaign"]
 
-MODULE = "killing.ours"
 MOST_KILLS_A_RUN = 6
 
 
@@ -33,8 +31,7 @@ class Campaign:
         seed: of the shots.
         setups: the configurations, taken in turn.
         lanes: how many runs are under way at once.
-        folder: where the runs lie.
-        runs: those that are over.
+XX: those that are over.
         elapsed_s: how long it took.
     """
 
@@ -43,6 +40,7 @@ class Campaign:
     setups: Sequence[Setup]
     lanes: int
     folder: Path
+    module: str = "killing.ours"
     runs: list[Run] = field(default_factory=list)
     elapsed_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,13 +63,13 @@ class Campaign:
         """The digest of a run in one fresh, unobserved process."""
         folder = self.folder / f"undisturbed-{self.setups.index(setup)}"
         folder.mkdir(parents=True)
-        command = [sys.executable, "-m", MODULE, json.dumps(setup.request(folder))]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(BENCH)})
+        command = [sys.executable, "-m", self.module, json.dumps(setup.request(folder))]
+        subprocess.run(command, check=True, env=environment())
         digest: dict[str, str] = json.loads((folder / "digest.json").read_text())
         return digest
 
     def _fill_lane(self, number: int) -> None:
-        with Lane(MODULE, number) as lane:
+        with Lane(self.module, number) as lane:
             while (run := self._begin()) is not None:
                 index, setup = run
                 finished = make_run(

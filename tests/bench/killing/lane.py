@@ -15,11 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Lane", "Victim", "is_deserted"]
+__all__ = ["Lane", "Victim", "environment", "is_deserted"]
 
 BENCH = Path(__file__).resolve().parent.parent
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _GONE_S = 10.0
+
+
+def environment() -> dict[str, str]:
+    """The environment of processes that train: one thread, and the modules of this folder can be imported."""
+    path = os.pathsep.join(filter(None, [str(BENCH), os.environ.get("PYTHONPATH")]))
+    return os.environ | _ONE_THREAD | {"PYTHONPATH": path}
 
 
 class Zygote:
@@ -31,12 +37,11 @@ class Zygote:
     """
 
     def __init__(self, module: str, hash_seed: int) -> None:
-        environment = os.environ | _ONE_THREAD | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(BENCH)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "killing.zygote", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=environment() | {"PYTHONHASHSEED": str(hash_seed)},
             bufsize=0,
         )
         self._read = b""

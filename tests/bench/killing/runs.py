@@ -117,6 +117,8 @@ def make_run(
         run.attempts.append(attempt)
         if attempt.began is not None and before is not None and attempt.began != before:
             run.faults.append(f"{name} began at {attempt.began}, but the newest checkpoint was at {before}")
+        if "exact: " in attempt.said():  # a part of the state is named, or what results are no longer
+            run.faults.append(f"{name} was not restored exactly: {attempt.said()}")
         if fault := _fault(attempt):
             run.faults.append(f"{name}: {fault}; it said: {attempt.said()}")
             return run

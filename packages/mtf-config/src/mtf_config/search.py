@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,15 +211,14 @@ class ParameterGridSearch:
         config.experiment_name = namer.name(str(prefix), index, parameters, identity)
         return SweepPoint(config.experiment_name, grid.name, parameters, config, identity)
 
-    def _refusal(self, problems: Iterable[Problem], place: str, parameters: Mapping[str, Any]) -> ValidationError:
+    def _refusal(self, problems: Sequence[Problem], place: str, parameters: Mapping[str, Any]) -> ValidationError:
         """The error for a point; what the grid did not set is located in the base."""
         varied = [tuple(key.split(".")) for key in parameters]
-        located: list[Problem] = []
-        for problem in problems:
-            if self._composition and not any(problem.path[: len(path)] == path for path in varied):
-                located.append(self._composition.locate(problem))
-            else:
-                located.append(problem)
+        own = [problem for problem in problems if any(problem.path[: len(path)] == path for path in varied)]
+        others = [problem for problem in problems if problem not in own]
+        if self._composition:
+            others = list(self._composition.error(others).problems)
+        located = [*own, *others]
         values = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
         return ValidationError(located, subject=f"{place} ({values[:200]})")
 

@@ -69,7 +69,7 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(item, f"{place}[{index}]")
     elif isinstance(value, torch.Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        yield place, f"{value.dtype} {tuple(value.shape)} {digest(memoryview(flat))}"
+        yield place, f"{value.dtype} {tuple(value.shape)} {digest(flat.data)}"
     else:
         yield place, repr(value)
 
