@@ -126,8 +126,8 @@ def forge(begun: Path, directory: Path, batch: int) -> None:
     with CheckpointStore(begun, config, run_id="run") as store:
         checkpoint = store.newest()
     assert checkpoint is not None
-    (directory / "metrics.jsonl").parent.mkdir()
-    (directory / "metrics.jsonl").write_bytes((begun / "metrics.jsonl").read_bytes()[: 0])
+    directory.mkdir()
+    (directory / "metrics.jsonl").touch()
     state = replace(
         ResumeState.from_dict(checkpoint.resume),
         phase=TrainerPhase.TRAIN_BATCH_LOAD,

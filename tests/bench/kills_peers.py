@@ -1,8 +1,8 @@
-"""The same kills for our trainer, Lightning, HF Trainer and Accelerate: `python tests/bench/kills_peers.py [--kills N]`.
+"""The same kills for our trainer, Lightning, HF Trainer and Accelerate: `python tests/bench/kills_peers.py`.
 
 One task (dropout, shuffling, augmentation from three random streams, accumulation of 4, a schedule, validation, a
-checkpoint every 5 optimizer steps), written for each as its documentation shows, killed once and restarted as documented.
-Needs the environment `peers`.
+checkpoint every 5 optimizer steps), written for each as its documentation shows, killed once when there is a checkpoint
+to go on from, and restarted as documented. Needs the environment `peers`, which has them all.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Wait = Callable[..., Any]
 @pytest.fixture(scope="module")
 def cluster(slurm_cluster: Start) -> Iterator[LocalCluster]:
     """One for the tests that leave it as they find it."""
-    with slurm_cluster(ClusterSettings(message_timeout_s=2, max_array_size=101)) as cluster:
+    with slurm_cluster(ClusterSettings(max_array_size=101)) as cluster:
         yield cluster
 
 
@@ -78,14 +78,14 @@ def test_an_array_runs_and_has_its_limit(cluster: LocalCluster, tmp_path: Path, 
         submit(cluster, "true", "--array=0-101")
 
 
-def test_a_frozen_controller_takes_a_job_and_does_not_say_so(cluster: LocalCluster, wait_until: Wait) -> None:
-    cluster.freeze_controller()
-    try:
+def test_a_frozen_controller_takes_a_job_and_does_not_say_so(slurm_cluster: Start, wait_until: Wait) -> None:
+    with slurm_cluster(ClusterSettings(nodes=1, message_timeout_s=2)) as cluster:
+        cluster.freeze_controller()
         with pytest.raises(ClusterError, match="Socket timed out"):
             submit(cluster, "true", "--job-name=unclear")
-    finally:
         cluster.thaw_controller()
-    wait_until(lambda: cluster.run(["squeue", "-h", "-t", "all", "-n", "unclear", "-o", "%A"]).stdout.strip())
+        words = ["squeue", "-h", "-t", "all", "-n", "unclear", "-o", "%A"]
+        assert wait_until(lambda: cluster.run(words, check=False).stdout) == "1\n"
 
 
 def test_a_command_that_does_not_end_is_killed(cluster: LocalCluster) -> None:
@@ -118,7 +118,7 @@ def test_preemption_requeues_at_once(slurm_cluster: Start, tmp_path: Path, wait_
 
 
 def test_a_killed_controller_comes_back_with_its_jobs(slurm_cluster: Start, tmp_path: Path, wait_until: Wait) -> None:
-    with slurm_cluster(ClusterSettings(message_timeout_s=2)) as cluster:
+    with slurm_cluster(ClusterSettings()) as cluster:
         job = submit(cluster, f"touch {tmp_path}/started; until [ -e {tmp_path}/go ]; do sleep 0.02; done")
         wait_until((tmp_path / "started").exists)
         # what has changed is written down every few seconds; what comes after that is lost with the controller

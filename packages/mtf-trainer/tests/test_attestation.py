@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from mtf_trainer import TrainingCallback, TrainingPreempted, attestation, rng, session
+from mtf_trainer.data import order
 
 
 class StopAt(TrainingCallback):
@@ -96,6 +97,15 @@ def test_what_differs_is_named(
     assert "but not exact: " in message
     first = message.partition("but not exact: ")[2].split("; ")[0]
     assert first.startswith(component.strip()), message
+
+
+def test_another_order_of_the_data_is_noticed(
+    task: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(task, tmp_path)
+    monkeypatch.setattr(order.torch, "randperm", lambda size, generator: torch.arange(size))
+    _, message = resumed(task, tmp_path, caplog)
+    assert "not exact: next batch [" in message
 
 
 def test_a_library_that_draws_differently_is_noticed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,4 +119,3 @@ def _shoot(victim: Victim, scene: Scene, shot: Shot) -> Sight | None:
         time.sleep(shot.second_delay_s)
         victim.send(shot.second, group=shot.group)
     return sight
-

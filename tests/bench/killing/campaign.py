@@ -31,7 +31,9 @@ class Campaign:
         seed: of the shots.
         setups: the configurations, taken in turn.
         lanes: how many runs are under way at once.
-XX: those that are over.
+        folder: where the runs lie.
+        module: what the processes run; has what `killing.ours` has.
+        runs: those that are over.
         elapsed_s: how long it took.
     """
 

@@ -61,9 +61,9 @@ def observe(whereabouts: Whereabouts) -> None:
     boundaries: Callable[[Loop], Iterator[TrainerPhase]] = Loop.boundaries
     listening = preemption.listening
 
-    def watched(loop: Loop) -> Iterator[TrainerPhase]:
-        for phase in boundaries(loop):
-            whereabouts.move(activity(loop.state), place(loop.state))
+    def watched(self: Loop) -> Iterator[TrainerPhase]:
+        for phase in boundaries(self):
+            whereabouts.move(activity(self.state), place(self.state))
             yield phase
 
     @contextlib.contextmanager

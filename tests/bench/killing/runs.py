@@ -168,10 +168,10 @@ def _judge_end(run: Run, folder: Path, reference: dict[str, str]) -> None:
         parts = [name for name in reference if found.get(name) != reference[name]]
         kills = "; ".join(f"{attempt.shot} in {attempt.sight}" for attempt in run.attempts if attempt.shot)
         run.faults.append(f"differs in {', '.join(parts)} after: {kills}")
-    hidden = [path.name for path in (folder / "checkpoints").iterdir() if path.name.startswith((".writing", ".removing"))]
-    damaged = [path.name for path in (folder / "checkpoints").iterdir() if ".damaged" in path.name]
-    if hidden or damaged:
-        run.faults.append(f"left behind: {', '.join(hidden + damaged)}")
+    names = [path.name for path in (folder / "checkpoints").iterdir()]
+    left = [name for name in names if name.startswith((".writing", ".removing")) or ".damaged" in name]
+    if left:
+        run.faults.append(f"left behind: {', '.join(left)}")
     for number, attempt in enumerate(run.attempts, 1):
         if not is_deserted(attempt.group):
             run.faults.append(f"attempt-{number}: processes of its group are still there after {attempt.shot}")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import enum
 import random
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 
 from killing.whereabouts import Activity, Whereabouts
 
-__all__ = ["Moment", "Scene", "Shot", "draw_shot"]
+__all__ = ["Moment", "Scene", "Shot", "any_file", "draw_shot"]
 
 _POLL_S = 0.0005
 
@@ -41,12 +41,12 @@ class Shot:
         second_delay_s: how many seconds later.
     """
 
-    signal: signal.Signals
+    signal: Signals
     group: bool
     moment: Moment
     occurrence: int
     delay: float
-    second: signal.Signals | None = None
+    second: Signals | None = None
     second_delay_s: float = 0.0
 
     def __str__(self) -> str:
@@ -63,11 +63,11 @@ _ACTIVITIES = {Moment.ACCUMULATION: Activity.ACCUMULATION, Moment.VALIDATION: Ac
 
 def draw_shot(draw: random.Random) -> Shot:
     """A random kill; every sixth that can be caught is followed by another."""
-    number = draw.choice([signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+    number = draw.choice([Signals.SIGTERM, Signals.SIGUSR1, Signals.SIGKILL])
     moment = draw.choices(list(Moment), weights=[5, 1, 3, 4, 5])[0]
     second = None
-    if number is not signal.SIGKILL and draw.random() < 1 / 6:
-        second = draw.choice([signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL, signal.SIGKILL])
+    if number is not Signals.SIGKILL and draw.random() < 1 / 6:
+        second = draw.choice([Signals.SIGTERM, Signals.SIGUSR1, Signals.SIGKILL, Signals.SIGKILL])
     return Shot(
         signal=number,
         group=draw.random() < 0.5,

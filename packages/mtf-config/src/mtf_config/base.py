@@ -90,6 +90,7 @@ class OpenSection(Section):
             object.__setattr__(self, item.name, to_plain(value))
         object.__setattr__(self, "extra", to_plain(extra | values))
         if missing:
+            missing += self._check_extra()
             raise self.error(missing, subject=type(self).__name__)
         self.__post_init__()
 

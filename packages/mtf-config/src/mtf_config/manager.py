@@ -150,7 +150,8 @@ class ConfigurationManager:
         for candidate in candidates:
             if "\0" not in str(candidate) and candidate.is_file():
                 return candidate
-        names = [item.name for folder in {c.parent for c in candidates} if folder.is_dir() for item in folder.iterdir()]
+        folders = {candidate.parent for candidate in candidates if candidate.parent.is_dir()}
+        names = [item.name for folder in folders for item in folder.iterdir() if item.is_file()]
         guess = nearest(candidates[0].name, names)
         hint = f"; did you mean {guess!r}?" if guess else ""
         places = " and ".join(str(candidate) for candidate in candidates)

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, Final, Self
 
 from mtf_config.base import Section
+from mtf_config.errors import ConfigurationError
 from mtf_config.formats import RUN_NAME
 from mtf_config.plain import plain_problems
 from mtf_config.references import resolve_references
@@ -101,7 +102,10 @@ class ExperimentConfig(Section):
         """
         if not isinstance(data, Mapping):
             return None, [Problem(path, f"expected a mapping, found {describe(data)}", data)]
-        resolved, dangling = resolve_references(data, schema_defaults)
+        try:
+            resolved, dangling = resolve_references(data, schema_defaults)
+        except ConfigurationError as error:
+            return None, list(error.problems)
         resolved.setdefault("training", {})
         version = resolved.get("version")
         if isinstance(version, int | float) and not isinstance(version, bool):

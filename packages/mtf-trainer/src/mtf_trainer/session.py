@@ -18,7 +18,7 @@ from mtf_trainer.builders import optimizer_steps
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
-from mtf_trainer.data import DataSource
+from mtf_trainer.data import DataSource, DataWaitInterrupted
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
 from mtf_trainer.journal import Journal
 from mtf_trainer.loggers import MetricLogger
@@ -86,6 +86,7 @@ class Session:
     loop: Loop = field(init=False)
     restored: Restored | None = field(default=None, init=False)
     progress: Progress = field(init=False)
+    _closed_data: dict[str, Any] | None = field(default=None, init=False)
     _journal_is_open: bool = field(default=False, init=False)
     _journal_bytes: int = field(default=0, init=False)
 
@@ -204,6 +205,9 @@ class Session:
             return
         rng.restore(self.state.rng)
         self.state.rng = None
+        if (place := self.loop.upcoming) is not None:
+            with contextlib.suppress(DataWaitInterrupted):  # told to stop already: the first boundary will see to it
+                self.loop.train.go_to(*place)
         live = attestation.digests(self._sections())
         different = list(attestation.differing_components(restored.digests, live))
         if different:
@@ -253,16 +257,36 @@ class Session:
             "engine": self.engine.state_dict(),
             "rng": streams.state_dict(),
             "canary": attestation.canary(streams),
-            "data": {
-                "train": self.train.state_dict(),
-                "val": self.val.state_dict() if self.val is not None else None,
-            },
+            "data": self._data_state(),
+            "upcoming": self._upcoming(),
             "callbacks": [
                 {"type": type(callback).__qualname__, "state": callback.state_dict()} for callback in self.callbacks
             ],
             "registered": {name: stateful.state_dict() for name, stateful in self.registered.items()},
             "journal_bytes": self._flush_journal(),
         }
+
+    def _data_state(self) -> dict[str, Any]:
+        if self._closed_data is not None:
+            return self._closed_data
+        return {
+            "train": self.train.state_dict(),
+            "val": self.val.state_dict() if self.val is not None else None,
+        }
+
+    def _close_data(self) -> None:
+        """End the workers; what a checkpoint after `fit` needs of the sources is kept."""
+        try:
+            self._closed_data = self._data_state()
+        finally:
+            self.train.close()
+            if self.val is not None:
+                self.val.close()
+
+    def _upcoming(self) -> list[Any] | None:
+        """The samples of the next training batch, where they are known for nothing."""
+        place = self.loop.upcoming
+        return self.train.peek(*place) if place is not None else None
 
     def _flush_journal(self) -> int:
         """Make the journal durable; once it is closed, nothing is added to it any more."""
@@ -357,9 +381,7 @@ class Session:
             stack.callback(self.progress.close)
             for each in self.loggers:
                 stack.callback(each.close)
-            stack.callback(self.train.close)
-            if self.val is not None:
-                stack.callback(self.val.close)
+            stack.callback(self._close_data)
             for callback in self.callbacks:
                 callback.setup(self.trainer)
                 stack.callback(callback.teardown, self.trainer)

@@ -174,7 +174,8 @@ def outcome(folder: Path) -> dict[str, Any]:
         at = tuple(record.pop("at"))
         first.setdefault(record.pop("process"), at)
         history[at] = record
-    return {"history": history, "first": list(first.values()), "digest": json.loads((folder / "digest.json").read_text())}
+    digest = json.loads((folder / "digest.json").read_text())
+    return {"history": history, "first": list(first.values()), "digest": digest}
 
 
 def first_difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:

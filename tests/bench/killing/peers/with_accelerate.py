@@ -21,18 +21,18 @@ def run(request: dict[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=task.WINDOW, step_scheduler_with_optimizer=True)
     set_seed(task.SEED)
-    model = task.Net()
-    optimizer = task.make_optimizer(model)
+    net = task.Net()
+    adam = task.make_optimizer(net)
     options: dict[str, Any] = {"batch_size": task.BATCH, "num_workers": request["workers"]}
-    parts = accelerator.prepare(
-        model,
-        optimizer,
+    model, optimizer, loader, val, scheduler = accelerator.prepare(
+        net,
+        adam,
         DataLoader(task.Noisy(task.TRAIN_SIZE), shuffle=True, **options),
         DataLoader(task.Noisy(task.VAL_SIZE), **options),
-        task.make_scheduler(optimizer),
+        task.make_scheduler(adam),
     )
-    train(accelerator, *parts, directory, task.Watch(request))
-    task.write_digest(folder, accelerator.unwrap_model(parts[0]), parts[1], parts[4])
+    train(accelerator, model, optimizer, loader, val, scheduler, directory, task.Watch(request))
+    task.write_digest(folder, accelerator.unwrap_model(model), optimizer, scheduler)
 
 
 def train(

@@ -55,7 +55,6 @@ def _daemons(settings: ClusterSettings, layout: Layout, first_port: int, user: s
         "SlurmdPidFile": f"{root}/run/slurmd.%n.pid",
         "SlurmctldLogFile": f"{layout.logs}/slurmctld.log",
         "SlurmdLogFile": f"{layout.logs}/%n.log",
-        "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",  # listen on the loopback address only
         "MailProg": "/bin/true",  # nobody gets mail from here
         "JobCompType": "jobcomp/filetxt",
         "JobCompLoc": f"{layout.logs}/jobcomp.txt",

@@ -23,10 +23,11 @@ _UNIX_ACCEPTS: Final = 0x10000
 
 @contextlib.contextmanager
 def reserve_ports(count: int) -> Iterator[int]:
-    """Hold adjacent ports of the loopback address that nobody uses, until the block ends; yields the first.
+    """Hold adjacent ports that nobody uses, until the block ends; yields the first.
 
-    They lie below the range that the kernel takes the ports of outgoing connections from, so that a daemon that is
-    away for a moment finds its port free when it comes back.
+    They are free on every address: Slurm can be bound to one only where the host's own name resolves to it. And they
+    lie below the range that the kernel takes the ports of outgoing connections from, so that a daemon that is away for
+    a moment finds its port free when it comes back.
 
     Raises:
         ClusterError: there are no such ports.
@@ -37,7 +38,7 @@ def reserve_ports(count: int) -> Iterator[int]:
         with contextlib.ExitStack() as held:
             try:
                 for port in range(first, first + count):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                    held.enter_context(socket.socket()).bind(("", port))
             except OSError:  # one of them is taken
                 continue
             yield first
@@ -53,7 +54,7 @@ def is_listening(where: Path | int) -> bool:
     """Whether someone listens on a socket file or a port; tells without a connection, which would be logged.
 
     Args:
-        where: the file, or the port of the loopback address or of all addresses.
+        where: the file, or the port of any IPv4 address.
     """
     if isinstance(where, int):
         return _port_is_listening(where)
