@@ -196,6 +196,11 @@ def test_formats_of_slurm(key: str, good: list[Any], bad: list[Any]) -> None:
         assert caught.value.problems[0].path[0] == key
 
 
+def test_a_number_where_text_is_expected_is_told_how_to_become_text() -> None:
+    found = problems_of(with_changes(slurm={"time_limit": 60, "mem": 32}, tags=[1]))
+    assert set(found.values()) == {f"expected a string, found {value}; put it in quotes" for value in (60, 32, 1)}
+
+
 @pytest.mark.parametrize("name", ["run-1", "a", "A.b_c=1+2-3", "x" * 128])
 def test_safe_names_are_accepted(name: str) -> None:
     assert ExperimentConfig.from_dict(with_changes(experiment_name=name)).experiment_name == name
