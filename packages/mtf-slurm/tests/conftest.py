@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from mtf_config import ExperimentConfig, NamingStrategy, ParameterGridSearch
 from mtf_slurm import SLURMLauncher
 from mtf_slurm.views import RunView
 from mtf_utils.rundir import RunDirectory, SweepDirectory
+
+settings.register_profile("mtf", deadline=None)  # a busy machine is no failure
+settings.load_profile("mtf")
 
 DEADLINE_S = 60.0
 

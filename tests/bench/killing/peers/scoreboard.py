@@ -20,7 +20,7 @@ from killing.whereabouts import Whereabouts
 __all__ = ["HEADING", "Cell", "cells", "fill"]
 
 MOMENTS: Final = {Moment.ANY: 4, Moment.ACCUMULATION: 3, Moment.VALIDATION: 3, Moment.CHECKPOINT: 5}
-TRIES: Final = 4
+TRIES: Final = 12
 RESTARTS: Final = 3
 _NAMES: Final = {
     "with_ours": "mtf-trainer",
@@ -133,10 +133,13 @@ def _is_writing(folder: Path) -> Any:
 
 
 def _kill_once(cell: Cell, lane: Lane, request: dict[str, Any], shot: Shot, lifetime_s: float) -> bool:
-    """Whether a process was killed before it was done."""
+    """Whether a process was killed after its first checkpoint and before it was done."""
     folder = Path(request["folder"])
     attempt = make_attempt(lane, request, "attempt-1", shot, _is_writing(folder), lifetime_s)
     if attempt.sight is None or (folder / "digest.json").exists():
+        return False
+    # Ours does not say: it has a checkpoint from the beginning.
+    if not (attempt.sight.place or {}).get("saved", True):
         return False
     cell.kills += 1
     cell.false_success += attempt.status == 0

@@ -88,6 +88,7 @@ class Watch:
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         self._whereabouts = Whereabouts(Path(request["whereabouts"])) if request["whereabouts"] else None
+        self._saved = 0
         folder = Path(request["folder"])
         folder.mkdir(parents=True, exist_ok=True)
         self._trace = os.open(folder / "trace.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -115,12 +116,13 @@ class Watch:
         if self._whereabouts is not None:
             self._whereabouts.saving = True
         yield
+        self._saved += 1
         if self._whereabouts is not None:
             self._whereabouts.saving = False
 
     def _move(self, activity: Activity) -> None:
         if self._whereabouts is not None:
-            self._whereabouts.move(activity, {})
+            self._whereabouts.move(activity, {"saved": self._saved})
 
     def _write(self, key: list[int], batch: Mapping[str, torch.Tensor], loss: torch.Tensor) -> None:
         inputs = hashlib.sha256(batch["inputs"].numpy().tobytes()).hexdigest()[:16]
