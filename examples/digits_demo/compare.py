@@ -38,7 +38,7 @@ def compare_runs(ours: RunDirectory, theirs: RunDirectory) -> Comparison:
     first, second = final_checkpoint(ours), final_checkpoint(theirs)
     parts = [
         compare("weights", first.sections["model"], second.sections["model"]),
-        compare("optimizer state", first.sections["optimizer"], second.sections["optimizer"]),
+        compare("optimizer", first.sections["optimizer"], second.sections["optimizer"]),
         compare("scheduler", *(item.sections["training"]["engine"]["scheduler"] for item in (first, second))),
         compare("random streams", *(item.sections["training"]["rng"] for item in (first, second))),
         compare("metrics.jsonl", *([timeless(record) for record in journal(run)] for run in (ours, theirs))),

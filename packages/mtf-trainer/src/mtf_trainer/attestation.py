@@ -70,6 +70,8 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, torch.Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         yield place, f"{value.dtype} {tuple(value.shape)} {digest(flat.data)}"
+    elif isinstance(value, np.ndarray):
+        yield place, f"{value.dtype} {value.shape} {digest(value.tobytes())}"
     else:
         yield place, repr(value)
 
