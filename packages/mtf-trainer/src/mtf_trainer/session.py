@@ -78,12 +78,14 @@ class Session:
     progress: Progress = field(init=False)
     _journal_is_open: bool = field(default=False, init=False)
     _journal_bytes: int = field(default=0, init=False)
+    _reserves: bool = field(init=False)
 
     def __post_init__(self) -> None:
         run = rundir.current_run()
         path = run[0].metrics_file if run else self.directory / "metrics.jsonl"
         self.journal = Journal(path)
         self.progress = Progress(self._total_steps())
+        self._reserves = self.config.checkpoint.async_save
         self._bind()
 
     def _total_steps(self) -> int | None:
@@ -97,13 +99,14 @@ class Session:
             config=self.config,
             state=self.state,
             engine=self.engine,
-            events=Events(self.callbacks, self.state, self.trainer),
+            events=Events(self.callbacks, self.state, self.trainer, self.before_update),
             train=Reader(self.train, device),
             val=Reader(self.val, device) if self.val is not None else None,
             training_step=self.trainer.training_step,
             validation_step=self.trainer.validation_step,
             record=self.record,
             save=self.save_periodically,
+            before_update=self.before_update,
         )
 
     def start(self) -> None:
@@ -185,6 +188,7 @@ class Session:
         except SystemExit:  # told to go: no error
             raise
         except BaseException as error:
+            self.store.join_copies()
             self.loop.events.tell("on_exception", error)
             raise
 
@@ -204,7 +208,8 @@ class Session:
         self.progress.show(state, metrics)
 
     def snapshot(self) -> Snapshot:
-        """The whole state as one value; its tensors are the live ones, which the store copies before it returns."""
+        """The whole state as one value; its tensors are the live ones."""
+        self.store.join_copies()
         self.loop.settle()
         self.state.timestamp = self.clock()
         engine = self.engine
@@ -219,6 +224,8 @@ class Session:
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
             fingerprint=self._fingerprint(),
+            steady=engine.steady(),
+            refers_to=self.journal.sync,
         )
 
     def _training_section(self) -> dict[str, Any]:
@@ -237,9 +244,9 @@ class Session:
         }
 
     def _flush_journal(self) -> int:
-        """Make the journal durable; once it is closed, nothing is added to it any more."""
+        """Write what waits for the journal; once it is closed, nothing is added to it any more."""
         if self._journal_is_open:
-            self._journal_bytes = self.journal.flush(sync=True)
+            self._journal_bytes = self.journal.flush()
         return self._journal_bytes
 
     def _open_records(self, offset: int | None) -> None:
@@ -251,6 +258,7 @@ class Session:
     def _close_journal(self) -> None:
         try:
             self._flush_journal()
+            self.journal.sync()
         finally:
             self._journal_is_open = False
             self.journal.close()
@@ -265,6 +273,15 @@ class Session:
             },
             "environment": fingerprint.environment(self.engine.device),
         }
+
+    def before_update(self) -> None:
+        """Let a save in the background finish its copies, or hear that it failed, before the state changes."""
+        self.store.join_copies()
+        self.store.check()
+        if self._reserves and self.engine.optimizer.state:  # only now it is known how much there is to copy
+            self._reserves = False
+            size = sum(tensor.nbytes for tensor in (*self.engine.steady(), *self.engine.model.buffers()))
+            self.store.reserve(size, pinned=self.engine.device.type == "cuda")
 
     def save_periodically(self) -> None:
         """Save as the configuration says: in the background, or at once."""
@@ -283,6 +300,7 @@ class Session:
     def _leave(self) -> None:
         state, flag, settings = self.state, self.flag, self.config.preemption
         state.preemptions += 1
+        self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
         deadline_s = None
         if flag.signal_name != "SIGINT":
@@ -335,6 +353,7 @@ class Session:
             for callback in self.callbacks:
                 callback.setup(self.trainer)
                 stack.callback(callback.teardown, self.trainer)
+            stack.callback(self.store.join_copies)  # first of all: a callback may still change anything
             yield
 
 

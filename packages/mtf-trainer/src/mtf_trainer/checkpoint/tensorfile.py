@@ -94,8 +94,7 @@ def _require_little_endian() -> None:
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     """The tensor's bytes in row-major order; they are the tensor's own memory if it lies so on the CPU."""
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-    view: memoryview = flat.numpy().data
+    view: memoryview = dtypes.as_bytes(tensor.to("cpu")).numpy().data
     return view
 
 
