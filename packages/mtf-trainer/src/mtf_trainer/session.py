@@ -29,6 +29,7 @@ from mtf_trainer.progress import Progress
 from mtf_trainer.rng import RNGState
 from mtf_trainer.state import ResumeState
 from mtf_trainer.steps import Engine
+from mtf_trainer.timelimit import TIME_LIMIT, TimeLimit, job_end
 from mtf_utils import rundir
 from mtf_utils.rundir import Outcome
 from mtf_utils.stateful import Stateful
@@ -79,6 +80,7 @@ class Session:
     _journal_is_open: bool = field(default=False, init=False)
     _journal_bytes: int = field(default=0, init=False)
     _reserves: bool = field(init=False)
+    _time_limit: TimeLimit | None = field(init=False)
 
     def __post_init__(self) -> None:
         run = rundir.current_run()
@@ -86,6 +88,8 @@ class Session:
         self.journal = Journal(path)
         self.progress = Progress(self._total_steps())
         self._reserves = self.config.checkpoint.async_save
+        end = job_end()
+        self._time_limit = None if end is None else TimeLimit(self.flag, end, self._save_s)
         self._bind()
 
     def _total_steps(self) -> int | None:
@@ -193,9 +197,13 @@ class Session:
             raise
 
     def _train_to_the_end(self) -> None:
-        flag, loop = self.flag, self.loop
+        flag, loop, limit = self.flag, self.loop, self._time_limit
         for phase in loop.boundaries():
-            if flag.requested and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
+            if not loop.can_save:
+                continue
+            if limit is not None:
+                limit.save_point()
+            if flag.requested and phase is not Phase.TRAINING_COMPLETE:
                 self._leave()
         self._finish()
 
@@ -290,9 +298,11 @@ class Session:
         else:
             self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._timeout_s())
 
-    def save_now(self, kind: Kind) -> Path:
+    def save_now(self, kind: Kind, *, pinned: bool = False) -> Path:
         """Save and wait until the checkpoint is durable."""
-        return self.store.save(self.snapshot(), kind=kind, deadline_s=self._timeout_s())
+        grace_s = self.config.preemption.grace_period_seconds
+        limit_s = grace_s if kind is Kind.EMERGENCY else self._timeout_s()
+        return self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
 
     def _timeout_s(self) -> float:
         return 60 * self.config.preemption.timeout_minutes
@@ -302,10 +312,7 @@ class Session:
         state.preemptions += 1
         self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
-        deadline_s = None
-        if flag.signal_name != "SIGINT":
-            deadline_s = max(0.0, settings.grace_period_seconds - flag.elapsed_s())
-        path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=deadline_s)
+        path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._time_to_leave_s())
         place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
         limit = settings.max_preemptions
         if limit is not None and state.preemptions > limit:
@@ -318,6 +325,20 @@ class Session:
         logger.warning("%s", message)
         receipts.write_receipt(Outcome.PREEMPTED, message)
         raise TrainingPreempted(message, checkpoint=path)
+
+    def _time_to_leave_s(self) -> float | None:
+        """Seconds that are left for the emergency save; None if nobody presses."""
+        flag = self.flag
+        if flag.signal_name == "SIGINT":
+            return None
+        if flag.signal_name == TIME_LIMIT and self._time_limit is not None:
+            return self._time_limit.left_s()
+        return max(0.0, self.config.preemption.grace_period_seconds - flag.elapsed_s())
+
+    def _save_s(self) -> float:
+        """How long the next save is going to take: as earlier ones, else the whole grace period."""
+        estimate_s = self.store.next_save_s()
+        return self.config.preemption.grace_period_seconds if estimate_s is None else estimate_s
 
     def _finish(self) -> None:
         path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._timeout_s())
@@ -345,6 +366,9 @@ class Session:
             stack.callback(self.store.close)
             stack.callback(self._close_journal)
             stack.callback(self.progress.close)
+            if self._time_limit is not None:
+                self._time_limit.start()
+                stack.callback(self._time_limit.close)
             for each in self.loggers:
                 stack.callback(each.close)
             stack.callback(self.train.close)

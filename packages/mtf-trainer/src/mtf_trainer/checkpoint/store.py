@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from mtf_trainer.checkpoint.folder import (
     write_checkpoint,
 )
 from mtf_trainer.checkpoint.lock import DirectoryLock
-from mtf_trainer.checkpoint.manifest import Kind, folder_name
+from mtf_trainer.checkpoint.manifest import Kind, folder_name, read_manifest
 from mtf_trainer.checkpoint.shelf import Shelf
 from mtf_trainer.checkpoint.staging import Copies, Staging
 from mtf_trainer.checkpoint.task import SaveTask
@@ -35,6 +36,7 @@ _REST = 0.1
 """How long the writer rests in the background, in units of the time that it works: it shares the machine with training."""
 
 _STUCK_S = 1.0
+_NAMELESS = "nameless-"
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ class CheckpointStore:
     Args:
         directory: where the checkpoints lie; created if missing.
         config: what is kept.
-        run_id: the run; only its own checkpoints are ever deleted.
+        run_id: the run; only its own checkpoints are ever deleted. None for one without a name: it gets the id of the
+            nameless run that wrote the newest checkpoint here, else a random one.
         clock: what tells the time to deadlines.
 
     Raises:
@@ -55,20 +58,31 @@ class CheckpointStore:
     """
 
     def __init__(
-        self, directory: Path, config: CheckpointConfig, *, run_id: str, clock: Clock = time.monotonic
+        self, directory: Path, config: CheckpointConfig, *, run_id: str | None, clock: Clock = time.monotonic
     ) -> None:
         self._directory = directory
-        self._run_id = run_id
         self._clock = clock
         self._overlap = config.overlap_copy
+        self._nbytes = 0
         self._staging = Staging()
         self._bandwidth = Bandwidth()
         self._in_flight: SaveTask | None = None
         self._unconfirmed: SaveTask | None = None
-        self._shelf = Shelf(directory, config, run_id)
         folders.create_directory(directory)
+        self._run_id = run_id = run_id or _nameless(directory)
+        self._shelf = Shelf(directory, config, run_id)
         self._lock = DirectoryLock(directory, run_id)
         folders.remove_leftovers(directory, run_id)
+
+    @property
+    def run_id(self) -> str:
+        """The run that checkpoints are written for."""
+        return self._run_id
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether a save in the background is under way."""
+        return self._in_flight is not None and self._in_flight.is_alive()
 
     def __enter__(self) -> Self:
         return self
@@ -174,9 +188,9 @@ class CheckpointStore:
         """Get host memory for saves in the background of about `count` bytes, in a thread."""
         self._staging.reserve(count, pinned=pinned)
 
-    def estimate_s(self, count: int) -> float | None:
-        """Seconds until `count` bytes are durable, from earlier saves of this store; None before the first."""
-        return self._bandwidth.estimate_s(count)
+    def next_save_s(self) -> float | None:
+        """Seconds that a save like the last one is going to take, as learned from this store's; None before the first."""
+        return self._bandwidth.estimate_s(self._nbytes)
 
     def wait(self, timeout_s: float | None = None) -> Path | None:
         """Wait until nothing is being written.
@@ -250,6 +264,7 @@ class CheckpointStore:
                 snapshot.refers_to()
             return self._publish(task, encoded, kind, pinned)
 
+        self._nbytes = source.nbytes
         self._in_flight = SaveTask(source, publish, deadline, step=snapshot.global_step)
         self._in_flight.start()
         return self._in_flight
@@ -258,7 +273,7 @@ class CheckpointStore:
         """Let no second save begin before the first is durable."""
         self.join_copies()
         running = self._in_flight
-        if running is None or not running.is_alive():
+        if running is None or not self.is_saving:
             self.wait()
             return
         began = time.monotonic()
@@ -352,3 +367,14 @@ def _remove_remains(temporary: Path) -> None:
         pass  # it was renamed: what failed came after
     except OSError as error:
         _log.warning("cannot remove %s: %s; the next start will", temporary, error)
+
+
+def _nameless(directory: Path) -> str:
+    """The id of a run that was given no name."""
+    for path in reversed(folders.published(directory)):
+        try:
+            run_id = read_manifest(path).run_id
+        except CheckpointError:
+            continue  # a resume is going to say what is wrong with it
+        return run_id if run_id.startswith(_NAMELESS) else _NAMELESS + secrets.token_hex(8)
+    return _NAMELESS + secrets.token_hex(8)

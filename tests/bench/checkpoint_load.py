@@ -1,0 +1,191 @@
+"""A model with AdamW of a given size, its training step, and the ways in which others save it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import mmap
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+__all__ = ["PEERS", "Training", "read_and_hash", "saved_by_torch", "write_and_sync"]
+
+WIDTH = 640
+TOKENS = 16
+CHUNK = 4 << 20
+
+
+class Block(nn.Module):
+    """About as many parameters, in as many tensors, as a layer of a transformer has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH), nn.Linear(WIDTH, 4 * WIDTH)]
+        )
+        self.back = nn.Linear(4 * WIDTH, WIDTH)
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(tokens, WIDTH) to the same."""
+        up, down, again = self.layers
+        hidden = down(torch.relu(up(self.norm(inputs))))
+        return inputs + hidden + self.back(torch.relu(again(hidden)))
+
+
+class Training:
+    """A model of about `parameters` parameters in training on the CPU."""
+
+    def __init__(self, parameters: int) -> None:
+        torch.manual_seed(0)
+        size = sum(parameter.numel() for parameter in Block().parameters())
+        self.model = nn.Sequential(*[Block() for _ in range(max(1, round(parameters / size)))])
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
+        self.batch = torch.randn(TOKENS, WIDTH)
+        self.step()
+        state = [value for item in self.optimizer.state.values() for value in item.values()]
+        self.tensors: list[torch.Tensor] = [p.detach() for p in self.model.parameters()] + state
+        self.nbytes = sum(tensor.nbytes for tensor in self.tensors)
+        self.memory = mmap.mmap(-1, self.nbytes + (1 << 20))
+        self._address = torch.frombuffer(self.memory, dtype=torch.uint8).data_ptr()
+        self.copy()
+
+    def step(self, before_update: Callable[[], None] = lambda: None) -> float:
+        """One training step; returns its seconds."""
+        began = time.perf_counter()
+        self.model(self.batch).square().mean().backward()
+        before_update()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return time.perf_counter() - began
+
+    def copy(self) -> None:
+        """Copy the state into memory that is already mapped."""
+        address = self._address
+        for tensor in self.tensors:
+            ctypes.memmove(address, tensor.data_ptr(), tensor.nbytes)
+            address += tensor.nbytes
+
+    def state(self) -> dict[str, object]:
+        """What has to be saved."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+
+def write_and_sync(training: Training, folder: Path) -> None:
+    """Write as many bytes as the state has, and sync them: what no checkpoint can do without."""
+    view = memoryview(training.memory)[: training.nbytes]
+    with (folder / "bare").open("wb", buffering=0) as file:
+        for start in range(0, len(view), CHUNK):
+            file.write(view[start : start + CHUNK])
+        os.fsync(file.fileno())
+
+
+def read_and_hash(path: Path, memory: memoryview) -> None:
+    """Read the files of a folder into mapped memory and hash them: what no verified load can do without."""
+    import xxhash
+
+    for file in sorted(path.iterdir()):
+        digest = xxhash.xxh3_128()
+        with file.open("rb", buffering=0) as stream:
+            while count := stream.readinto(memory[:CHUNK]):
+                digest.update(memory[:count])
+
+
+def saved_by_torch(training: Training, folder: Path) -> Callable[[], bool]:
+    """`torch.save`, synced and renamed."""
+    with (folder / "torch.tmp").open("wb") as file:
+        torch.save(training.state(), file)
+        file.flush()
+        os.fsync(file.fileno())
+    (folder / "torch.tmp").rename(folder / "torch")
+    return lambda: True
+
+
+def saved_by_dcp(training: Training, folder: Path) -> Iterator[Callable[[], Callable[[], bool]]]:
+    """`torch.distributed.checkpoint.async_save` with a stager that keeps its memory, its fastest way."""
+    import torch.distributed as dist
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+    store = dist.HashStore()
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    options = StagingOptions(
+        use_pinned_memory=False, use_shared_memory=True, use_async_staging=False, use_non_blocking_copy=False
+    )
+    stager = DefaultStager(options)
+
+    def save() -> Callable[[], bool]:
+        shutil.rmtree(folder / "dcp", ignore_errors=True)
+        response = dcp.async_save(training.state(), checkpoint_id=folder / "dcp", async_stager=stager)
+        future = getattr(response, "upload_completion", response)
+
+        def done() -> bool:
+            if future.done():
+                future.result()
+            return bool(future.done())
+
+        return done
+
+    try:
+        yield save
+    finally:
+        stager.close()
+        dist.destroy_process_group()
+
+
+def saved_by_accelerate(training: Training, folder: Path) -> Iterator[Callable[[], Callable[[], bool]]]:
+    """`Accelerator.save_state`; not synced."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    accelerator.prepare(training.model, training.optimizer)
+
+    def save() -> Callable[[], bool]:
+        accelerator.save_state(str(folder / "accelerate"))
+        return lambda: True
+
+    yield save
+
+
+def saved_by_transformers(training: Training, folder: Path) -> Iterator[Callable[[], Callable[[], bool]]]:
+    """What `transformers.Trainer` writes: the model in safetensors, the optimizer by `torch.save`; not synced."""
+    from safetensors.torch import save_file
+
+    def save() -> Callable[[], bool]:
+        (folder / "hf").mkdir(exist_ok=True)
+        save_file(training.model.state_dict(), folder / "hf" / "model.safetensors")
+        torch.save(training.optimizer.state_dict(), folder / "hf" / "optimizer.pt")
+        return lambda: True
+
+    yield save
+
+
+def saved_by_lightning(training: Training, folder: Path) -> Iterator[Callable[[], Callable[[], bool]]]:
+    """What Lightning's `ModelCheckpoint` calls for the same state, written by its own IO plug-in; not synced."""
+    from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+    plugin = TorchCheckpointIO()
+
+    def save() -> Callable[[], bool]:
+        plugin.save_checkpoint(training.state(), folder / "lightning.ckpt")
+        return lambda: True
+
+    yield save
+
+
+PEERS = {
+    "DCP async_save, stager kept": saved_by_dcp,
+    "as transformers.Trainer saves": saved_by_transformers,
+}
+for _module, _name, _saver in (
+    ("accelerate", "Accelerator.save_state", saved_by_accelerate),
+    ("lightning", "Lightning's checkpoint IO", saved_by_lightning),
+):
+    if importlib.util.find_spec(_module):
+        PEERS[_name] = _saver
