@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -34,7 +35,7 @@ def rows(samples: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(dir=os.environ.get("MTF_BENCH_DIR")) as place:
         folder = Path(place)
         training = Training(PARAMETERS)
-        config = CheckpointConfig(keep_last=1, save_top_k=0)
+        config = CheckpointConfig(keep_last=1000)
         with CheckpointStore(folder / "ours", config, run_id="bench") as store:
             yield from _own(training, store, folder, samples)
         yield from _peers(training, folder, samples)
@@ -62,10 +63,11 @@ def _own(training: Training, store: CheckpointStore, folder: Path, samples: int)
 
         copied = _seconds(training.copy)
         wrote = _seconds(lambda: write_and_sync(training, folder))
-        began = time.perf_counter()
         call_s, steps, quiet = _save_and_train(training, save, join)
-        if number == 0:
-            continue  # memory is mapped, code is loaded
+        if number == 0:  # memory is mapped, code is loaded
+            store.wait()
+            _clean(folder, store)
+            continue
         copies.append(copied)
         bare.append(wrote)
         in_save.append(call_s + sum(joins))
@@ -76,21 +78,28 @@ def _own(training: Training, store: CheckpointStore, folder: Path, samples: int)
         store.save_in_background(_snapshot(training), kind=Kind.PERIODIC)
         store.wait()
         durable.append(time.perf_counter() - began)
+        _clean(folder, store)
     yield _row("loop's time in save code", "memcpy", in_save, copies)
     yield _row("whole loss of the loop per save", "memcpy", losses, copies)
     yield _row("steps while it is written", "step", slower, quiets)
     yield _row("until durable", "write + fsync", durable, bare)
-    yield from _load(training, store, samples)
+    yield from _load(store, samples)
 
 
-def _load(training: Training, store: CheckpointStore, samples: int) -> Iterator[Row]:
+def _clean(folder: Path, store: CheckpointStore) -> None:
+    """Delete what is not needed, outside what is timed."""
+    (folder / "bare").unlink()
+    for path in store.paths()[:-1]:
+        shutil.rmtree(path)
+
+
+def _load(store: CheckpointStore, samples: int) -> Iterator[Row]:
     path = store.paths()[-1]
-    memory = memoryview(training.memory)
     read_checkpoint(path)
     loads, bare = [], []
     for _ in range(samples):
         loads.append(_seconds(lambda: read_checkpoint(path)))
-        bare.append(_seconds(lambda: read_and_hash(path, memory)))
+        bare.append(_seconds(lambda: read_and_hash(path)))
     yield _row("load, verified", "read + hash", loads, bare)
 
 

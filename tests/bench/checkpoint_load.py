@@ -12,54 +12,45 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+import xxhash
 from torch import nn
 
 __all__ = ["PEERS", "Training", "read_and_hash", "saved_by_torch", "write_and_sync"]
 
 WIDTH = 640
-TOKENS = 16
+TOKENS = 512
 CHUNK = 4 << 20
 
 
-class Block(nn.Module):
-    """About as many parameters, in as many tensors, as a layer of a transformer has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            [nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH), nn.Linear(WIDTH, 4 * WIDTH)]
-        )
-        self.back = nn.Linear(4 * WIDTH, WIDTH)
-        self.norm = nn.LayerNorm(WIDTH)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(tokens, WIDTH) to the same."""
-        up, down, again = self.layers
-        hidden = down(torch.relu(up(self.norm(inputs))))
-        return inputs + hidden + self.back(torch.relu(again(hidden)))
-
-
 class Training:
-    """A model of about `parameters` parameters in training on the CPU."""
+    """A model of about `parameters` parameters with AdamW, of which a small part is trained, on the CPU.
+
+    So a step is long enough to copy the state in, as in real training, and steady enough to be compared.
+    """
 
     def __init__(self, parameters: int) -> None:
         torch.manual_seed(0)
-        size = sum(parameter.numel() for parameter in Block().parameters())
-        self.model = nn.Sequential(*[Block() for _ in range(max(1, round(parameters / size)))])
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
+        used = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.ReLU(), nn.Linear(4 * WIDTH, WIDTH))
+        size = sum(parameter.numel() for parameter in used.parameters())
+        layers = [nn.Linear(WIDTH, 4 * WIDTH) for _ in range(max(1, 2 * round(parameters / size) - 2))]
+        self.model = nn.ModuleDict({"used": used, "rest": nn.ModuleList(layers)})
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
         self.batch = torch.randn(TOKENS, WIDTH)
-        self.step()
+        for parameter in self.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         state = [value for item in self.optimizer.state.values() for value in item.values()]
         self.tensors: list[torch.Tensor] = [p.detach() for p in self.model.parameters()] + state
         self.nbytes = sum(tensor.nbytes for tensor in self.tensors)
-        self.memory = mmap.mmap(-1, self.nbytes + (1 << 20))
+        self.memory = mmap.mmap(-1, self.nbytes + CHUNK)
         self._address = torch.frombuffer(self.memory, dtype=torch.uint8).data_ptr()
         self.copy()
 
     def step(self, before_update: Callable[[], None] = lambda: None) -> float:
         """One training step; returns its seconds."""
         began = time.perf_counter()
-        self.model(self.batch).square().mean().backward()
+        self.model["used"](self.batch).square().mean().backward()
         before_update()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -80,21 +71,24 @@ class Training:
 def write_and_sync(training: Training, folder: Path) -> None:
     """Write as many bytes as the state has, and sync them: what no checkpoint can do without."""
     view = memoryview(training.memory)[: training.nbytes]
-    with (folder / "bare").open("wb", buffering=0) as file:
+    with (folder / "bare").open("xb", buffering=0) as file:
         for start in range(0, len(view), CHUNK):
             file.write(view[start : start + CHUNK])
         os.fsync(file.fileno())
 
 
-def read_and_hash(path: Path, memory: memoryview) -> None:
-    """Read the files of a folder into mapped memory and hash them: what no verified load can do without."""
-    import xxhash
-
+def read_and_hash(path: Path) -> list[torch.Tensor]:
+    """Read the files of a folder into memory and hash them: what no verified load can do without."""
+    blocks = []
     for file in sorted(path.iterdir()):
-        digest = xxhash.xxh3_128()
+        digest, block = xxhash.xxh3_128(), torch.empty(file.stat().st_size, dtype=torch.uint8)
+        view = memoryview(block.numpy())
         with file.open("rb", buffering=0) as stream:
-            while count := stream.readinto(memory[:CHUNK]):
-                digest.update(memory[:count])
+            for start in range(0, len(view), CHUNK):
+                count = stream.readinto(view[start : start + CHUNK])
+                digest.update(view[start : start + count])
+        blocks.append(block)
+    return blocks
 
 
 def saved_by_torch(training: Training, folder: Path) -> Callable[[], bool]:

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from mtf_trainer.checkpoint.folder import EncodedSnapshot
+from mtf_trainer.checkpoint.memory import mapped_block
 from mtf_trainer.errors import CheckpointError
 
 __all__ = ["Copies", "Staging"]
 
 _ALIGNMENT = 64
-_PAGE = 4096
 _PIECE = 64 << 20
 
 
@@ -206,19 +204,9 @@ def _side_stream(each: _Device) -> torch.cuda.Stream:
 
 
 def _allocate(count: int, pinned: bool) -> torch.Tensor:
-    """Fresh memory, every page of which is mapped."""
     try:
-        if pinned:
-            return torch.empty(count, dtype=torch.uint8, pin_memory=True)
-        memory = mmap.mmap(-1, max(count, _PAGE))
+        return torch.empty(count, dtype=torch.uint8, pin_memory=True) if pinned else mapped_block(count)
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"cannot get {count} bytes of host memory to copy the state into: {error}; set checkpoint.async_save=false"
         ) from error
-    advise: Callable[..., Any] | None = getattr(memory, "madvise", None)
-    if advise is not None and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # kernels without huge pages: the same, slower
-            advise(mmap.MADV_HUGEPAGE)
-    block = torch.frombuffer(memory, dtype=torch.uint8)
-    ctypes.memset(block.data_ptr(), 0, block.numel())
-    return block

@@ -21,6 +21,7 @@ from mtf_trainer.checkpoint import dtypes
 from mtf_trainer.checkpoint.deadline import Deadline
 from mtf_trainer.checkpoint.faults import damaged
 from mtf_trainer.checkpoint.files import FileEntry, MemberReader, MemberWriter, digest
+from mtf_trainer.checkpoint.memory import use_huge_pages
 from mtf_trainer.checkpoint.strictjson import loads
 from mtf_trainer.errors import CheckpointError
 
@@ -154,9 +155,11 @@ def _slot(name: str, item: dict[str, Any]) -> _Slot:
 
 def _allocate(path: Path, slot: _Slot) -> torch.Tensor:
     try:
-        return torch.empty(slot.shape, dtype=slot.dtype)
+        tensor = torch.empty(slot.shape, dtype=slot.dtype)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise damaged(path, f"the tensor {slot.name!r} cannot have the shape {list(slot.shape)}") from error
+    use_huge_pages(tensor)
+    return tensor
 
 
 def _which(tensors: Mapping[str, torch.Tensor], entry: FileEntry) -> str:
