@@ -331,9 +331,10 @@ class Session:
         flag = self.flag
         if flag.signal_name == "SIGINT":
             return None
+        grace_s = max(0.0, self.config.preemption.grace_period_seconds - flag.elapsed_s())
         if flag.signal_name == TIME_LIMIT and self._time_limit is not None:
-            return self._time_limit.left_s()
-        return max(0.0, self.config.preemption.grace_period_seconds - flag.elapsed_s())
+            return max(grace_s, self._time_limit.left_s())  # at its end a job is given a grace period too
+        return grace_s
 
     def _save_s(self) -> float:
         """How long the next save is going to take: as earlier ones, else the whole grace period."""

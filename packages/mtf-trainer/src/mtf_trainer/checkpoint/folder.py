@@ -35,7 +35,15 @@ from mtf_trainer.errors import CheckpointError
 from mtf_utils.atomic import fsync_directory
 from mtf_utils.rundir import now
 
-__all__ = ["Checkpoint", "EncodedSnapshot", "Snapshot", "encode_snapshot", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "EncodedSnapshot",
+    "Snapshot",
+    "encode_snapshot",
+    "read_checkpoint",
+    "read_section",
+    "write_checkpoint",
+]
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -258,13 +266,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
     resume = _tree(path, RESUME, manifest.files, {})
     if not isinstance(resume, dict):
         raise damaged(path / RESUME, "is not a JSON object")
-    sections = {}
-    for section in manifest.sections:
-        tree_file, tensor_file = section_files(section)
-        entry = manifest.files.get(tensor_file)
-        tensors = read_tensors(path / tensor_file, entry) if entry else {}
-        sections[section] = _tree(path, tree_file, manifest.files, tensors)
+    sections = {section: _section(path, manifest, section) for section in manifest.sections}
     return Checkpoint(path, manifest, resume, sections)
+
+
+def read_section(path: Path, section: str) -> Any:
+    """Read and verify one section of a checkpoint; the files of others are not looked at.
+
+    Raises:
+        DamagedCheckpointError: it is incomplete or altered.
+        CheckpointError: it cannot be read, or there is no such section.
+    """
+    manifest = read_manifest(path)
+    if section not in manifest.sections:
+        known = ", ".join(manifest.sections)
+        raise CheckpointError(f"{path} has no section {section!r}; it has: {known}", path=path)
+    return _section(path, manifest, section)
+
+
+def _section(path: Path, manifest: Manifest, section: str) -> Any:
+    tree_file, tensor_file = section_files(section)
+    entry = manifest.files.get(tensor_file)
+    tensors = read_tensors(path / tensor_file, entry) if entry else {}
+    return _tree(path, tree_file, manifest.files, tensors)
 
 
 def _tree(folder: Path, name: str, files: Mapping[str, FileEntry], tensors: Tensors) -> Any:

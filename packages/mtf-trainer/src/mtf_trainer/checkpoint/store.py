@@ -33,7 +33,7 @@ from mtf_utils.sections import CheckpointConfig
 __all__ = ["CheckpointStore"]
 
 _REST = 0.1
-"""How long the writer rests in the background, in units of the time that it works: it shares the machine with training."""
+"""How long the writer rests in the background, in units of the time that it works: training needs the machine too."""
 
 _STUCK_S = 1.0
 _NAMELESS = "nameless-"
@@ -125,7 +125,9 @@ class CheckpointStore:
         task = self._start(encoded if on_host else self._staging.begin(encoded), snapshot, kind, deadline, pinned)
         remaining_s = deadline.remaining_s()
         # The writer looks at the clock by itself; if it is late as well, it is stuck in a call.
-        path = self._join(None if remaining_s is None else remaining_s + _STUCK_S, lambda: self._give_up(task, deadline))
+        path = self._join(
+            None if remaining_s is None else remaining_s + _STUCK_S, lambda: self._give_up(task, deadline)
+        )
         assert path is not None
         return path
 
@@ -189,7 +191,7 @@ class CheckpointStore:
         self._staging.reserve(count, pinned=pinned)
 
     def next_save_s(self) -> float | None:
-        """Seconds that a save like the last one is going to take, as learned from this store's; None before the first."""
+        """Seconds that a save like the last one is going to take, learned from this store's; None before the first."""
         return self._bandwidth.estimate_s(self._nbytes)
 
     def wait(self, timeout_s: float | None = None) -> Path | None:
