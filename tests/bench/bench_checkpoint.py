@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from checkpoint_load import PEERS, Training, read_and_hash, saved_by_torch, write_and_sync
 from measure import Row
 from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot, read_checkpoint
 from mtf_utils.sections import CheckpointConfig
+from training_state import PEERS, Training, read_and_hash, saved_by_torch, write_and_sync
 
 PARAMETERS = int(os.environ.get("MTF_BENCH_PARAMETERS", "50_000_000"))
 QUIET_STEPS = 3
@@ -46,7 +46,13 @@ def _snapshot(training: Training) -> Snapshot:
 
 
 def _own(training: Training, store: CheckpointStore, folder: Path, samples: int) -> Iterator[Row]:
-    in_save, losses, slower, copies, quiets, durable, bare = ([] for _ in range(7))  # type: list[float]
+    in_save: list[float] = []
+    losses: list[float] = []
+    slower: list[float] = []
+    copies: list[float] = []
+    quiets: list[float] = []
+    durable: list[float] = []
+    bare: list[float] = []
 
     def save() -> Callable[[], bool]:
         store.save_in_background(_snapshot(training), kind=Kind.PERIODIC)

@@ -82,7 +82,7 @@ def read_and_hash(path: Path) -> list[torch.Tensor]:
     blocks = []
     for file in sorted(path.iterdir()):
         digest, block = xxhash.xxh3_128(), torch.empty(file.stat().st_size, dtype=torch.uint8)
-        view = memoryview(block.numpy())
+        view: memoryview = block.numpy().data
         with file.open("rb", buffering=0) as stream:
             for start in range(0, len(view), CHUNK):
                 count = stream.readinto(view[start : start + CHUNK])
@@ -104,11 +104,11 @@ def saved_by_torch(training: Training, folder: Path) -> Callable[[], bool]:
 def saved_by_dcp(training: Training, folder: Path) -> Iterator[Callable[[], Callable[[], bool]]]:
     """`torch.distributed.checkpoint.async_save` with a stager that keeps its memory, its fastest way."""
     import torch.distributed as dist
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+    from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save
 
-    store = dist.HashStore()
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    place = (folder / "rendezvous").as_uri()
+    dist.init_process_group("gloo", init_method=place, rank=0, world_size=1)
     options = StagingOptions(
         use_pinned_memory=False, use_shared_memory=True, use_async_staging=False, use_non_blocking_copy=False
     )
@@ -116,8 +116,8 @@ def saved_by_dcp(training: Training, folder: Path) -> Iterator[Callable[[], Call
 
     def save() -> Callable[[], bool]:
         shutil.rmtree(folder / "dcp", ignore_errors=True)
-        response = dcp.async_save(training.state(), checkpoint_id=folder / "dcp", async_stager=stager)
-        future = getattr(response, "upload_completion", response)
+        response = async_save(training.state(), checkpoint_id=folder / "dcp", async_stager=stager)
+        future = response.upload_completion if isinstance(response, AsyncSaveResponse) else response
 
         def done() -> bool:
             if future.done():
@@ -135,7 +135,7 @@ def saved_by_dcp(training: Training, folder: Path) -> Iterator[Callable[[], Call
 
 def saved_by_accelerate(training: Training, folder: Path) -> Iterator[Callable[[], Callable[[], bool]]]:
     """`Accelerator.save_state`; not synced."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator  # type: ignore[import-not-found,unused-ignore]
 
     accelerator = Accelerator(cpu=True)
     accelerator.prepare(training.model, training.optimizer)
@@ -162,7 +162,9 @@ def saved_by_transformers(training: Training, folder: Path) -> Iterator[Callable
 
 def saved_by_lightning(training: Training, folder: Path) -> Iterator[Callable[[], Callable[[], bool]]]:
     """What Lightning's `ModelCheckpoint` calls for the same state, written by its own IO plug-in; not synced."""
-    from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+    from lightning.fabric.plugins.io.torch_io import (  # type: ignore[import-not-found,unused-ignore]
+        TorchCheckpointIO,
+    )
 
     plugin = TorchCheckpointIO()
 
