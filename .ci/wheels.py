@@ -154,7 +154,7 @@ def check_alone(package: Package, constraints: Path, scratch: Path) -> None:
     home = scratch / f"env-{package.stem}"
     venv.create(home, with_pip=False)
     bin_folder = home / ("Scripts" if os.name == "nt" else "bin")
-    python = bin_folder / "python"
+    python = bin_folder / ("python.exe" if os.name == "nt" else "python")
     pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python]
     install: list[str | Path] = [*pip, "install", "--quiet", "--constraint", constraints]
     step("install", [*install, package.name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ import pytest
 
 from repository import ROOT
 
+RATIO = re.compile(r"  \S.* ms +[\d.]+ x \S")
+FACT = re.compile(r"  \S.{42,} \S")
 BENCH = ROOT / "tests" / "bench"
 NAMES = sorted(file.stem.removeprefix("bench_") for file in BENCH.glob("bench_*.py"))
 
@@ -22,13 +25,13 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_benchmark_prints_ratios(name: str) -> None:
+def test_each_benchmark_prints_ratios_and_facts(name: str) -> None:
     done = bench("--samples", "1", name)
     assert done.returncode == 0, done.stderr
     heading, *rows = done.stdout.splitlines()
     assert heading.startswith(f"{name}: ")
     assert rows
-    assert all(" x " in row for row in rows)
+    assert all(RATIO.match(row) or FACT.match(row) for row in rows)
 
 
 def test_list_names_all_and_measures_nothing() -> None:

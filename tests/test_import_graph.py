@@ -61,10 +61,12 @@ def test_what_is_imported_is_declared(package: Package) -> None:
     optional = import_names([requirement for extra in extras for requirement in extra])
     for place, found in imports_of(package):
         root = found.target.partition(".")[0]
-        if root not in sys.stdlib_module_names and root != package.import_name:
-            assert root in (declared if found.at_import_time else declared | optional), (
-                f"{place}, which is not declared"
-            )
+        if root in sys.stdlib_module_names or root == package.import_name:
+            continue
+        if root == "pytest" and "pytest_plugin.py:" in place:
+            continue  # pytest alone imports its plugins
+        allowed = declared if found.at_import_time else declared | optional
+        assert root in allowed, f"{place}, which pyproject.toml does not declare"
 
 
 @every_package

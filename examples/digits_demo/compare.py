@@ -77,8 +77,8 @@ def compare(what: str, ours: Any, theirs: Any) -> Part:
     for place in {**leaves, **others}:
         if leaves.get(place) != others.get(place):
             return Part(what, False, place or "value")
-    digest = hashlib.sha256(repr(sorted(leaves.items())).encode()).hexdigest()[:12]
-    return Part(f"{what}: {len(leaves)} values, sha256 {digest}…", True)
+    digest = hashlib.sha256(repr(sorted(leaves.items())).encode()).hexdigest()[:8]
+    return Part(f"{what}: {len(leaves)} values, sha256 {digest}", True)
 
 
 def flatten(value: Any, place: str = "") -> list[tuple[str, str]]:

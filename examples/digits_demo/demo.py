@@ -17,13 +17,13 @@ import sys
 from pathlib import Path
 
 from compare import Comparison, compare_runs
-from disturb import Disturber, Disturbance
+from disturb import Disturbance, Disturber
 from rich.console import Console
 from rich.table import Table
 
 from model_training_framework import ModelTrainingFramework
 from model_training_framework.config import ExecutionMode, ExperimentConfig, ParameterGrid
-from model_training_framework.slurm import GridSearchResult, SLURMLauncher
+from model_training_framework.slurm import GridSearchResult, LaunchInterrupted, SLURMLauncher
 from model_training_framework.utils import setup_logging
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
@@ -53,7 +53,7 @@ def new_folder(parent: Path) -> Path:
 
 def run_sweep(framework: ModelTrainingFramework, folder: Path) -> tuple[GridSearchResult, list[Disturbance]]:
     """Run the sweep while two of its runs are disturbed."""
-    with Disturber(SweepDirectory(folder)) as disturber:
+    with Disturber(SweepDirectory(folder), folder.with_name("disturbances.json")) as disturber:
         result = framework.run_grid_search(
             build_grids(),
             base_config_path="base.yaml",
@@ -79,11 +79,22 @@ def leaderboard(result: GridSearchResult, disturbances: list[Disturbance]) -> Ta
     for heading in ("", "run", "parameters", METRIC, "val_loss", "attempts"):
         table.add_column(heading, justify="right" if heading in (METRIC, "val_loss") else "left")
     for place, run in enumerate(result.leaderboard(METRIC, "max"), 1):
-        parameters = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in run.parameters.items())
+        parameters = ", ".join(f"{short_name(key)}={value}" for key, value in run.parameters.items())
         numbers = [f"{run.metrics[name]:.4f}" for name in (METRIC, "val_loss")]
         note = f"{run.attempts} ({signals[run.name]})" if run.name in signals else str(run.attempts)
         table.add_row(str(place), run.name, parameters, *numbers, note)
     return table
+
+
+def short_name(key: str) -> str:
+    """`model.channels` as `channels`, but `optimizer.name` as `optimizer`."""
+    section, _, name = key.rpartition(".")
+    return section if name == "name" else name
+
+
+def shown(path: Path) -> Path:
+    """A path as it is easiest to read: relative to the working directory if it lies in there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def verdict(disturbances: list[Disturbance], comparisons: list[Comparison]) -> Table:
@@ -102,13 +113,17 @@ def verdict(disturbances: list[Disturbance], comparisons: list[Comparison]) -> T
 def main() -> int:
     """Run the demo; 0 if the disturbed runs came out bit-identical."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="where everything goes (default: a new folder in demo-output/)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="where everything goes (default: a new folder in demo-output/); one that was begun is continued",
+    )
     parser.add_argument("--save-svg", type=Path, help="also save the tables as a picture")
     arguments = parser.parse_args()
     setup_logging(logging.WARNING)
     console = Console(record=True, width=None if sys.stdout.isatty() else 120)
     folder = (arguments.output or new_folder(Path("demo-output"))).resolve()
-    console.print(f"8 runs, {AT_A_TIME} at a time, in {folder}\n")
+    console.print(f"8 runs, {AT_A_TIME} at a time, in {shown(folder)}\n")
 
     framework = ModelTrainingFramework(HERE)
     result, disturbances = run_sweep(framework, folder / "sweep")
@@ -116,7 +131,7 @@ def main() -> int:
         console.print(f"[red]not every run finished:[/] {result.failures()}")
         return 1
     console.print(leaderboard(result, disturbances))
-    console.print(f"written to {result.to_csv(folder / 'results.csv')}\n")
+    console.print(f"written to {shown(result.to_csv(folder / 'results.csv'))}\n")
     if len(disturbances) < 2:
         console.print("[red]fewer than two runs could be disturbed[/]: they were over too soon, or finished before")
         return 1
@@ -134,4 +149,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except LaunchInterrupted as interruption:
+        sys.exit(f"{interruption}")

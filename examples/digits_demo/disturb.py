@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mtf_utils.atomic import write_json
 from mtf_utils.rundir import RunDirectory, RunDirectoryError, SweepDirectory, read_metrics
 
 STEPS_PER_EPOCH = 90
@@ -32,11 +35,18 @@ class Disturbance:
 
 
 class Disturber:
-    """Watches the runs of a sweep from a thread while the block runs."""
+    """Watches the runs of a sweep from a thread while the block runs.
 
-    def __init__(self, sweep: SweepDirectory) -> None:
+    Args:
+        sweep: whose runs to disturb.
+        record: a file that remembers what was done, for a demo that is interrupted and called again.
+    """
+
+    def __init__(self, sweep: SweepDirectory, record: Path) -> None:
         self.sweep = sweep
-        self.done: list[Disturbance] = []
+        self.record = record
+        known = json.loads(record.read_text("utf-8")) if record.exists() else []
+        self.done = [Disturbance(**item) for item in known]
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -77,5 +87,6 @@ class Disturber:
         else:
             os.kill(receipt.pid, number)  # job.sh passes it on, as it does under Slurm
         self.done.append(Disturbance(run.name, number.name, epoch, step))
+        write_json(self.record, [asdict(item) for item in self.done])
         print(f"{number.name} sent to {run.name} {self.done[-1].place}")
         return True

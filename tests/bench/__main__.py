@@ -1,6 +1,7 @@
 """Runs benchmarks: `python tests/bench [--list] [--samples N] [NAME …]`.
 
-A benchmark is a file `bench_<name>.py` here with a docstring and a function `rows(samples)` that yields `measure.Row`s.
+A benchmark is a file `bench_<name>.py` here with a docstring and a function `rows(samples)` that yields `measure.Row`s
+and, for what is no comparison, `measure.Fact`s.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ FILES = {file.stem.removeprefix("bench_"): file for file in sorted(Path(__file__
 
 def main() -> None:
     """List or run the benchmarks that the command line names; all of them by default."""
-    parser = argparse.ArgumentParser(prog="bench", description="Benchmarks; every figure is a ratio to a reference.")
+    parser = argparse.ArgumentParser(prog="bench", description="Benchmarks; times are ratios to a reference.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(FILES)} (default: all)")
     parser.add_argument("--list", action="store_true", help="only say what there is")
     parser.add_argument("--samples", type=int, default=15, help="timed pairs of each comparison (default: 15)")
@@ -29,11 +30,7 @@ def main() -> None:
         if arguments.list:
             continue
         for row in importlib.import_module(FILES[name].stem).rows(arguments.samples):
-            print(
-                f"  {row.name:<44} {row.median_ms:>10.2f} ms  {row.ratio:>6.2f} x {row.reference} "
-                f"({row.reference_ms:.2f} ms; {row.ratio_low:.2f} .. {row.ratio_high:.2f})",
-                flush=True,
-            )
+            print(f"  {row}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""What a checkpoint of ~600 MB costs the training loop and the disk, against a memory copy and a bare write.
-
-MTF_BENCH_PARAMETERS sets the size (default 50,000,000; AdamW makes 12 bytes of each). Peers that are not installed are
-left out.
-"""
+"""A checkpoint of ~600 MB (MTF_BENCH_PARAMETERS), for loop and disk, against a memory copy, a bare write, and peers."""
 
 from __future__ import annotations
 

@@ -20,6 +20,23 @@ class Row:
     ratio_low: float
     ratio_high: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.name:<44} {self.median_ms:>10.2f} ms  {self.ratio:>6.2f} x {self.reference} "
+            f"({self.reference_ms:.2f} ms; {self.ratio_low:.2f} .. {self.ratio_high:.2f})"
+        )
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One finding that is no comparison: a count, a size, a value."""
+
+    name: str
+    finding: str
+
+    def __str__(self) -> str:
+        return f"{self.name:<44} {self.finding}"
+
 
 def compare(
     name: str, subject: Callable[[], object], reference_name: str, reference: Callable[[], object], samples: int

@@ -86,6 +86,9 @@ def test_relative_paths_are_looked_up_in_the_config_folder_first(
     assert manager.load_config("a.yaml")["experiment_name"] == "closer"
     with pytest.raises(ConfigurationError, match=r"looked for .*did you mean 'a.yaml'"):
         manager.load_config("aa.yaml")
+    with pytest.raises(ConfigurationError, match="there is no such file") as caught:
+        manager.load_config(work)
+    assert "did you mean" not in str(caught.value)
 
 
 def test_the_config_folder_is_relative_to_the_project(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from config_support import DATA, MINIMAL, free_keys, plain_data, with_changes
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mtf_config
+import mtf_utils
 from mtf_config import ExperimentConfig, run_identity
 from mtf_config.identity import canonical_form
 from mtf_config.reader import read_document
@@ -25,6 +29,13 @@ GOLDEN = {
     "vision.yaml": "9a385e178e618b4320f32b02eb6f7bff",
     "language.json": "5f8af43973457a581dccdc1a8970f694",
 }
+
+
+PROGRAM = (
+    "import json, sys\n"
+    "from mtf_config import ExperimentConfig, run_identity\n"
+    "print([run_identity(ExperimentConfig.from_dict(item)) for item in json.load(sys.stdin)])\n"
+)
 
 
 def identity_of(data: Any) -> str:
@@ -50,15 +61,28 @@ def test_canonical_form_is_frozen() -> None:
 
 @pytest.mark.parametrize("hash_seed", ["0", "1", "random"])
 def test_equal_in_every_process(hash_seed: str) -> None:
-    program = (
-        "import json, sys\n"
-        "from mtf_config import ExperimentConfig, run_identity\n"
-        "print([run_identity(ExperimentConfig.from_dict(item)) for item in json.load(sys.stdin)])\n"
-    )
     result = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", PROGRAM],
         input=json.dumps([golden_data(name) for name in GOLDEN]),
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert result.stdout.strip() == str(list(GOLDEN.values()))
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_equal_in_every_python(version: str) -> None:
+    python = shutil.which(f"python{version}")
+    if python is None or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip(f"there is no Python {version} here")
+    sources = os.pathsep.join(str(Path(module.__file__).parents[1]) for module in (mtf_config, mtf_utils))
+    result = subprocess.run(
+        [python, "-c", PROGRAM],
+        input=json.dumps([golden_data(name) for name in GOLDEN]),
+        env={**os.environ, "PYTHONPATH": sources},
         capture_output=True,
         text=True,
         check=True,
@@ -127,7 +151,7 @@ def test_equal_exactly_when_the_values_are(one: Any, other: Any) -> None:
         if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
             value = int(value)
         if isinstance(value, dict):
-            return str(sorted((key, by_value(item)) for key, item in value.items()))
+            return "mapping" + str(sorted((key, by_value(item)) for key, item in value.items()))
         return str([by_value(item) for item in value]) if isinstance(value, list) else repr(value)
 
     equal = identity_of(with_changes(custom_params={"a": one})) == identity_of(with_changes(custom_params={"a": other}))

@@ -150,7 +150,8 @@ def test_duplicate_keys_of_json_are_reported_with_their_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "where"), [('{"a": 1,}', (1, 9)), ("{'a': 1}", (1, 2)), ("", (1, 1)), ('{"a": NaN}', (1, 1))]
+    ("text", "where"),
+    [('{"a": 1,}', (1, 9)), ("{'a': 1}", (1, 2)), ("", (1, 1)), ('{"a": NaN}', (1, 1)), ('{"a": "\\ud800"}', (1, 7))],
 )
 def test_json_is_strict(text: str, where: tuple[int, int]) -> None:
     assert mark(failure(text, is_json=True)) == where

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import pickle
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -143,6 +145,8 @@ def test_open_sections_take_further_keys_by_keyword() -> None:
     assert dataclasses.replace(model, name="mlp").channels == [16, 32]
     with pytest.raises(ValidationError, match="name: this key is required"):
         ModelConfig(channels=3)
+    with pytest.raises(ValidationError, match="did you mean 'name'"):
+        ModelConfig(nmae="cnn")
 
 
 @pytest.mark.parametrize("key", ["lr", "learning_rate"])
@@ -190,6 +194,11 @@ def test_formats_of_slurm(key: str, good: list[Any], bad: list[Any]) -> None:
         with pytest.raises(ValidationError, match="expected") as caught:
             SLURMConfig(**{key: value})
         assert caught.value.problems[0].path[0] == key
+
+
+def test_a_number_where_text_is_expected_is_told_how_to_become_text() -> None:
+    found = problems_of(with_changes(slurm={"time_limit": 60, "mem": 32}, tags=[1]))
+    assert set(found.values()) == {f"expected a string, found {value}; put it in quotes" for value in (60, 32, 1)}
 
 
 @pytest.mark.parametrize("name", ["run-1", "a", "A.b_c=1+2-3", "x" * 128])
@@ -254,6 +263,24 @@ def test_broken_references_are_reported_where_they_are_written() -> None:
     }  # fmt: skip
     assert "circle" in found["model.a"]
     assert "for a shell variable write $nothing" in found["model.e"]
+
+
+@pytest.mark.parametrize(
+    ("value", "levels", "message"),
+    [(["${custom_params.a#}"] * 10, 30, "more than 200000"), ("${custom_params.a#}" * 10, 30, "more than 200000"),
+     ("${custom_params.a#}", 2000, "more than 50 others")],
+)  # fmt: skip
+def test_references_cannot_make_much_of_little(value: Any, levels: int, message: str) -> None:
+    written = json.dumps(value)
+    params = {f"a{n}": json.loads(written.replace("#", str(n + 1))) for n in range(levels)} | {f"a{levels}": "xx"}
+    tracemalloc.start()
+    try:
+        found = problems_of(with_changes(custom_params=params))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert any(message in text for text in found.values())
+    assert peak < 100 * 2**20
 
 
 @given(

@@ -2,94 +2,27 @@
 
 from __future__ import annotations
 
-import random
-import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+from config_slips import FILES, key_slips, suggestions, value_slips
 from config_support import DATA
 
 from mtf_config import ConfigurationManager, LocatedProblem, ValidationError
 from mtf_config.reader import read_document
-from mtf_config.schema import ExperimentConfig
-
-FILES = ("complete.yaml", "vision.yaml", "language.json")
-KEY = re.compile(r"""(?P<quote>"?)\b(?P<name>[a-z_]+)(?P=quote):[ ]""")
-OPEN = ("model", "data", "optimizer", "scheduler", "custom_params")
-
-
-class Slip(NamedTuple):
-    """A key of a file, misspelt."""
-
-    file: str
-    text: str
-    line: int
-    column: int
-    intended: str
-
-
-def declared_keys() -> set[str]:
-    """Keys of which a slip must be noticed: all of closed sections, longer ones of open sections."""
-    from mtf_config.keys import _all_keys
-
-    keys = [key.split(".") for key in _all_keys(ExperimentConfig)]
-    names = {key[-1] for key in keys if key[0] not in OPEN or len(key[-1]) > 3}
-    return names | {key[0] for key in keys} - set(OPEN[-1:])
-
-
-def misspelt(name: str, chance: random.Random) -> str:
-    """The name with one letter dropped, doubled, changed, or swapped with the next."""
-    at = chance.randrange(len(name) - 1)
-    letter = chance.choice("abcdefghijklmnopqrstuvwxyz")
-    return chance.choice(
-        [
-            name[:at] + name[at + 1 :],
-            name[:at] + name[at] + name[at:],
-            name[:at] + letter + name[at + 1 :],
-            name[:at] + name[at + 1] + name[at] + name[at + 2 :],
-        ]
-    )
-
-
-def slips(count: int, seed: int) -> Iterator[Slip]:
-    chance = random.Random(seed)
-    names = declared_keys()
-    while count:
-        file = chance.choice(FILES)
-        text = (DATA / file).read_text()
-        keys = [match for match in KEY.finditer(text) if match["name"] in names]
-        key = chance.choice(keys)
-        wrong = misspelt(key["name"], chance)
-        if wrong in names or wrong == key["name"] or "#" in text[text.rfind("\n", 0, key.start()) + 1 : key.start()]:
-            continue
-        before = text[: key.start()]
-        changed = text[: key.start("name")] + wrong + text[key.end("name") :]
-        column = len(before) - before.rfind("\n")
-        yield Slip(file, changed, before.count("\n") + 1, column, key["name"])
-        count -= 1
 
 
 def test_slips_in_keys(tmp_path: Path) -> None:
-    manager = ConfigurationManager(tmp_path, ".")
     named, total = 0, 200
-    for number, slip in enumerate(slips(total, seed=1)):
-        path = tmp_path / f"{number}-{slip.file}"
-        path.write_text(slip.text)
-        try:
-            manager.load_config(path)
-        except ValidationError as error:
-            places = {
-                (problem.source.line, problem.source.column): problem.suggestion
-                for problem in error.problems
-                if isinstance(problem, LocatedProblem) and problem.source
-            }
-        else:
-            places = {}
-        assert (slip.line, slip.column) in places, (slip.file, slip.line, slip.intended, places)
-        named += places[slip.line, slip.column] == slip.intended
+    for slip, found in suggestions(key_slips(total, seed=1), ConfigurationManager(tmp_path, ".")):
+        assert (slip.line, slip.column) in found, (slip.file, slip.line, slip.intended, found)
+        named += found[slip.line, slip.column] == slip.intended
     assert named >= 0.95 * total
+
+
+def test_values_of_the_wrong_kind(tmp_path: Path) -> None:
+    for slip, found in suggestions(value_slips(100, seed=1), ConfigurationManager(tmp_path, ".")):
+        assert set(found) == {(slip.line, slip.column)}, (slip.file, slip.line, slip.intended, found)
 
 
 WRONG_TYPES = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from mtf_config import ExperimentConfig, NamingStrategy, ParameterGridSearch
 from mtf_slurm import SLURMLauncher
 from mtf_slurm.views import RunView
 from mtf_utils.rundir import RunDirectory, SweepDirectory
+
+settings.register_profile("mtf", deadline=None)  # a busy machine is no failure
+settings.load_profile("mtf")
 
 DEADLINE_S = 60.0
 
@@ -54,6 +60,7 @@ while step < p.get("steps", 3):
             time.sleep(0.005)
         if stop:
             sys.exit(75)
+    time.sleep(p.get("pace_s", 0))
     step += 1
     with run.metrics_file.open("a") as file:
         loss = p.get("x", 1.0) / step
@@ -160,6 +167,39 @@ def runs_of() -> Callable[[Path], dict[str, RunDirectory]]:
     return lambda folder: {run.name: run for run in SweepDirectory(folder).runs()}
 
 
+class SmallDisk:
+    """A file system of 256 kB."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.filler = path / "filler"
+
+    def fill(self) -> None:
+        with contextlib.suppress(OSError), self.filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+
+    def remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", self.path], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Callable[[], contextlib.AbstractContextManager[SmallDisk]]:
+    @contextlib.contextmanager
+    def mounted() -> Iterator[SmallDisk]:
+        path = tmp_path / "disk"
+        path.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", path]
+        if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("needs the right to mount a file system")
+        try:
+            yield SmallDisk(path)
+        finally:
+            subprocess.run(["umount", "--lazy", path], check=True)
+
+    return mounted
+
+
 class Background:
     """A call in a thread, whose result or exception is asked for later."""
 
@@ -176,6 +216,9 @@ class Background:
         except BaseException as error:  # noqa: BLE001 - handed to the test
             self._error = error
 
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def result(self) -> Any:
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive(), "the call has not ended"
@@ -185,16 +228,32 @@ class Background:
 
 
 @pytest.fixture
-def in_background() -> Callable[[Callable[[], Any]], Background]:
-    return Background
+def in_background(tmp_path: Path) -> Iterator[Callable[[Callable[[], Any]], Background]]:
+    calls: list[Background] = []
+
+    def start(call: Callable[[], Any]) -> Background:
+        calls.append(Background(call))
+        return calls[-1]
+
+    yield start
+    # a launcher starts again what is killed, until it sees no progress: end its runs as long as it goes on
+    end = time.monotonic() + DEADLINE_S
+    while any(call.is_alive() for call in calls) and time.monotonic() < end:
+        _kill_all_in(tmp_path)
+        time.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)
 def no_leftovers(tmp_path: Path) -> Iterator[None]:
     """End whatever a failing test leaves running in its folder."""
     yield
-    for pid in _processes_in(tmp_path):
-        os.kill(pid, signal.SIGKILL)
+    _kill_all_in(tmp_path)
+
+
+def _kill_all_in(folder: Path) -> None:
+    for pid in _processes_in(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _processes_in(folder: Path) -> list[int]:

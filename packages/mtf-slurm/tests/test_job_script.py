@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ import pytest
 from mtf_slurm.render import JobScript, render_job
 from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
 from mtf_utils.rundir import FinishReceipt, Outcome, RunDirectory
-
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
 class Script:
@@ -292,31 +289,11 @@ def test_nonsense_in_the_environment_is_refused(script: Script, variables: dict[
     assert script.run.attempts() == []
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    if (
-        os.geteuid() != 0
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False
-        ).returncode
-    ):
-        pytest.skip("needs the right to mount a file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def test_no_space_is_one_clear_line(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    with small_disk(disk):
-        script = Script(disk)
+def test_no_space_is_one_clear_line(small_disk) -> None:
+    with small_disk() as disk:
+        script = Script(disk.path)
         script.write("pass")
-        with contextlib.suppress(OSError), (disk / "filler").open("wb") as file:
-            while True:
-                file.write(b"x" * 4096)
-                file.flush()
+        disk.fill()
         status, said = script.execute()
         assert status == 1
         assert "No space left on device" in said

@@ -78,6 +78,20 @@ def test_a_killed_run_is_started_again_and_goes_on(
     assert killed.metrics["val_loss"] * 2 == undisturbed.metrics["val_loss"]
 
 
+def test_what_a_killed_job_script_left_is_ended_also_when_nothing_follows(
+    launcher, make_search, folder, gate, in_background, wait_until, runs_of
+) -> None:
+    call = in_background(lambda: launcher.submit_sweep(make_search({}, hold_at=1, gate=str(gate)), folder, LOCAL))
+    run = wait_until(lambda: next(iter(runs_of(folder).values()), None))
+    wait_until((run.path / "held").exists)
+    submissions = Submissions(SweepDirectory(folder))
+    submissions.cancel(submissions.all()[-1], run.name)  # so that no next attempt ends it
+    trainer = pid_of(run)
+    os.kill(run.attempt(1).started().pid, signal.SIGKILL)
+    assert call.result().runs[0].status is JobStatus.CANCELLED
+    wait_until(lambda: not is_running(trainer), "the end of the trainer")
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

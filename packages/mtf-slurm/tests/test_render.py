@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtf_slurm.errors import JobSubmissionError
@@ -62,6 +62,7 @@ def test_hostile_name_root_and_folder_are_data(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("hacked"))
 
 
+@settings(deadline=None)  # starts a shell
 @given(word=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_any_literal_word_is_rendered_as_one_quoted_word(word: str) -> None:
     literal = word.replace("{", "(")  # no placeholders

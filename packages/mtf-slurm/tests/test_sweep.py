@@ -36,9 +36,7 @@ def test_dry_run_writes_everything_and_starts_nothing(launcher, make_search, fol
     sweep = SweepDirectory(folder).sweep()
     assert [run["name"] for run in sweep.runs] == ["tiny-x=1.0", "tiny-x=2.0"]
     assert sweep.runs[1]["parameters"] == {"custom_params.x": 2.0}
-    assert sweep.grids == [
-        {"name": "grid", "description": "", "points": 2, "parameters": {"custom_params.x": [1.0, 2.0]}}
-    ]
+    assert sweep.grids == [{"name": "grid", "parameters": {"custom_params.x": [1.0, 2.0]}}]
     assert sweep.command == ["{python}", "train.py", "--config", "{config}"]
     assert sweep.versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert sweep.code["isolated"] is False
@@ -107,7 +105,27 @@ def test_the_folders_name_survives_a_changed_grid_and_not_another_base(make_sear
     assert name != sweep_name(make_search({"custom_params.x": [1.0]}, steps=7))
 
 
-def test_a_full_disk_or_read_only_folder_is_one_clear_error(project, make_search) -> None:
+def test_a_full_disk_is_one_clear_error_and_repeating_the_call_goes_on(
+    small_disk, project, make_search, display
+) -> None:
+    with small_disk() as disk:
+        launcher = SLURMLauncher(None, disk.path, project_root=project, display=display)
+        disk.fill()
+        with pytest.raises(SLURMError, match=r"cannot be written: No space left on device; nothing was started"):
+            launcher.submit_sweep(make_search({}), disk.path / "sweep", LOCAL)
+        disk.filler.unlink()
+        assert launcher.submit_sweep(make_search({}), disk.path / "sweep", LOCAL).is_complete
+
+
+def test_a_read_only_folder_is_one_clear_error(small_disk, project, make_search, display) -> None:
+    with small_disk() as disk:
+        launcher = SLURMLauncher(None, disk.path, project_root=project, display=display)
+        disk.remount("ro")
+        with pytest.raises(SLURMError, match=r"cannot be written: Read-only file system; nothing was started"):
+            launcher.submit_sweep(make_search({}), disk.path / "sweep", LOCAL)
+
+
+def test_a_file_in_the_way_is_one_clear_error(project, make_search) -> None:
     (project / "taken").write_text("a file where the folder should be")
     launcher = SLURMLauncher(None, project / "taken", project_root=project)
     with pytest.raises(SLURMError, match=r"taken.*cannot be written: Not a directory; nothing was started"):

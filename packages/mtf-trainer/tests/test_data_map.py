@@ -54,7 +54,7 @@ class Owner(Augmented):
         own = [
             float(torch.rand(1, generator=self.generator)),
             self.steps[0]["python"].random(),
-            self.steps[1][0].randn(),
+            self.steps[1][0].randn(1 + index % 2).sum(),
             self.numpy.random(),
             self.late.random(),
             self.closure(),
@@ -211,7 +211,7 @@ def test_the_tail_from_every_position_equals_the_whole_epochs(kind, workers):
 @pytest.mark.parametrize("kind", [kind for kind in LOADERS if kind != "worker init"])
 def test_the_number_of_workers_changes_nothing(kind):
     epochs = []
-    for workers in (1, 3):
+    for workers in (1, 2):
         source = source_of(LOADERS[kind](num_workers=workers))
         source.open(2)
         epochs.append(rest(source))
@@ -277,6 +277,7 @@ def test_a_samplers_own_count_of_epochs_is_carried_through_the_state():
                     source.open(epoch, k)
                 tail.append(flat(source.next()))
             assert rest(source) == []
+        assert source._loader.sampler.epoch == 3
         return tail
 
     whole = run(None)
@@ -464,6 +465,85 @@ def test_a_sampler_that_can_be_read_once_is_refused(name):
     loader = DataLoader(range(4), **{name: iter([[1, 2], [3]])})
     with pytest.raises(TrainerError, match=f"{name} of the train loader is a list_iterator"):
         source_of(loader)
+
+
+class Reseeding(Augmented):
+    """Makes its generator anew for every epoch, as a dataset may that does not know of positions."""
+
+    def set_epoch(self, epoch):
+        self.own = random.Random(epoch)
+
+    def __getitem__(self, index):
+        return self.own.random()
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_generator_made_for_each_epoch_is_found(workers):
+    make = lambda: source_of(DataLoader(Reseeding(), batch_size=4, **WORKERS[workers]))  # noqa: E731
+    source = make()
+    source.open(0)
+    rest(source)
+    source.open(1)
+    whole = rest(source)
+    source.close()
+    source = make()
+    source.open(1, 3)
+    assert rest(source) == whole[3:]
+    source.close()
+
+
+class Drawing(Sampler):
+    """Draws while it is told the epoch."""
+
+    def set_epoch(self, epoch):
+        self.offset = random.randrange(SIZE) + int(np.random.randint(SIZE)) + int(torch.randint(SIZE, (1,)))
+
+    def __len__(self):
+        return SIZE
+
+    def __iter__(self):
+        return iter([(index + self.offset) % SIZE for index in range(SIZE)])
+
+
+def test_a_sampler_that_draws_while_it_is_told_the_epoch():
+    epochs = []
+    for process_seed in (1, 2):
+        rng.seed_everything(process_seed)
+        before = rng.capture()
+        source = source_of(DataLoader(range(SIZE), batch_size=4, sampler=Drawing()))
+        source.open(0)
+        assert before.differing(rng.capture()) == []
+        epochs.append(rest(source))
+    assert epochs[0] == epochs[1]
+
+
+def salting_init(worker):
+    torch.utils.data.get_worker_info().dataset.salt = [torch.initial_seed(), random.random(), np.random.rand()]
+
+
+class Salted(Augmented):
+    salt = None
+
+    def __getitem__(self, index):
+        return [index, *self.salt]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_what_a_worker_draws_at_its_start_is_the_same_in_every_epoch(persistent):
+    loader = DataLoader(
+        Salted(), batch_size=4, num_workers=1, worker_init_fn=salting_init, persistent_workers=persistent
+    )
+    source = source_of(loader)
+    source.open(0)
+    rest(source)
+    source.open(1)
+    whole = rest(source)
+    source.close()
+    rng.seed_everything(5)
+    source = source_of(loader)
+    source.open(1, 2)
+    assert rest(source) == whole[2:]
+    source.close()
 
 
 class Doubling(DataLoader):

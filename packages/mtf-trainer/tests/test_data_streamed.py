@@ -146,6 +146,27 @@ class Walker:
         self.position = state["position"]
 
 
+class Stopped(Walker):
+    """Loaded with the state of an epoch's end, it yields nothing the first time."""
+
+    start = 0
+
+    def __iter__(self):
+        start, self.start = self.start, 0
+        for self.position in range(start + 1, 10):
+            yield [self.position, self.own.random(), *noise()]
+
+    def load_state_dict(self, state):
+        self.start = state["position"]
+
+
+class Eager:
+    """Draws when iterating begins, not at the first batch."""
+
+    def __iter__(self):
+        return iter([[index, *noise()] for index in random.sample(range(9), 9)])
+
+
 PROCESS = {"0": {}, "2": {"num_workers": 2}, "2 persistent": {"num_workers": 2, "persistent_workers": True}}
 LOADERS = {
     **{f"shuffled {name}": lambda kw=kw: DataLoader(Shuffled(), batch_size=4, **kw) for name, kw in PROCESS.items()},
@@ -158,6 +179,8 @@ LOADERS = {
     "by index": Old,
     "factory": lambda: factory,
     "stateful iterable": Walker,
+    "stateful iterable at its end": Stopped,
+    "eager iterable": Eager,
 }
 
 
@@ -271,6 +294,13 @@ def test_the_same_source_can_go_back(kind):
     for k in (3, 1, 1, 2, 0):
         source.open(0, k)
         assert flat(source.next()) == whole[k]
+
+
+def test_an_epoch_that_was_left_early_is_not_continued_by_the_next():
+    source = source_of(Walker())
+    for epoch in (0, 1):
+        source.open(epoch)
+        assert [source.next()[0] for _ in range(3)] == [1, 2, 3]
 
 
 def test_a_stateful_dataset_gives_no_sample_twice():

@@ -20,7 +20,7 @@ __all__ = ["Axis", "Condition", "Linked", "Parameter", "Sampled", "Table", "join
 Condition = Mapping[str, Sequence[Any]]
 """Key → accepted values; it holds when every key has one of its values."""
 
-MAX_JOINED: Final = 1_000_000
+MAX_JOINED: Final = 200_000
 
 
 class Axis(Protocol):

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from mtf_config.errors import ValidationError
+from mtf_config.fastpath import build
 from mtf_config.plain import plain_problems, to_plain
 from mtf_utils.names import nearest
 from mtf_utils.problems import KeyPath
-from mtf_utils.settings import Problem, Settings, SettingsError, about
+from mtf_utils.settings import Problem, Settings, SettingsError, about, field_types
 
 __all__ = ["OpenSection", "Section"]
 
@@ -21,6 +22,12 @@ class Section(Settings):
     """A settings section whose further checks also run while single fields are wrong, so that all is said at once."""
 
     error: ClassVar[type[SettingsError]] = ValidationError
+
+    def __post_init__(self) -> None:
+        for name, annotation in field_types(type(self)).items():
+            if annotation == dict[str, Any]:
+                object.__setattr__(self, name, to_plain(getattr(self, name)))
+        super().__post_init__()
 
     @classmethod
     def data_problems(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -38,6 +45,8 @@ class Section(Settings):
     @classmethod
     def decode(cls, data: Any, path: KeyPath) -> tuple[Self | None, list[Problem]]:
         """Build the section, or say everything that is wrong, with paths that begin with `path`."""
+        if (found := build(cls, data)) is not None:
+            return found, []
         instance, problems = super().decode(data, path)
         if problems and isinstance(data, Mapping):
             told = {problem.path for problem in problems}
@@ -81,6 +90,7 @@ class OpenSection(Section):
             object.__setattr__(self, item.name, to_plain(value))
         object.__setattr__(self, "extra", to_plain(extra | values))
         if missing:
+            missing += self._check_extra()
             raise self.error(missing, subject=type(self).__name__)
         self.__post_init__()
 
@@ -111,7 +121,7 @@ class OpenSection(Section):
     @classmethod
     def data_problems(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
         """Further keys hold what a file can hold."""
-        declared = cls.__dataclass_fields__
+        declared = [item.name for item in dataclasses.fields(cls) if item.name != "extra"]
         yield from plain_problems({key: value for key, value in data.items() if key not in declared}, ())
 
     def to_dict(self) -> dict[str, Any]:

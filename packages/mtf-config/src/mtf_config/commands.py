@@ -20,6 +20,7 @@ from mtf_utils.problems import KeyPath, Problem, dotted
 __all__ = ["DIFF", "SCHEMA", "SHOW", "VALIDATE"]
 
 _DIFFERENT: Final = WORK_FAILED
+_CHECKED_POINTS: Final = 10_000
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -83,8 +84,10 @@ def _check_file(name: str, manager: ConfigurationManager, schema: Mapping[str, A
     data = read_document(manager.find(name)).data
     if isinstance(data, Mapping) and "grids" in data:
         sweep = load_sweep(name, manager)
-        points = sum(1 for _ in sweep.search.points()) if len(sweep.search) <= 10_000 else len(sweep.search)
-        return f"sweep of {points} runs"
+        points = sweep.search.get_point_count()
+        if points <= _CHECKED_POINTS:
+            return f"sweep of {sum(1 for _ in sweep.search.points())} runs"
+        return f"sweep of up to {points} runs, of which the first is checked"
     composition = manager.composition(name)
     composition.experiment()
     if schema is not None:

@@ -88,7 +88,10 @@ class Composition:
         Raises:
             ValidationError: a reference leads nowhere, or round in a circle.
         """
-        data, problems = resolve_references(self.data, schema_defaults)
+        try:
+            data, problems = resolve_references(self.data, schema_defaults)
+        except ConfigurationError as error:
+            raise self.error(error.problems) from None
         if problems:
             raise self.error(problems)
         return data

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ __all__ = ["Expression"]
 
 _MAX_LENGTH: Final = 1000
 _MAX_BITS: Final = 256
+_MAX_DEPTH: Final = 50
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -65,7 +67,9 @@ class Expression:
         try:
             if len(text) > _MAX_LENGTH:
                 raise ValueError(f"longer than {_MAX_LENGTH} characters")
-            self._tree = ast.parse(text.strip(), mode="eval").body
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)  # such as for "1if a else 2", which is fine
+                self._tree = ast.parse(text.strip(), mode="eval").body
             self.names = tuple(dict.fromkeys(_names(self._tree)))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else str(error) or "nested too deeply"
@@ -87,22 +91,24 @@ class Expression:
 
 def _names(tree: ast.expr) -> list[str]:
     names = []
-    stack: list[ast.AST] = [tree]
+    stack: list[tuple[int, ast.AST]] = [(0, tree)]
     while stack:
-        node = stack.pop()
+        depth, node = stack.pop()
+        if depth > _MAX_DEPTH:
+            raise ValueError("nested too deeply")
         if not isinstance(node, _ALLOWED):
             raise ValueError(f"{type(node).__name__} is not allowed")
         if isinstance(node, ast.Call):
             if not isinstance(node.func, ast.Name) or node.func.id not in _FUNCTIONS or node.keywords:
                 raise ValueError(f"functions are: {', '.join(_FUNCTIONS)}")
-            stack.extend(node.args)
+            stack.extend((depth + 1, argument) for argument in node.args)
         elif isinstance(node, ast.Name | ast.Attribute):
             names.append(_dotted_name(node))
         elif isinstance(node, ast.Constant):
             if not isinstance(node.value, bool | int | float | str):
                 raise ValueError(f"a constant cannot be {node.value!r}")
         else:
-            stack.extend(ast.iter_child_nodes(node))
+            stack.extend((depth + 1, child) for child in ast.iter_child_nodes(node))
     return names
 
 

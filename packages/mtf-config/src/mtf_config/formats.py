@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from mtf_utils.rundir import is_safe_name
-
 __all__ = [
     "GRES",
     "MAIL_TYPE",
@@ -44,6 +42,8 @@ class Format:
 @dataclass(frozen=True)
 class _RunName(Format):
     def __call__(self, value: str) -> str | None:
+        from mtf_utils.rundir import is_safe_name  # at the first use: it is much to load for one rule
+
         return None if is_safe_name(value) else self.expected
 
 

@@ -80,16 +80,27 @@ class GridSpec(Section):
         yield from super().cross_checks()
         yield from self._build()[1]
 
-    def key_paths(self) -> dict[str, KeyPath]:
-        """Every key that varies or is computed, and where in this section it is written."""
-        paths: dict[str, KeyPath] = {key: ("parameters", key) for key in self.parameters}
+    def place_of(self, key: str, number: int | None) -> KeyPath:
+        """Where in this section a key is written that varies or is computed, or the value of that number.
+
+        Raises:
+            KeyError: there is no such key.
+        """
+        value = () if number is None else (number,)
+        if key in self.parameters:
+            return ("parameters", key, *value)
         for index, columns in enumerate(self.linked):
-            paths |= {key: ("linked", index, key) for key in columns}
+            if key in columns:
+                return ("linked", index, key, *value)
         for index, conditional in enumerate(self.conditional):
-            paths[conditional.key] = ("conditional", index, "key")
+            if key == conditional.key:
+                return ("conditional", index, "key") if number is None else ("conditional", index, "values", number)
         for index, sampled in enumerate(self.sampled):
-            paths |= {key: ("sampled", index, "ranges", key) for key in sampled.ranges}
-        return paths | {key: ("computed", key) for key in self.computed}
+            if key in sampled.ranges:
+                return ("sampled", index, "ranges", key)
+        if key in self.computed:
+            return ("computed", key)
+        raise KeyError(key)
 
     def _build(self) -> tuple[ParameterGrid, list[Problem]]:
         grid = ParameterGrid(self.name, self.description)

@@ -7,11 +7,11 @@ neither the order of keys nor a process, a version of Python or a later release 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 from mtf_config.base import OpenSection
+from mtf_config.digest import sha256_hex
 from mtf_utils.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _DOMAIN: Final = b"mtf run identity 1\n"
 
 def run_identity(config: ExperimentConfig) -> str:
     """The identity of a run: 32 hexadecimal digits, equal for equal experiments everywhere and forever."""
-    return hashlib.sha256(_DOMAIN + canonical_form(config).encode()).hexdigest()[:32]
+    return sha256_hex(_DOMAIN + canonical_form(config).encode())[:32]
 
 
 def canonical_form(config: ExperimentConfig) -> str:

@@ -13,7 +13,7 @@ from mtf_utils.names import nearest, slip_of
 from mtf_utils.problems import Problem, describe
 from mtf_utils.settings import Settings, field_types
 
-__all__ = ["check_key", "get_dotted", "set_dotted", "unknown_key"]
+__all__ = ["check_key", "get_dotted", "schema_keys", "set_dotted", "unknown_key"]
 
 
 def check_key(key: Any, place: str) -> None:
@@ -111,12 +111,13 @@ def _by_last_part(part: str, parts: list[str], base: Mapping[str, Any]) -> str |
     """For a key without its section: the full key of the same or a similar name."""
     if len(parts) > 1:
         return None
-    full = {key.rsplit(".", 1)[-1]: key for key in reversed([*_all_keys(ExperimentConfig), *_written(base)])}
+    full = {key.rsplit(".", 1)[-1]: key for key in reversed([*schema_keys(), *_written(base)])}
     guess = nearest(part, full)
     return full[guess] if guess else None
 
 
-def _all_keys(section: type[Settings], prefix: str = "") -> Iterator[str]:
+def schema_keys(section: type[Settings] = ExperimentConfig, prefix: str = "") -> Iterator[str]:
+    """Every key of the schema, dotted."""
     for item in dataclasses.fields(section):
         if item.name == "extra":
             continue
@@ -124,7 +125,7 @@ def _all_keys(section: type[Settings], prefix: str = "") -> Iterator[str]:
         if inner is None:
             yield prefix + item.name
         else:
-            yield from _all_keys(inner, f"{prefix}{item.name}.")
+            yield from schema_keys(inner, f"{prefix}{item.name}.")
 
 
 def _written(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -10,8 +10,7 @@ from mtf_config.compose import Composition, Layer, file_layers, mapping_layer, p
 from mtf_config.errors import ConfigurationError
 from mtf_config.reader import Document, read_bytes, read_document
 from mtf_config.schema import ExperimentConfig
-from mtf_config.writer import dump_yaml, savable
-from mtf_utils import atomic
+from mtf_config.writer import dump_json, dump_yaml, savable
 from mtf_utils.names import nearest
 from mtf_utils.problems import describe
 
@@ -79,19 +78,20 @@ class ConfigurationManager:
             ConfigurationError: the configuration is not plain data, the format is unknown, or the file cannot be
                 written.
         """
+        from mtf_utils import atomic
+
         path = self.config_dir / output_path
         if format not in ("yaml", "json"):
             raise ConfigurationError.because(f"format: expected yaml or json, found {describe(format)}")
         data = savable(config, str(path))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if format == "json" or path.suffix.lower() == ".json":
-                atomic.write_json(path, data)
-            else:
-                atomic.write_text(path, dump_yaml(data))
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigurationError.because(f"cannot write it: {reason}", subject=str(path)) from error
+            as_json = format == "json" or path.suffix.lower() == ".json"
+            atomic.write_text(path, dump_json(data) if as_json else dump_yaml(data))
+        except OSError as error:
+            raise ConfigurationError.because(
+                f"cannot write it: {error.strerror or error}", subject=str(path)
+            ) from error
 
     def compose_configs(
         self,
@@ -150,7 +150,8 @@ class ConfigurationManager:
         for candidate in candidates:
             if "\0" not in str(candidate) and candidate.is_file():
                 return candidate
-        names = [item.name for folder in {c.parent for c in candidates} if folder.is_dir() for item in folder.iterdir()]
+        folders = {candidate.parent for candidate in candidates if candidate.parent.is_dir()}
+        names = [item.name for folder in folders for item in folder.iterdir() if item.is_file()]
         guess = nearest(candidates[0].name, names)
         hint = f"; did you mean {guess!r}?" if guess else ""
         places = " and ".join(str(candidate) for candidate in candidates)

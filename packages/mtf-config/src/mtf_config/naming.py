@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from mtf_config.digest import sha256_hex
 from mtf_config.enums import NamingStrategy
-from mtf_utils.rundir import is_safe_name
+from mtf_config.formats import RUN_NAME
 
 __all__ = ["RunNamer", "abbreviate", "slug", "value_text"]
 
@@ -58,7 +58,7 @@ class RunNamer:
             return f"{stem}-{identity[:HASH_DIGITS]}"
         items = [f"{self._short[key]}={value_text(value)}" for key, value in parameters.items()]
         name = "-".join([stem, *items])
-        if is_safe_name(name):
+        if RUN_NAME(name) is None:
             return name
         kept = name[: _MAX_NAME - HASH_DIGITS - 1].rstrip(".-+=_")
         return f"{kept}-{identity[:HASH_DIGITS]}"
@@ -96,7 +96,7 @@ def _whole(key: str) -> str:
 
 def _safe(text: str) -> str:
     """Letters, digits, dots and underscores only, so that `-` and `=` separate without doubt."""
-    kept = re.sub(r"[^A-Za-z0-9._]", "", text).strip(".")
+    kept = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._]", "", text)).strip(".")
     return kept if kept == text else f"{kept}.{_digest(text)}"
 
 
@@ -119,4 +119,4 @@ def _is_plain_text(value: str) -> bool:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return sha256_hex(text.encode("utf-8", "surrogatepass"))[:8]

@@ -50,16 +50,28 @@ def plain_problems(value: Any, path: KeyPath) -> Iterator[Problem]:
     """Everything within a value that a file could not hold."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if not isinstance(key, str):
+            if isinstance(key, str):
+                yield from _text_problems(key, (*path, key), about_key=True)
+                yield from plain_problems(item, (*path, key))
+            else:
                 message = f"expected a string as key, found {describe(key)}; put it in quotes"
                 yield Problem((*path, str(key)), message, item, about_key=True)
-            else:
-                yield from plain_problems(item, (*path, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from plain_problems(item, (*path, index))
+    elif type(value) is str:
+        yield from _text_problems(value, path, about_key=False)
     elif isinstance(value, float) and not math.isfinite(value):
         yield Problem(path, f"expected a finite number, found {value}", value)
-    elif value is not None and type(value) not in (str, int, float, bool):
+    elif value is not None and type(value) not in (int, float, bool):
         message = f"expected plain data (strings, numbers, booleans, lists, mappings), found {describe(value)}"
         yield Problem(path, message, value)
+
+
+def _text_problems(text: str, path: KeyPath, *, about_key: bool) -> Iterator[Problem]:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            message = f"the character U+{ord(text[error.start]):04X} is half of one (a surrogate); no file can hold it"
+            yield Problem(path, message, text, about_key=about_key)

@@ -7,6 +7,7 @@ something to report.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mtf_config.errors import ConfigurationError, LocatedProblem, Position
+from mtf_config.plain import plain_problems
 from mtf_utils.problems import KeyPath, Problem
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BYTES", "Document", "parse_text", "read_bytes", "read_document"]
 
 MAX_BYTES: Final = 4 * 2**20
+
+# What JSON has and YAML has not; replaced, letter by letter, where only places matter.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_ONLY_IN_JSON = re.compile("[\x7f-\x84\x86-\x9f\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -32,23 +38,29 @@ class Document:
         name: what errors call it, usually its path.
         text: its text.
         data: what it says; not to be changed.
+        prefix: the keys that lead from the text's outermost value to `data`.
     """
 
     name: str
     text: str
     data: Any
+    prefix: KeyPath = ()
+
+    def at(self, key: str) -> Document:
+        """The value of a key as a document of its own, which keeps its places."""
+        return Document(self.name, self.text, self.data[key], (*self.prefix, key))
 
     @cached_property
     def _root(self) -> Any:
         import yaml
 
-        from mtf_config.builder import Builder, YamlProblem
+        from mtf_config.builder import Builder, Node, YamlProblem
 
-        builder = Builder(_events(self.text), track=True)
+        builder = Builder(_events(_ONLY_IN_JSON.sub("~", _SURROGATE.sub(r"\\u007e", self.text))), track=True)
         try:
             builder.build()
         except (yaml.YAMLError, YamlProblem, UnicodeError):
-            return None  # JSON that is not YAML: surrogate pairs in escapes
+            return Node((1, 1))
         return builder.root
 
     def position(self, path: KeyPath, *, of_key: bool = False) -> Position | None:
@@ -62,6 +74,7 @@ class Document:
         if node is None:
             return None
         mark: Mark = (1, 1)
+        path = (*self.prefix, *path)
         for depth, key in enumerate(path):
             if isinstance(key, int) and not node.keys:
                 if key >= len(node.items):
@@ -145,13 +158,21 @@ def _parse_yaml(text: str, name: str) -> Any:
     except YamlProblem as error:
         raise _error(error.message, name, error.mark) from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
         reason = " ".join(str(part) for part in (error.context, error.problem) if part)
-        raise _error(reason, name, (mark.line + 1, mark.column + 1) if mark else (1, 1)) from None
+        raise _error(reason, name, _mark_within(text, error.problem_mark or error.context_mark)) from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise _error(*_unreadable(text, error, name)) from None
     _refuse_duplicates(builder, name)
     return data
+
+
+def _mark_within(text: str, mark: Any) -> Mark:
+    lines = text.split("\n")
+    if mark is None:
+        return 1, 1
+    if mark.line >= len(lines):  # libyaml sees a line after an end without line feed
+        return len(lines), len(lines[-1]) + 1
+    return mark.line + 1, mark.column + 1
 
 
 def _refuse_duplicates(builder: Builder, name: str) -> None:
@@ -194,6 +215,11 @@ def _parse_json(text: str, name: str) -> Any:
         reason = "nested too deeply" if isinstance(error, RecursionError) else f"not JSON: {error}"
         raise _error(reason, name, (1, 1)) from None
     _check_shape(data, name)
+    if "\\u" in text and (problems := list(plain_problems(data, ()))):  # YAML does not have such escapes
+        document = Document(name, text, data)
+        raise ConfigurationError(
+            [LocatedProblem.of(item, document.position(item.path)) for item in problems], subject=name
+        )
     if duplicate:
         _parse_yaml(text, name)  # tells where
         raise _error("a key is there twice", name, (1, 1))

@@ -7,18 +7,22 @@ variables such as `${HOME}`: a name in capitals without a dot is never a key her
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
+from mtf_config.errors import ConfigurationError
 from mtf_config.plain import copy_plain
+from mtf_utils.envref import EnvReferenceError, find_env_references
 from mtf_utils.names import nearest
 from mtf_utils.problems import KeyPath, Problem, dotted
 
 __all__ = ["resolve_references"]
 
 _REFERENCE = re.compile(r"\$\{(?![A-Z][A-Z0-9_]*\})([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
-_MAX_TEXT = 100_000
+_MAX_GROWTH: Final = 200_000
+_MAX_CHAIN: Final = 50
 
 
 def resolve_references(
@@ -32,6 +36,9 @@ def resolve_references(
 
     Returns:
         A copy of the data with the references resolved, and what is wrong with those that could not be.
+
+    Raises:
+        ConfigurationError: references make much too much of the data.
     """
     resolver = _Resolver(data, defaults)
     return resolver.resolve(data, ()), resolver.problems
@@ -44,6 +51,7 @@ class _Resolver:
         self.problems: list[Problem] = []
         self.resolved: dict[str, Any] = {}
         self.under_way: list[str] = []
+        self.growth = 0
 
     def resolve(self, value: Any, path: KeyPath) -> Any:
         if isinstance(value, str):
@@ -56,11 +64,15 @@ class _Resolver:
 
     def _text(self, text: str, path: KeyPath) -> Any:
         if whole := _REFERENCE.fullmatch(text):
-            return copy_plain(self._target(whole[1], text, path))
+            target = self._target(whole[1], text, path)
+            self._grow(_size(target), path, text)
+            return copy_plain(target)
         result = _REFERENCE.sub(lambda match: self._inline(match, text, path), text)
-        if len(result) > _MAX_TEXT:
-            self.problems.append(Problem(path, f"references make this longer than {_MAX_TEXT} characters", text))
-            return text
+        if "${env:" in result:
+            try:
+                find_env_references(result)
+            except EnvReferenceError as error:
+                self.problems += [dataclasses.replace(problem, path=path) for problem in error.problems]
         return result
 
     def _inline(self, match: re.Match[str], text: str, path: KeyPath) -> str:
@@ -71,7 +83,16 @@ class _Resolver:
             return match[0]
         if target is None or isinstance(target, bool):
             return {None: "null", True: "true", False: "false"}[target]
-        return str(target)
+        filled_in = str(target)
+        self._grow(len(filled_in), path, text)
+        return filled_in
+
+    def _grow(self, amount: int, path: KeyPath, text: str) -> None:
+        """Bound what references to references can make of a small file."""
+        self.growth += amount
+        if self.growth > _MAX_GROWTH:
+            message = f"references make more than {_MAX_GROWTH} values or characters"
+            raise ConfigurationError([Problem(path, message, text)])
 
     def _target(self, name: str, text: str, path: KeyPath) -> Any:
         if name in self.resolved:
@@ -79,6 +100,9 @@ class _Resolver:
         if name in self.under_way:
             chain = " -> ".join([*self.under_way[self.under_way.index(name) :], name])
             self.problems.append(Problem(path, f"references lead round in a circle: {chain}", text))
+            return text
+        if len(self.under_way) >= _MAX_CHAIN:
+            self.problems.append(Problem(path, f"references lead through more than {_MAX_CHAIN} others", text))
             return text
         found, value, problem = _walk(self.root, name, text, path)
         if not found and self.defaults:
@@ -118,6 +142,12 @@ def _dangling(name: str, key: str, parent: Any, walked: KeyPath, text: str, path
         "${" + ".".join([*map(str, walked), guess, *name.split(".")[len(walked) + 1 :]]) + "}" if guess else None
     )
     return Problem(path, f"${{{name}}} refers to nothing: {where}{'' if guess else hint}", text, suggestion=suggestion)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return 1 + sum(map(_size, value.values()))
+    return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
 
 
 def _keys(name: str) -> KeyPath:

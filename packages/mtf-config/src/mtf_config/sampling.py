@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from mtf_config.digest import sha256_hex
 from mtf_config.errors import ValidationError
 from mtf_utils.settings import Problem, Settings, SettingsError, about
 
@@ -57,5 +57,5 @@ class Range(Settings):
 
 def _uniform(seed: int, key: str, index: int) -> float:
     """A number in [0, 1) with 53 random bits."""
-    digest = hashlib.sha256(f"{seed}\n{key}\n{index}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+    digest = sha256_hex(f"{seed}\n{key}\n{index}".encode("utf-8", "surrogatepass"))
+    return (int(digest[:16], 16) >> 11) / 2**53

@@ -10,12 +10,12 @@ from functools import cache
 from typing import Any, Final, Self
 
 from mtf_config.base import Section
+from mtf_config.errors import ConfigurationError
 from mtf_config.formats import RUN_NAME
-from mtf_config.plain import plain_problems, to_plain
+from mtf_config.plain import plain_problems
 from mtf_config.references import resolve_references
 from mtf_config.sections import DataConfig, ModelConfig, OptimizerConfig, SchedulerConfig, TrainingConfig
 from mtf_config.slurm import SLURMConfig
-from mtf_utils.envref import EnvReferenceError, find_env_references
 from mtf_utils.problems import KeyPath, describe
 from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import Problem, Settings, about
@@ -85,10 +85,6 @@ class ExperimentConfig(Section):
         default_factory=dict, metadata=about("Anything else, as the training script reads it.")
     )
 
-    def __post_init__(self) -> None:
-        self.custom_params = to_plain(self.custom_params)
-        super().__post_init__()
-
     @classmethod
     def data_problems(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
         """Determinism excludes benchmarking; custom parameters hold what a file can hold."""
@@ -106,16 +102,15 @@ class ExperimentConfig(Section):
         """
         if not isinstance(data, Mapping):
             return None, [Problem(path, f"expected a mapping, found {describe(data)}", data)]
-        resolved, dangling = resolve_references(data, schema_defaults)
+        try:
+            resolved, dangling = resolve_references(data, schema_defaults)
+        except ConfigurationError as error:
+            return None, list(error.problems)
         resolved.setdefault("training", {})
         version = resolved.get("version")
         if isinstance(version, int | float) and not isinstance(version, bool):
             resolved["version"] = str(float(version))
         instance, problems = super().decode(resolved, path)
-        try:
-            find_env_references(resolved)
-        except EnvReferenceError as error:
-            dangling += error.problems
         broken = [problem.path for problem in dangling]
         problems = [*dangling, *(problem for problem in problems if problem.path not in broken)]
         return (None if problems else instance), problems

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mtf_config.compose import Composition
 from mtf_config.enums import NamingStrategy
-from mtf_config.errors import ConfigurationError, ValidationError
+from mtf_config.errors import ConfigurationError, LocatedProblem, ValidationError
 from mtf_config.grid import ParameterGrid
 from mtf_config.identity import run_identity
 from mtf_config.keys import get_dotted, set_dotted, unknown_key
@@ -45,11 +46,17 @@ class ParameterGridSearch:
     counted by `len` and `point`, and produced once by `points` and `generate_experiments`.
 
     Args:
-        base_config: the configuration that every experiment starts from; it may lack what the grids provide.
+        base_config: the configuration that every experiment starts from; it may lack what the grids provide. With a
+            `Composition` (see `ConfigurationManager.composition`), errors say where the base has what is wrong.
     """
 
-    def __init__(self, base_config: Mapping[str, Any] | ExperimentConfig) -> None:
-        data = base_config.to_dict() if isinstance(base_config, ExperimentConfig) else base_config
+    def __init__(self, base_config: Mapping[str, Any] | ExperimentConfig | Composition) -> None:
+        self._composition = base_config if isinstance(base_config, Composition) else None
+        data: Any = base_config
+        if isinstance(base_config, Composition):
+            data = base_config.data
+        elif isinstance(base_config, ExperimentConfig):
+            data = base_config.to_dict()
         if not isinstance(data, Mapping):
             raise ConfigurationError.because(f"base_config: expected a mapping, found {describe(data)}")
         self._base: dict[str, Any] = to_plain(data)
@@ -107,8 +114,12 @@ class ParameterGridSearch:
             names = ", ".join(NamingStrategy)
             raise ConfigurationError.because(f"naming: expected one of {names}, found {describe(strategy)}") from None
 
-    def __len__(self) -> int:
+    def get_point_count(self) -> int:
+        """How many points the grids have together; `len` says the same, up to `sys.maxsize`."""
         return sum(grid.get_parameter_count() for grid in self._grids)
+
+    def __len__(self) -> int:
+        return self.get_point_count()
 
     def check(self) -> None:
         """Check every key and every listed value of the grids, without going through their combinations.
@@ -120,21 +131,26 @@ class ParameterGridSearch:
         extent = [len(grid.keys) for grid in self._grids]  # grids only grow, key by key
         if extent == self._checked:
             return
-        problems = [problem for grid in self._grids for _, problem in self.grid_problems(grid)]
+        problems = [
+            LocatedProblem.of(problem, None, f"grid {grid.name!r}")
+            for grid in self._grids
+            for *_, problem in self.grid_problems(grid)
+        ]
         if problems:
             raise ValidationError(problems, subject="parameter grids")
         self._checked = extent
 
-    def grid_problems(self, grid: ParameterGrid) -> Iterator[tuple[str, Problem]]:
-        """What is wrong with the keys and the listed values of a grid, each with the dotted key that it concerns."""
+    def grid_problems(self, grid: ParameterGrid) -> Iterator[tuple[str, int | None, Problem]]:
+        """What is wrong with a grid: the dotted key, the number of the value unless it is the key, and the problem."""
         for key in grid.keys:
             if key == "experiment_name":
                 message = "names are given by the naming strategy; this key cannot be varied"
-                yield key, Problem((key,), message, about_key=True)
+                yield key, None, Problem((key,), message, about_key=True)
             elif unknown := unknown_key(key, self._base):
-                yield key, unknown
+                yield key, None, unknown
             else:
-                yield from ((key, problem) for problem in self._value_problems(grid, key))
+                for index, value in enumerate(grid.values_of(key)):
+                    yield from ((key, index, problem) for problem in _value_problems(key, value))
 
     def point(self, index: int) -> SweepPoint:
         """The experiment of that number, without working out any other.
@@ -149,7 +165,7 @@ class ParameterGridSearch:
             if 0 <= offset < grid.get_parameter_count():
                 return self._point(grid, offset, index, self._namer())
             offset -= grid.get_parameter_count()
-        raise IndexError(f"the search has {len(self)} points; there is no point {index}")
+        raise IndexError(f"the search has {self.get_point_count()} points; there is no point {index}")
 
     def points(self) -> Iterator[SweepPoint]:
         """Every experiment once, in order, with where it comes from.
@@ -179,7 +195,7 @@ class ParameterGridSearch:
         return (point.config for point in self.points())
 
     def _namer(self) -> RunNamer:
-        return RunNamer(self._naming, [key for grid in self._grids for key in grid.keys], len(self))
+        return RunNamer(self._naming, [key for grid in self._grids for key in grid.keys], self.get_point_count())
 
     def _point(self, grid: ParameterGrid, offset: int, index: int, namer: RunNamer) -> SweepPoint:
         parameters = grid.point(offset, self._look_up)
@@ -190,11 +206,21 @@ class ParameterGridSearch:
         data["experiment_name"] = slug(str(prefix))
         config, problems = ExperimentConfig.decode(data, ())
         if problems or config is None:
-            values = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
-            raise ValidationError(problems, subject=f"grid {grid.name!r}, point {offset} ({values[:200]})")
+            raise self._refusal(problems, f"grid {grid.name!r}, point {offset}", parameters)
         identity = run_identity(config)
         config.experiment_name = namer.name(str(prefix), index, parameters, identity)
         return SweepPoint(config.experiment_name, grid.name, parameters, config, identity)
+
+    def _refusal(self, problems: Sequence[Problem], place: str, parameters: Mapping[str, Any]) -> ValidationError:
+        """The error for a point; what the grid did not set is located in the base."""
+        varied = [tuple(key.split(".")) for key in parameters]
+        own = [problem for problem in problems if any(problem.path[: len(path)] == path for path in varied)]
+        others = [problem for problem in problems if problem not in own]
+        if self._composition:
+            others = list(self._composition.error(others).problems)
+        located = [*own, *others]
+        values = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
+        return ValidationError(located, subject=f"{place} ({values[:200]})")
 
     def _look_up(self, key: str) -> Any:
         try:
@@ -202,14 +228,13 @@ class ParameterGridSearch:
         except KeyError:
             return get_dotted(schema_defaults(), key)
 
-    def _value_problems(self, grid: ParameterGrid, key: str) -> Iterator[Problem]:
-        path = tuple(key.split("."))
-        for value in grid.values_of(key):
-            data: dict[str, Any] = {}
-            set_dotted(data, key, copy_plain(value))
-            if isinstance(value, str) and "${" in value:
-                continue
-            _, problems = ExperimentConfig.decode(data, ())
-            for problem in problems:
-                if problem.path[: len(path)] == path:
-                    yield problem
+
+def _value_problems(key: str, value: Any) -> Iterator[Problem]:
+    """What is wrong with a value whatever the others are."""
+    if isinstance(value, str) and "${" in value:
+        return  # what it refers to is known at each point
+    path = tuple(key.split("."))
+    data: dict[str, Any] = {"deterministic": False}  # what values mean together is checked at each point
+    set_dotted(data, key, copy_plain(value))
+    _, problems = ExperimentConfig.decode(data, ())
+    yield from (problem for problem in problems if problem.path[: len(path)] == path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtf_config.base import Section
+from mtf_config.compose import Composition, Layer
 from mtf_config.enums import ExecutionMode, NamingStrategy
 from mtf_config.errors import ConfigurationError, LocatedProblem, Position, ValidationError
 from mtf_config.formats import NOT_EMPTY, RUN_NAME
@@ -93,7 +95,7 @@ class SweepSpec(Section):
         """The command as the list of its words; None for the default command."""
         return shlex.split(self.command) if isinstance(self.command, str) else self.command
 
-    def search(self, base: Mapping[str, Any] | None = None) -> ParameterGridSearch:
+    def search(self, base: Mapping[str, Any] | Composition | None = None) -> ParameterGridSearch:
         """The search that the file describes; keys and values are not checked against the base yet.
 
         Args:
@@ -150,24 +152,25 @@ def load_sweep(path: str | Path, manager: ConfigurationManager) -> Sweep:
     search = spec.search(_base_of(spec, document, file, manager))
     problems = []
     for index, (grid, written) in enumerate(zip(search.grids, spec.grids, strict=True)):
-        paths = written.key_paths()
-        for key, problem in search.grid_problems(grid):
-            place: KeyPath = ("grids", index, *paths[key])
-            problems.append(Problem(place, problem.message, problem.value, problem.suggestion, problem.about_key))
+        for key, number, problem in search.grid_problems(grid):
+            inside = () if number is None else problem.path[key.count(".") + 1 :]
+            place: KeyPath = ("grids", index, *written.place_of(key, number), *inside)
+            problems.append(dataclasses.replace(problem, path=place))
     if problems:
         raise _error(document, problems)
+    search.point(0)  # finds what is wrong with the base itself
     return Sweep(spec, search, file)
 
 
-def _base_of(spec: SweepSpec, document: Document, file: Path, manager: ConfigurationManager) -> Mapping[str, Any]:
+def _base_of(spec: SweepSpec, document: Document, file: Path, manager: ConfigurationManager) -> Composition:
     if not isinstance(spec.base, str):
-        return spec.base
+        return Composition([Layer(document.name, spec.base, document.at("base"))])
     beside = file.parent / spec.base
     try:
         base = beside if beside.is_file() else manager.find(spec.base)
     except ConfigurationError as error:
         raise _error(document, [Problem(("base",), error.problems[0].message, spec.base)]) from error
-    return manager.load_config(base.absolute(), validate=False)
+    return manager.composition(base.absolute())
 
 
 def _command_problem(command: Any) -> str | None:

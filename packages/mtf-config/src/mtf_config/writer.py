@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import cache
 from typing import Any
 
@@ -9,7 +11,9 @@ from mtf_config.errors import ConfigurationError, ValidationError
 from mtf_config.plain import plain_problems, to_plain
 from mtf_config.scalars import resolve_scalar
 
-__all__ = ["dump_yaml", "savable"]
+__all__ = ["dump_json", "dump_yaml", "savable"]
+
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def savable(config: Any, subject: str) -> dict[str, Any]:
@@ -25,6 +29,12 @@ def savable(config: Any, subject: str) -> dict[str, Any]:
     if problems:
         raise ValidationError(problems, subject=subject)
     return data
+
+
+def dump_json(data: dict[str, Any]) -> str:
+    """Plain data as indented JSON, which is YAML as well."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
 
 def dump_yaml(data: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from mtf_config import ConfigurationManager, ExecutionMode, ParameterGridSearch, SweepSpec, load_sweep
 from mtf_slurm.errors import LaunchInterrupted, SLURMError
 from mtf_slurm.launcher import SLURMLauncher
+from mtf_slurm.render import DEFAULT_COMMAND
 from mtf_slurm.reports import plan_lines, ranking_lines, status_lines
 from mtf_slurm.results import GridSearchResult
 from mtf_slurm.sweep import sweep_name
@@ -59,9 +60,8 @@ def _open(arguments: argparse.Namespace) -> _Opened:
     spec = sweep.spec
     name = spec.name or sweep_name(sweep.search)
     folder = Path(arguments.output_dir or root / (spec.output_dir or Path("experiments", name))).absolute()
-    words = spec.command_words()
-    options = {} if words is None else {"command": words}
-    return _Opened(spec, sweep.search, folder, SLURMLauncher(None, folder.parent, project_root=root, **options))
+    command = spec.command_words() or DEFAULT_COMMAND
+    return _Opened(spec, sweep.search, folder, SLURMLauncher(None, folder.parent, project_root=root, command=command))
 
 
 def _root_of(file: Path) -> Path:
@@ -108,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
     else:
         opened = _open(arguments)
-        jobs = arguments.jobs or opened.spec.limits.max_concurrent_jobs
+        jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
         result = opened.launcher.submit_sweep(opened.search, opened.folder, ExecutionMode.LOCAL, jobs)
     _print_status("run", result, as_json=arguments.json)
     return DONE if result.is_complete else WORK_FAILED
@@ -141,7 +141,7 @@ def _results(arguments: argparse.Namespace) -> int:
     monitor, its_mode = _monitored(result)
     metric = arguments.metric or monitor
     # a mode that was chosen for another metric says nothing about this one
-    mode = arguments.mode or (its_mode if metric == monitor else "min")
+    mode: Any = arguments.mode or (its_mode if metric == monitor else "min")
     if arguments.csv:
         result.to_csv(arguments.csv)
     ranked = result.leaderboard(metric, mode, top=arguments.top, unfinished=arguments.all)

@@ -275,9 +275,10 @@ def _outcome(run: RunDirectory, evidence: Evidence) -> dict[str, Any]:
     if result is None:
         telemetry = read_telemetry(run.metrics_file)
         return dataclasses.asdict(telemetry)
+    monitored = (result.best or {}).get("metric")
     return {
         "metrics": result.metrics,
-        "headline": (result.best or {}).get("metric") or next(iter(result.metrics), None),
+        "headline": monitored if monitored in result.metrics else next(iter(result.metrics), None),
         "best": result.best,
         "epoch": result.epoch,
         "global_step": result.global_step,

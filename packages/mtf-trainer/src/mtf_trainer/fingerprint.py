@@ -20,7 +20,7 @@ __all__ = ["check_model", "compare", "environment", "trainer_part"]
 EXTENDABLE: Final = frozenset({"epochs", "max_steps"})
 """Keys of `training` that may change: a run can be prolonged."""
 
-INEXACT_DATA_KEYS: Final = frozenset({"num_workers"})
+INEXACT_DATA_KEYS: Final = frozenset({"num_workers", "streams"})
 """Differences of the data that cost exactness and nothing else."""
 
 RUN_SECTIONS: Final = ("model", "training", "data", "optimizer", "scheduler", "custom_params")
@@ -78,6 +78,8 @@ def compare(saved: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[
         was, now = saved["data"][part], current["data"][part]
         if was is None or now is None:
             continue
+        if was.get("kind") == now.get("kind") == "map":  # there only `streams` matters, not how many workers there are
+            was, now = ({key: value for key, value in item.items() if key != "num_workers"} for item in (was, now))
         for line in differences(was, now, part):
             key = line.split(" ", 1)[0].rpartition(".")[2]
             (inexact if key in INEXACT_DATA_KEYS else faults).append(line)

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 
@@ -31,6 +31,9 @@ __all__ = ["Loop", "Reader", "Recorder", "Step"]
 
 Step = Callable[[Any, int], Mapping[str, Any]]
 
+CONSUMED: Final = frozenset({Phase.TRAIN_BATCH_OPTIM_STEP, Phase.TRAIN_BATCH_SCHED_STEP, Phase.TRAIN_BATCH_END})
+"""Phases in which the current batch has been read already."""
+
 
 class Recorder(Protocol):
     """Takes the metrics of an event: `train`, `validation` or `epoch`."""
@@ -47,11 +50,16 @@ class Reader:
     device: torch.device
     _next: tuple[int, int] | None = None
 
-    def read(self, epoch: int, batch: int) -> Any:
-        """Batch number `batch` of `epoch`, on the device."""
+    def go_to(self, epoch: int, batch: int) -> None:
+        """Stand before batch number `batch` of `epoch`."""
         if self._next != (epoch, batch):
             self._next = None
             self.source.open(epoch, batch)
+            self._next = (epoch, batch)
+
+    def read(self, epoch: int, batch: int) -> Any:
+        """Batch number `batch` of `epoch`, on the device."""
+        self.go_to(epoch, batch)
         try:
             item = self.source.next()
         except BaseException:
@@ -144,6 +152,16 @@ class Loop:
     def can_save(self) -> bool:
         """Whether the state is all there is to know: no batch is in hand."""
         return not self._in_hand
+
+    @property
+    def upcoming(self) -> tuple[int, int] | None:
+        """Epoch and number of the training batch that is read next; None where the epoch has no more."""
+        train, total = self.state.train, self.agenda.num_batches
+        if train is None or train.exhausted:
+            return None
+        consumed = self.state.phase in CONSUMED
+        batch = train.batch_idx + 1 if consumed else train.batch_idx
+        return None if total is not None and batch >= total else (self.state.epoch, batch)
 
     def settle(self) -> None:
         """Bring the running sums into the state, so that it can be saved."""

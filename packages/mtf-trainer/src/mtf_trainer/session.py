@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtf_trainer import fingerprint, receipts, rng
+from mtf_trainer import attestation, fingerprint, receipts, restoring, rng
 from mtf_trainer.builders import optimizer_steps
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
-from mtf_trainer.data import DataSource
+from mtf_trainer.data import DataSource, DataWaitInterrupted
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
 from mtf_trainer.journal import Journal
 from mtf_trainer.loggers import MetricLogger
@@ -29,7 +29,7 @@ from mtf_trainer.progress import Progress
 from mtf_trainer.rng import RNGState
 from mtf_trainer.state import ResumeState
 from mtf_trainer.steps import Engine
-from mtf_trainer.timelimit import TIME_LIMIT, TimeLimit, job_end
+from mtf_trainer.timelimit import SaveBounds
 from mtf_utils import rundir
 from mtf_utils.rundir import Outcome
 from mtf_utils.stateful import Stateful
@@ -48,6 +48,14 @@ def checkpoint_directory(config: GenericTrainerConfig) -> Path:
     return Path(base, config.checkpoint.checkpoint_dir)
 
 
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint that was taken up: where it lies, and what it held."""
+
+    path: Path
+    digests: attestation.Digests
+
+
 @dataclass(kw_only=True)
 class Session:
     """A run in this process.
@@ -57,6 +65,7 @@ class Session:
         state: where the run stands.
         flag: whether it was told to stop.
         directory: where the checkpoints are.
+        restored: what was taken up, until `settle_restored` has attested it.
         loop: the phases; made anew by `restore`.
     """
 
@@ -76,11 +85,13 @@ class Session:
     clock: Callable[[], float] = time.time
     journal: Journal = field(init=False)
     loop: Loop = field(init=False)
+    restored: Restored | None = field(default=None, init=False)
     progress: Progress = field(init=False)
+    _closed_data: dict[str, Any] | None = field(default=None, init=False)
     _journal_is_open: bool = field(default=False, init=False)
     _journal_bytes: int = field(default=0, init=False)
     _reserves: bool = field(init=False)
-    _time_limit: TimeLimit | None = field(init=False)
+    _bounds: SaveBounds = field(init=False)
 
     def __post_init__(self) -> None:
         run = rundir.current_run()
@@ -88,8 +99,7 @@ class Session:
         self.journal = Journal(path)
         self.progress = Progress(self._total_steps())
         self._reserves = self.config.checkpoint.async_save
-        end = job_end()
-        self._time_limit = None if end is None else TimeLimit(self.flag, end, self._save_s)
+        self._bounds = SaveBounds(self.config.preemption, self.flag, self.store.next_save_s)
         self._bind()
 
     def _total_steps(self) -> int | None:
@@ -126,16 +136,17 @@ class Session:
         """
         self._check(checkpoint)
         sections, training = checkpoint.sections, checkpoint.sections["training"]
+        self.restored = Restored(checkpoint.path, attestation.digests(sections))
         fingerprint.check_model(self.engine.model, sections["model"], source=str(checkpoint.path))
         self.engine.model.load_state_dict(sections["model"])
-        _load_optimizer(self.engine.optimizer, sections["optimizer"])
+        restoring.load_optimizer(self.engine.optimizer, sections["optimizer"])
         self.engine.load_state_dict(training["engine"])
         self.train.load_state_dict(training["data"]["train"])
         if self.val is not None and training["data"]["val"] is not None:
             self.val.load_state_dict(training["data"]["val"])
-        self._restore_stateful(training, source=str(checkpoint.path))
+        restoring.load_stateful(training, self.callbacks, self.registered, source=str(checkpoint.path))
         self.state = ResumeState.from_dict(checkpoint.resume, rng=RNGState.from_state_dict(training["rng"]))
-        self._prolong()
+        restoring.prolong(self.state, self.config)
         self._open_records(training["journal_bytes"])
         threads = checkpoint.fingerprint["environment"]["threads"]
         if threads != torch.get_num_threads():
@@ -154,28 +165,6 @@ class Session:
         if inexact:
             logger.warning("continuing, but results are no longer exact: %s", "; ".join(inexact))
 
-    def _restore_stateful(self, training: Mapping[str, Any], *, source: str) -> None:
-        saved, current = training["callbacks"], [type(callback).__qualname__ for callback in self.callbacks]
-        if [item["type"] for item in saved] != current:
-            was = ", ".join(item["type"] for item in saved) or "none"
-            raise CheckpointError(f"{source} was made with the callbacks {was}; this run has {current or 'none'}")
-        for callback, item in zip(self.callbacks, saved, strict=True):
-            callback.load_state_dict(item["state"])
-        if training["registered"].keys() != self.registered.keys():
-            then, now = sorted(training["registered"]), sorted(self.registered)
-            raise CheckpointError(f"{source} holds the registered states {then}; this run registered {now}")
-        for name, stateful in self.registered.items():
-            stateful.load_state_dict(training["registered"][name])
-
-    def _prolong(self) -> None:
-        """A finished run goes on when its limits were raised."""
-        state, config = self.state, self.config
-        ended = state.phase in (Phase.TRAINING_END, Phase.TRAINING_COMPLETE)
-        reached = config.max_steps is not None and state.global_step >= config.max_steps
-        if ended and state.epoch < config.epochs and not reached and not state.stop_requested:
-            logger.info("training goes on from epoch %d to %d", state.epoch, config.epochs)
-            state.phase, state.event_index = Phase.TRAIN_START_EPOCH, 0
-
     def run(self) -> None:
         """Train to the end, or to the nearest boundary that can be saved once a stop is asked for.
 
@@ -184,9 +173,7 @@ class Session:
             TrainingStopped: told to stop once too often.
         """
         self.progress.open(self.state)
-        if self.state.rng is not None:
-            rng.restore(self.state.rng)
-            self.state.rng = None
+        self.settle_restored()
         try:
             self._train_to_the_end()
         except SystemExit:  # told to go: no error
@@ -196,8 +183,25 @@ class Session:
             self.loop.events.tell("on_exception", error)
             raise
 
+    def settle_restored(self) -> None:
+        """Put the random streams back, and say whether everything is as it was saved."""
+        restored, self.restored = self.restored, None
+        if restored is None or self.state.rng is None:
+            return
+        rng.restore(self.state.rng)
+        self.state.rng = None
+        if (place := self.loop.upcoming) is not None:
+            with contextlib.suppress(DataWaitInterrupted):  # told to stop already: the first boundary will see to it
+                self.loop.train.go_to(*place)
+        live = attestation.digests(self._sections())
+        different = list(attestation.differing_components(restored.digests, live))
+        if different:
+            logger.warning("restored from %s, but not exact: %s", restored.path, "; ".join(different))
+        else:
+            logger.info("restored from %s: exact", restored.path)
+
     def _train_to_the_end(self) -> None:
-        flag, loop, limit = self.flag, self.loop, self._time_limit
+        flag, loop, limit = self.flag, self.loop, self._bounds.time_limit
         for phase in loop.boundaries():
             if not loop.can_save:
                 continue
@@ -220,36 +224,61 @@ class Session:
         self.store.join_copies()
         self.loop.settle()
         self.state.timestamp = self.clock()
-        engine = self.engine
         return Snapshot(
             resume=self.state.to_dict(),
-            sections={
-                "model": engine.model.state_dict(),
-                "optimizer": engine.optimizer.state_dict(),
-                "training": self._training_section(),
-            },
+            sections=self._sections(),
             epoch=self.state.epoch,
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
             fingerprint=self._fingerprint(),
-            steady=engine.steady(),
+            steady=self.engine.steady(),
             refers_to=self.journal.sync,
         )
 
+    def _sections(self) -> dict[str, Any]:
+        engine = self.engine
+        return {
+            "model": engine.model.state_dict(),
+            "optimizer": engine.optimizer.state_dict(),
+            "training": self._training_section(),
+        }
+
     def _training_section(self) -> dict[str, Any]:
+        streams = rng.capture()
         return {
             "engine": self.engine.state_dict(),
-            "rng": rng.capture().state_dict(),
-            "data": {
-                "train": self.train.state_dict(),
-                "val": self.val.state_dict() if self.val is not None else None,
-            },
+            "rng": streams.state_dict(),
+            "canary": attestation.canary(streams),
+            "data": self._data_state(),
+            "upcoming": self._upcoming(),
             "callbacks": [
                 {"type": type(callback).__qualname__, "state": callback.state_dict()} for callback in self.callbacks
             ],
             "registered": {name: stateful.state_dict() for name, stateful in self.registered.items()},
             "journal_bytes": self._flush_journal(),
         }
+
+    def _data_state(self) -> dict[str, Any]:
+        if self._closed_data is not None:
+            return self._closed_data
+        return {
+            "train": self.train.state_dict(),
+            "val": self.val.state_dict() if self.val is not None else None,
+        }
+
+    def _close_data(self) -> None:
+        """End the workers; what a checkpoint after `fit` needs of the sources is kept."""
+        try:
+            self._closed_data = self._data_state()
+        finally:
+            self.train.close()
+            if self.val is not None:
+                self.val.close()
+
+    def _upcoming(self) -> list[Any] | None:
+        """The samples of the next training batch, where they are known for nothing."""
+        place = self.loop.upcoming
+        return self.train.peek(*place) if place is not None else None
 
     def _flush_journal(self) -> int:
         """Write what waits for the journal; once it is closed, nothing is added to it any more."""
@@ -294,25 +323,21 @@ class Session:
     def save_periodically(self) -> None:
         """Save as the configuration says: in the background, or at once."""
         if self.config.checkpoint.async_save:
-            self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._timeout_s())
+            self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
         else:
-            self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._timeout_s())
+            self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
 
     def save_now(self, kind: Kind, *, pinned: bool = False) -> Path:
         """Save and wait until the checkpoint is durable."""
-        grace_s = self.config.preemption.grace_period_seconds
-        limit_s = grace_s if kind is Kind.EMERGENCY else self._timeout_s()
+        limit_s = self._bounds.grace_s if kind is Kind.EMERGENCY else self._bounds.timeout_s
         return self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
-
-    def _timeout_s(self) -> float:
-        return 60 * self.config.preemption.timeout_minutes
 
     def _leave(self) -> None:
         state, flag, settings = self.state, self.flag, self.config.preemption
         state.preemptions += 1
         self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
-        path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._time_to_leave_s())
+        path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
         place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
         limit = settings.max_preemptions
         if limit is not None and state.preemptions > limit:
@@ -326,23 +351,8 @@ class Session:
         receipts.write_receipt(Outcome.PREEMPTED, message)
         raise TrainingPreempted(message, checkpoint=path)
 
-    def _time_to_leave_s(self) -> float | None:
-        """Seconds that are left for the emergency save; None if nobody presses."""
-        flag = self.flag
-        if flag.signal_name == "SIGINT":
-            return None
-        grace_s = max(0.0, self.config.preemption.grace_period_seconds - flag.elapsed_s())
-        if flag.signal_name == TIME_LIMIT and self._time_limit is not None:
-            return max(grace_s, self._time_limit.left_s())  # at its end a job is given a grace period too
-        return grace_s
-
-    def _save_s(self) -> float:
-        """How long the next save is going to take: as earlier ones, else the whole grace period."""
-        estimate_s = self.store.next_save_s()
-        return self.config.preemption.grace_period_seconds if estimate_s is None else estimate_s
-
     def _finish(self) -> None:
-        path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._timeout_s())
+        path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._bounds.timeout_s)
         self.write_result(path)
         logger.info("training is complete after %d epochs, %d steps", self.state.epoch, self.state.global_step)
 
@@ -367,30 +377,14 @@ class Session:
             stack.callback(self.store.close)
             stack.callback(self._close_journal)
             stack.callback(self.progress.close)
-            if self._time_limit is not None:
-                self._time_limit.start()
-                stack.callback(self._time_limit.close)
+            if self._bounds.time_limit is not None:
+                self._bounds.time_limit.start()
+                stack.callback(self._bounds.time_limit.close)
             for each in self.loggers:
                 stack.callback(each.close)
-            stack.callback(self.train.close)
-            if self.val is not None:
-                stack.callback(self.val.close)
+            stack.callback(self._close_data)
             for callback in self.callbacks:
                 callback.setup(self.trainer)
                 stack.callback(callback.teardown, self.trainer)
             stack.callback(self.store.join_copies)  # first of all: a callback may still change anything
             yield
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load an optimizer's state and keep the type of every tensor, which `load_state_dict` may change."""
-    optimizer.load_state_dict(saved)
-    # Schedulers warn when they step before the optimizer did; a run may well continue between the two.
-    optimizer._opt_called = True  # type: ignore[attr-defined]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    indices = [index for group in saved["param_groups"] for index in group["params"]]
-    for parameter, index in zip(parameters, indices, strict=True):
-        for key, value in saved["state"].get(index, {}).items():
-            loaded = optimizer.state[parameter].get(key)
-            if isinstance(value, torch.Tensor) and isinstance(loaded, torch.Tensor) and loaded.dtype != value.dtype:
-                optimizer.state[parameter][key] = value.to(loaded.device)

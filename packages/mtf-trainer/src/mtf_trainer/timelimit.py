@@ -1,4 +1,4 @@
-"""The end that the scheduler has set for the job: a stop is asked for early enough to save before it."""
+"""How long saves may take, and the end that the scheduler has set for the job: a stop comes early enough before it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mtf_trainer.preemption import StopFlag
+from mtf_utils.sections import PreemptionConfig
 
-__all__ = ["TIME_LIMIT", "TimeLimit", "job_end"]
+__all__ = ["TIME_LIMIT", "SaveBounds", "TimeLimit", "job_end"]
 
 TIME_LIMIT: Final = "the job's time limit"
 """What takes the place of a signal's name when nothing but the clock told the run to stop."""
@@ -103,3 +104,35 @@ class TimeLimit:
                 return
             # What is known of saves and steps changes: look again half-way, at last every tenth of a second.
             self._closed.wait(min(_LONGEST_WAIT_S, max(0.1, spare_s / 2)))
+
+
+class SaveBounds:
+    """The bounds of a run's saves.
+
+    Args:
+        config: the user's.
+        flag: whether the run was told to stop, by what and when.
+        estimate_s: how long the next save is going to take, in seconds; None while that is unknown.
+    """
+
+    def __init__(self, config: PreemptionConfig, flag: StopFlag, estimate_s: Callable[[], float | None]) -> None:
+        self._flag = flag
+        self._estimate_s = estimate_s
+        self.timeout_s = 60 * config.timeout_minutes
+        self.grace_s = config.grace_period_seconds
+        end = job_end()
+        self.time_limit = None if end is None else TimeLimit(flag, end, self.save_s)
+
+    def save_s(self) -> float:
+        """How long the next save is going to take: the whole grace period while that is unknown."""
+        estimate_s = self._estimate_s()
+        return self.grace_s if estimate_s is None else estimate_s
+
+    def left_s(self) -> float | None:
+        """Seconds that are left for the emergency save; None if nobody presses."""
+        if self._flag.signal_name == "SIGINT":
+            return None
+        left_s = max(0.0, self.grace_s - self._flag.elapsed_s())
+        if self._flag.signal_name == TIME_LIMIT and self.time_limit is not None:
+            return max(left_s, self.time_limit.left_s())  # at its end a job is given a grace period too
+        return left_s

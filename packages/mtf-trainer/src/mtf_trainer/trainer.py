@@ -192,8 +192,7 @@ class GenericTrainer:
             return
         session.restore(checkpoint)
         if session.state.phase is TrainerPhase.TRAINING_COMPLETE:
-            if session.state.rng is not None:
-                rng.restore(session.state.rng)
+            session.settle_restored()
             session.write_result(checkpoint.path)
             logger.info("training was complete already, after %d epochs: %s", session.state.epoch, checkpoint.path)
             return

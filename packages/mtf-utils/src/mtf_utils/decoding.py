@@ -132,7 +132,8 @@ def _decode_scalar(annotation: type | None, value: Any, path: KeyPath) -> tuple[
             return None, []
     elif isinstance(value, annotation):
         return value, []
-    return value, [Problem(path, f"expected {_type_name(annotation)}, found {describe(value)}", value)]
+    remedy = "; put it in quotes" if annotation is str and isinstance(value, int | float) else ""
+    return value, [Problem(path, f"expected {_type_name(annotation)}, found {describe(value)}{remedy}", value)]
 
 
 def _decode_float(value: numbers.Real, path: KeyPath) -> tuple[Any, list[Problem]]:

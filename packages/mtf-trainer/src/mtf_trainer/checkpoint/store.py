@@ -36,6 +36,7 @@ _REST = 0.1
 """How long the writer rests in the background, in units of the time that it works: training needs the machine too."""
 
 _STUCK_S = 1.0
+_NOTABLE_S = 0.1
 _NAMELESS = "nameless-"
 
 _log = logging.getLogger(__name__)
@@ -280,10 +281,12 @@ class CheckpointStore:
             return
         began = time.monotonic()
         self.wait()
-        _log.warning(
+        waited_s = time.monotonic() - began
+        _log.log(
+            logging.WARNING if waited_s >= _NOTABLE_S else logging.DEBUG,
             "training waited %.2f s until the checkpoint of step %d was durable: saves are due faster than they can be "
             "written; save less often",
-            time.monotonic() - began,
+            waited_s,
             running.step,
         )
 

@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader
 
-from mtf_trainer.data.order import known_indices, rule_of
+from mtf_trainer.data.order import Indices, known_indices, rule_of
 from mtf_trainer.data.positions import PositionedDataset, Request
 from mtf_trainer.data.samplers import OwnSamplers
 from mtf_trainer.data.source import DataSource, is_stateful, length_of
 from mtf_trainer.data.workers import end_iteration, private_copy
 from mtf_trainer.errors import TrainerError
-from mtf_trainer.rng import derive_seed, preserved
+from mtf_trainer.rng import derive_seed, preserved, seed_host
 
 __all__ = ["MapSource"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The batches of one epoch, where the rule of the samplers is known.
+
+    Attributes:
+        indices: of the samples, in order.
+        size: samples per batch; None where every entry is a batch of its own.
+        end: how many of the indices are used.
+    """
+
+    indices: Indices
+    size: int | None
+    end: int
+
+    def __len__(self) -> int:
+        return self.end if self.size is None else math.ceil(self.end / self.size)
+
+    def batch(self, number: int) -> Any:
+        """What the sampler gives for that batch."""
+        if self.size is None:
+            return self.indices.take(number, number + 1)[0]
+        start = number * self.size
+        return self.indices.take(start, min(start + self.size, self.end))
 
 
 class _Order:
@@ -33,34 +60,45 @@ class _Order:
         self.own = OwnSamplers(top, loader.dataset)
         self.epoch = 0
         self.start = 0
+        self.plan: _Plan | None = None
 
     def __len__(self) -> int:
-        return len(self._items if self._batches is None else self._batches)  # type: ignore[arg-type]
+        return len(self._items if self._batches is None else self._batches)
 
     def __iter__(self) -> Iterator[Request]:
-        epoch = self.epoch
-        for number, index in enumerate(self._indices(), self.start):
-            yield Request(epoch, number, index)
+        # The indices are begun here and now: a user's code in them runs with the streams that `open` set up.
+        epoch, indices = self.epoch, enumerate(self._indices(), self.start)
+        return (Request(epoch, number, index) for number, index in indices)
+
+    def seed(self) -> int:
+        """What determines the order of the present epoch."""
+        return derive_seed(self._seed, self._stream, "order", self.epoch)
 
     def _indices(self) -> Iterator[Any]:
-        seed = derive_seed(self._seed, self._stream, "order", self.epoch)
+        self.plan = self._make_plan()
+        if self.plan is None:
+            return self.own.iterate(self.epoch, self.start, self.seed())
+        plan = self.plan
+        return (plan.batch(number) for number in range(self.start, len(plan)))
+
+    def _make_plan(self) -> _Plan | None:
         if self._batches is None or type(self._batches) in (list, tuple):
-            known = known_indices(self._items if self._batches is None else self._batches, self.epoch, seed)
-            if known is not None:
-                return (known.take(at, at + 1)[0] for at in range(self.start, known.length))
-        elif rule_of(self._batches) is BatchSampler:
-            known = known_indices(self._items, self.epoch, seed)
-            if known is not None:
-                size, length = self._batches.batch_size, known.length
-                last = length - length % size if self._batches.drop_last else length
-                return (known.take(at, min(at + size, last)) for at in range(self.start * size, last, size))
-        return self.own.iterate(self.epoch, self.start, seed)
+            known = known_indices(self._items if self._batches is None else self._batches, self.epoch, self.seed())
+            return _Plan(known, None, known.length) if known is not None else None
+        if rule_of(self._batches) is not BatchSampler:
+            return None
+        known = known_indices(self._items, self.epoch, self.seed())
+        if known is None:
+            return None
+        size, length = self._batches.batch_size, known.length
+        return _Plan(known, size, length - length % size if self._batches.drop_last else length)
 
 
 class MapSource(DataSource):
     """Batches of a `DataLoader` over a map-style dataset, each a function of (seed, stream, epoch, batch).
 
-    Reaching a batch fetches none of those before it.
+    Reaching a batch fetches none of those before it. What a `worker_init_fn` makes of a worker's number is not
+    covered: which worker makes a batch depends on where the epoch was entered.
     """
 
     def __init__(self, loader: DataLoader[Any], *, seed: int, stream: str, should_stop: Callable[[], bool]) -> None:
@@ -90,6 +128,8 @@ class MapSource(DataSource):
         # Workers start from the same seed in every epoch: a persistent one that started in the first is no different.
         self._copy.generator.manual_seed(self._worker_seed)
         with preserved():
+            # What runs here of a user's code (a sampler's set_epoch) may draw.
+            seed_host(self._order.seed())
             try:
                 self._iterator = iter(self._copy)
             except BaseException:
@@ -132,6 +172,15 @@ class MapSource(DataSource):
             "num_workers": self._loader.num_workers,
             "streams": "by position" if self._loader.num_workers else "of the process",
         }
+
+    def peek(self, epoch: int, batch: int) -> list[Any] | None:
+        """See `DataSource.peek`; known for the epoch that is open."""
+        plan = self._order.plan
+        if plan is None or epoch != self._order.epoch or not batch < len(plan):
+            return None
+        held = plan.batch(batch)
+        indices = held if isinstance(held, list) else [held]
+        return indices if all(type(index) is int for index in indices) else None
 
     def close(self) -> None:
         """See `DataSource.close`."""

@@ -70,6 +70,10 @@ class DataSource(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Plain JSON that tells whether another process has the same data: compared when a run resumes."""
 
+    def peek(self, epoch: int, batch: int) -> list[Any] | None:
+        """Which samples a batch holds, where that is known without asking the dataset or drawing; else None."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """End workers and drop the position; `open` may follow."""

@@ -46,7 +46,7 @@ class StreamSource(DataSource):
         self._begun = False
         self._ended = False
         self._loaded: dict[str, Any] | None = None
-        self._after_end = False
+        self._at_border = False
         self._told = False
 
     @abstractmethod
@@ -83,8 +83,7 @@ class StreamSource(DataSource):
             self._at_start = self._rewindable.state_dict()
         self._begun = True
         self._epoch, self._batch, self._ended = epoch, batch if reached else 0, False
-        seed_host(derive_seed(self._seed, self._stream, "start", epoch))
-        self._iterator = self._iterate(epoch)
+        self._begin()
 
     def _go_to_state(self, epoch: int, batch: int) -> bool:
         """Hand a loaded state to the stateful object; whether that is the position wanted."""
@@ -95,7 +94,7 @@ class StreamSource(DataSource):
         follows = state["ended"] and epoch == state["epoch"] + 1 and batch == 0
         if here or follows:
             self._stateful.load_state_dict(state["source"])
-            self._after_end = follows
+            self._at_border = batch == 0
         return bool(here or follows)
 
     def _replay(self, batch: int) -> None:
@@ -121,28 +120,33 @@ class StreamSource(DataSource):
         """See `DataSource.next`."""
         if self._iterator is None:
             raise TrainerError("the data source is not open; call open(epoch, batch) first")
-        with self._place():
-            try:
-                taken = self._take()
-            except StopIteration:
-                self._ended, self._begun = True, False
-                raise
+        try:
+            taken = self._take()
+        except StopIteration:
+            self._ended, self._begun = True, False
+            raise
         self._batch += 1
         return taken
 
     def _take(self) -> Any:
-        assert self._iterator is not None
         try:
-            return next(self._iterator)
+            with self._place():
+                taken = next(self._iterator)  # type: ignore[arg-type]  # next() has checked that it is there
         except StopIteration:
-            # A state taken at an epoch's end may stand for "nothing left" or for "the next one begins".
-            if not self._after_end:
+            # A state taken between two epochs may stand for "nothing left" or for "the next one begins".
+            if not self._at_border:
                 raise
-            self._after_end = False
-            self._iterator = self._iterate(self._epoch)
-            return next(self._iterator)
-        finally:
-            self._after_end = False
+        else:
+            self._at_border = False
+            return taken
+        self._at_border = False
+        with preserved():
+            self._begin()
+        return self._take()
+
+    def _begin(self) -> None:
+        seed_host(derive_seed(self._seed, self._stream, "start", self._epoch))
+        self._iterator = self._iterate(self._epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """See `DataSource.state_dict`."""

@@ -1,0 +1,138 @@
+"""The verbs, run as processes: what they print, and what they end with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from config_support import DATA
+from jsonschema import Draft202012Validator
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    shutil.copytree(DATA, tmp_path / "configs")
+    (tmp_path / "configs/child.yaml").write_text("extends: complete.yaml\nmodel:\n  hidden_size: 7\nseed: ${delete}\n")
+    (tmp_path / "configs/bad.yaml").write_text("extends: complete.yaml\ntraining:\n  epohcs: 1\n  batch_size: none\n")
+    (tmp_path / "configs/sweep.yaml").write_text(
+        "base: complete.yaml\ngrids:\n  - {name: g, parameters: {seed: [1, 2, 2]}}\n"
+    )
+    return tmp_path
+
+
+def mtf(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mtf_utils", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_validate(project: Path) -> None:
+    good = mtf(project, "validate", "complete.yaml", "language.json", "sweep.yaml")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.splitlines() == [
+        "complete.yaml: a valid experiment",
+        "language.json: a valid experiment",
+        "sweep.yaml: a valid sweep of 2 runs",
+    ]
+    bad = mtf(project, "validate", "bad.yaml", "missing.yaml", "vision.yaml")
+    assert bad.returncode == 2
+    assert "bad.yaml:3:3: training.epohcs: unknown key 'epohcs' (did you mean 'epochs'?)" in bad.stdout
+    assert "bad.yaml:4:15: training.batch_size: expected an integer, found the string 'none'" in bad.stdout
+    assert "missing.yaml: there is no such file" in bad.stdout
+    assert bad.stdout.splitlines()[-1] == "vision.yaml: a valid experiment"
+    assert "Traceback" not in bad.stderr
+
+
+def test_validate_in_json(project: Path) -> None:
+    result = mtf(project, "validate", "--json", "bad.yaml", "vision.yaml")
+    assert result.returncode == 2
+    first, second = json.loads(result.stdout)
+    assert (first["valid"], second["valid"]) == (False, True)
+    assert [(item["key"], item["line"], item["column"], item["suggestion"]) for item in first["problems"]] == [
+        ("training.epohcs", 3, 3, "epochs"),
+        ("training.batch_size", 4, 15, None),
+    ]
+
+
+def test_validate_with_a_schema_of_the_users_own(project: Path) -> None:
+    schema = {"properties": {"model": {"properties": {"hidden_size": {"minimum": 100}}}}}
+    (project / "own.json").write_text(json.dumps(schema))
+    assert mtf(project, "validate", "--schema", "own.json", "complete.yaml").returncode == 0
+    result = mtf(project, "validate", "--schema", "own.json", "child.yaml")
+    assert result.returncode == 2
+    assert "child.yaml:3:16: model.hidden_size: 7 is less than the minimum of 100" in result.stdout
+
+
+def test_show(project: Path) -> None:
+    result = mtf(project, "show", "child.yaml", "--set", "training.batch_size=8", "--set", "tags=[a, b]")
+    assert (result.returncode, result.stderr) == (0, "")
+    (project / "configs/shown.yaml").write_text(result.stdout)
+    shown = json.loads(mtf(project, "show", "shown.yaml", "--json").stdout)
+    assert shown["model"]["hidden_size"] == 7
+    assert shown["training"]["batch_size"] == 8
+    assert shown["tags"] == ["a", "b"]
+    assert "seed" not in shown
+    assert json.loads(mtf(project, "show", "shown.yaml", "--defaults", "--json").stdout)["seed"] is None
+
+
+def test_show_with_origins(project: Path) -> None:
+    arguments = ("show", "--origin", "--defaults", "child.yaml", "vision.yaml", "--set", "training.batch_size=8")
+    result = mtf(project, *arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    entries = json.loads(result.stdout)
+    assert entries["model.hidden_size"]["origin"].endswith("child.yaml:3:16")
+    assert entries["model.num_layers"]["origin"].endswith("complete.yaml:7:15")
+    assert entries["training.precision"] == {"value": "bf16", "origin": str(project / "configs/vision.yaml") + ":17:14"}
+    assert entries["training.batch_size"] == {"value": 8, "origin": "parameter_overrides"}
+    assert entries["checkpoint.async_save"] == {"value": True, "origin": "default"}
+    lines = mtf(project, *arguments).stdout.splitlines()
+    assert len(lines) == len(entries)
+    assert any(line.startswith("training.batch_size: 8 ") and line.endswith("# parameter_overrides") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.batch_size", "expected KEY=VALUE"),
+        ("=1", "expected KEY=VALUE"),
+        ("training.batchsize=1", "did you mean 'batch_size'"),
+        ("model=[", "--set model:1:2: while parsing a flow"),
+        ("training.epochs=x", "parameter_overrides: training.epochs: expected an integer"),
+    ],
+)
+def test_unusable_settings(project: Path, setting: str, message: str) -> None:
+    result = mtf(project, "show", "complete.yaml", "--set", setting)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_diff(project: Path) -> None:
+    same = mtf(project, "diff", "complete.yaml", "complete.yaml")
+    assert (same.returncode, same.stdout) == (0, "the same run\n")
+    other = mtf(project, "diff", "complete.yaml", "child.yaml")
+    assert other.returncode == 1
+    assert other.stdout.splitlines() == ["model.hidden_size: 512 -> 7", "seed: 42 -> null", "different runs"]
+    assert json.loads(mtf(project, "diff", "complete.yaml", "child.yaml", "--json").stdout) == {
+        "same_run": False,
+        "changes": [
+            {"key": "model.hidden_size", "first": 512, "second": 7},
+            {"key": "seed", "first": 42, "second": None},
+        ],
+    }
+
+
+@pytest.mark.parametrize("arguments", [(), ("--partial",), ("--sweep",)])
+def test_schema(project: Path, arguments: tuple[str, ...]) -> None:
+    result = mtf(project, "schema", *arguments)
+    assert result.returncode == 0
+    Draft202012Validator.check_schema(json.loads(result.stdout))

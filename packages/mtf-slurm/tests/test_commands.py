@@ -1,0 +1,122 @@
+"""The verbs, through the dispatcher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mtf_slurm.commands import PLAN, RESULTS, RUN, STATUS
+from mtf_utils.cli import main
+
+SWEEP = """
+name: sizes
+base:
+  experiment_name: tiny
+  model: {name: counter}
+  data: {dataset_name: none}
+  optimizer: {name: none}
+  checkpoint: {monitor: val_loss, mode: max}
+  custom_params: {x: 1.0}
+grids:
+  - name: grid
+    parameters:
+      custom_params.x: [1.0, 2.0]
+      custom_params.fail_at: [null, 1]
+naming: descriptive
+execution: local
+limits: {max_concurrent_jobs: 2}
+"""
+
+
+@pytest.fixture
+def sweep(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = project / "sweep.yaml"
+    file.write_text(SWEEP)
+    (project / "pyproject.toml").touch()
+    monkeypatch.chdir(project)
+    return file
+
+
+def test_plan_run_status_results(sweep: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "sweep.yaml"]) == 0
+    planned = capsys.readouterr().out
+    assert "4 runs, 4 of them new" in planned
+    assert not (project / "experiments").exists()
+
+    assert main(["run", "sweep.yaml"]) == 1  # two of the runs fail
+    shown = capsys.readouterr()
+    assert "2 completed, 2 failed" in shown.out
+    assert "ValueError: bad step 1" in shown.out
+    assert "tiny-x=2.0-fa=null: COMPLETED" in shown.err
+
+    folder = str(project / "experiments" / "sizes")
+    assert main(["status", folder]) == 0
+    assert "2 completed, 2 failed" in capsys.readouterr().out
+
+    assert main(["results", folder, "--csv", "table.csv"]) == 0
+    ranked = capsys.readouterr()
+    lines = [line.split() for line in ranked.out.splitlines()]
+    assert lines[0][:2] == ["name", "val_loss"]
+    assert [line[1:3] for line in lines[1:]] == [["tiny-x=2.0-fa=null", "0.666667"], ["tiny-x=1.0-fa=null", "0.333333"]]
+    assert "tiny-x=1.0-fa=1: ValueError: bad step 1" in ranked.err
+    assert len((project / "table.csv").read_text().splitlines()) == 5
+
+
+def test_json(sweep: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "sweep.yaml", "--json", "--output-dir", "out"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["verb"], plan["version"], len(plan["data"]["new"])) == ("plan", 1, 4)
+    assert main(["run", "sweep.yaml", "--json", "-o", "out", "-j", "1"]) == 1
+    run = json.loads(capsys.readouterr().out)
+    assert run["data"]["counts"] == {"COMPLETED": 2, "FAILED": 2}
+    assert run["data"]["output_dir"] == str(project / "out")
+    assert main(["status", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"] == run["data"]
+    assert main(["results", "out", "--json", "--mode", "min", "-n", "1"]) == 0
+    results = json.loads(capsys.readouterr().out)["data"]
+    assert (results["metric"], results["mode"], results["ranking"]) == ("val_loss", "min", ["tiny-x=1.0-fa=null"])
+
+
+def test_a_sweep_is_continued_by_its_folder(sweep: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "sweep.yaml", "-o", "out"])
+    (project / "train.py").write_text((project / "train.py").read_text().replace("fail_at", "mended"))
+    capsys.readouterr()
+    assert main(["run", "out"]) == 0
+    assert "4 completed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["status", "nowhere"], "there is no sweep here"),
+        (["results", "nowhere"], "there is no sweep here"),
+        (["run", "sweep.yml"], "did you mean 'sweep.yaml'"),
+        (["run", "sweep.yaml", "-j", "0"], "max_concurrent_jobs=0"),
+        (["run", "sweep.yaml", "--project-root", "no"], "project_root: there is no folder"),
+    ],
+)
+def test_mistakes_have_status_2_and_one_message(
+    sweep: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert says in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+def test_results_before_there_are_any(sweep: Path, launcher, make_search, project, capsys) -> None:
+    from mtf_config import ExecutionMode
+
+    launcher.submit_sweep(make_search({}), project / "out", ExecutionMode.DRY_RUN)
+    assert main(["results", "out"]) == 2
+    assert "no run has finished yet" in capsys.readouterr().err
+    assert main(["results", "out", "--metric", "nothing", "--all"]) == 2
+
+
+@pytest.mark.parametrize("command", [PLAN, RUN, STATUS, RESULTS])
+def test_every_verb_says_what_it_does(command) -> None:
+    assert command.help
+    assert command.help[0].islower()

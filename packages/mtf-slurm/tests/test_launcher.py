@@ -1,0 +1,162 @@
+"""Experiments submitted by themselves and in batches: ids, statuses, cancelling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtf_config import ExecutionMode
+from mtf_slurm import JobStatus, JobSubmissionError, SLURMError, SLURMLauncher
+from mtf_utils.rundir import SweepDirectory
+
+LOCAL, DRY_RUN = ExecutionMode.LOCAL, ExecutionMode.DRY_RUN
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    return tmp_path / "gate"
+
+
+def test_a_lone_experiment_runs_and_has_an_id(launcher, make_config, project) -> None:
+    job_id = launcher.submit_experiment(make_config("one"), LOCAL)
+    assert job_id.startswith("local-")
+    assert "_" not in job_id
+    assert launcher.get_job_status(job_id) is JobStatus.COMPLETED
+    assert launcher.get_job(job_id).path == project / "experiments" / "single" / "runs" / "one"
+    # another launcher, in another process, knows it as well
+    other = SLURMLauncher(None, project / "experiments", project_root=project)
+    assert other.get_job(job_id).metrics == {"val_loss": 1 / 3}
+    assert not other.cancel_job(job_id)
+
+
+def test_lone_experiments_live_side_by_side(launcher, make_config, project) -> None:
+    for name in ("one", "two"):
+        launcher.submit_experiment(make_config(name), LOCAL)
+    sweep = SweepDirectory(project / "experiments" / "single").sweep()
+    assert [(run["name"], "orphaned" in run) for run in sweep.runs] == [("one", False), ("two", False)]
+
+
+def test_a_finished_experiment_is_not_run_again(launcher, make_config) -> None:
+    first = launcher.submit_experiment(make_config("one"), LOCAL)
+    second = launcher.submit_experiment(make_config("one"), LOCAL)
+    assert launcher.get_job(second).attempts == 1
+    assert launcher.get_job_status(first) is launcher.get_job_status(second) is JobStatus.COMPLETED
+
+
+def test_the_same_name_with_other_settings_is_refused(launcher, make_config) -> None:
+    launcher.submit_experiment(make_config("one", x=1.0), LOCAL)
+    with pytest.raises(JobSubmissionError, match=r"one: .*belongs to a run with other settings"):
+        launcher.submit_experiment(make_config("one", x=2.0), LOCAL)
+
+
+def test_a_failing_experiment_is_submitted_all_the_same(launcher, make_config) -> None:
+    job_id = launcher.submit_experiment(make_config("bad", fail_at=1), LOCAL)
+    job = launcher.get_job(job_id)
+    assert (job.status, job.reason) == (JobStatus.FAILED, "ValueError: bad step 1")
+
+
+def test_an_active_experiment_keeps_its_id(launcher, make_config, gate, in_background, wait_until, project) -> None:
+    config = make_config("one", hold_at=1, gate=str(gate))
+    call = in_background(lambda: launcher.submit_experiment(config, LOCAL))
+    wait_until((project / "experiments/single/runs/one/held").exists)
+    other = SLURMLauncher(None, project / "experiments", project_root=project)
+    active = other.submit_experiment(config, LOCAL)
+    assert other.get_job_status(active) is JobStatus.RUNNING
+    gate.touch()
+    assert call.result() == active
+
+
+def test_a_batch(launcher, make_config) -> None:
+    clash = make_config("two", x=9.0)
+    batch = launcher.submit_experiment_batch(
+        [make_config("one"), make_config("two"), make_config("one"), clash], LOCAL, max_concurrent_jobs=2
+    )
+    assert batch.successful == ("one", "two")
+    assert list(batch.failed) == ["two"]
+    assert {name: launcher.get_job(job_id).name for name, job_id in batch.job_ids.items()} == {
+        "one": "one",
+        "two": "two",
+    }
+    assert all(launcher.get_job_status(job_id) is JobStatus.COMPLETED for job_id in batch.job_ids.values())
+    token = {job_id.partition("_")[0] for job_id in batch.job_ids.values()}
+    assert len(token) == 1
+
+
+def test_an_empty_batch_is_nothing(launcher, project) -> None:
+    assert launcher.submit_experiment_batch([], LOCAL).successful == ()
+
+
+def test_dry_run_ids(launcher, make_config) -> None:
+    job_id = launcher.submit_experiment(make_config("one"), DRY_RUN)
+    assert job_id.startswith("dry-")
+    assert launcher.get_job_status(job_id) is JobStatus.NOT_SUBMITTED
+    assert not launcher.cancel_job(job_id)
+
+
+def test_cancelling_lets_the_run_save_and_starts_it_no_more(
+    launcher, make_search, gate, in_background, wait_until, project
+) -> None:
+    folder = project / "experiments" / "sweep"
+    search = make_search({"custom_params.x": [1.0, 2.0, 3.0]}, hold_at=1, gate=str(gate))
+    call = in_background(lambda: launcher.submit_sweep(search, folder, LOCAL, 1))
+    wait_until((folder / "runs/tiny-x=1.0/held").exists)
+    other = SLURMLauncher(None, project / "experiments", project_root=project)
+    token = next((folder / "submissions").iterdir()).name
+    assert other.get_job_status(f"local-{token}_2") is JobStatus.PENDING
+    assert other.cancel_job(f"local-{token}_0")  # at work
+    assert other.cancel_job(f"local-{token}_2")  # waiting
+    wait_until((folder / "runs/tiny-x=2.0/held").exists)
+    gate.touch()
+    result = call.result()
+    assert [(run.status, run.attempts) for run in result] == [
+        (JobStatus.CANCELLED, 1),
+        (JobStatus.COMPLETED, 1),
+        (JobStatus.CANCELLED, 0),
+    ]
+    assert not other.cancel_job(f"local-{token}_0")
+    again = launcher.submit_sweep(search, folder, LOCAL)  # asked for anew
+    assert again.is_complete
+    assert [run.attempts for run in again] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("job_id", ["local-0123abc", "dry-0123abc_4", "123", "123_4"])
+def test_nothing_is_known_of_an_unknown_job(launcher, job_id: str) -> None:
+    assert launcher.get_job_status(job_id) is JobStatus.UNKNOWN
+    assert launcher.get_job(job_id) is None
+    assert launcher.cancel_job(job_id) is False
+
+
+@pytest.mark.parametrize("job_id", ["", "local-", "nonsense", "local-../../etc", "local-abc_x", "local-abc_"])
+def test_what_is_no_job_id_is_an_error(launcher, job_id: str) -> None:
+    with pytest.raises(SLURMError, match="no job id"):
+        launcher.get_job_status(job_id)
+
+
+def test_cluster_mode_is_refused_before_anything_is_written(launcher, make_config, project) -> None:
+    for call in (
+        lambda: launcher.submit_experiment(make_config("one")),
+        lambda: launcher.submit_experiment_batch([make_config("one")]),
+    ):
+        with pytest.raises(SLURMError, match="not available in this version"):
+            call()
+    with pytest.raises(SLURMError, match=r"expected one of ExecutionMode\.SLURM"):
+        launcher.submit_experiment(make_config("one"), "local-ish")
+    assert not (project / "experiments").exists()
+
+
+def test_a_planned_sweep_can_be_continued_without_its_search(launcher, make_search, project) -> None:
+    folder = project / "experiments" / "sweep"
+    launcher.submit_sweep(make_search({"custom_params.x": [1.0, 2.0]}), folder, DRY_RUN)
+    assert launcher.continue_sweep(folder, 2).is_complete
+    with pytest.raises(SLURMError, match="there is no sweep here"):
+        launcher.continue_sweep(project)
+
+
+def test_a_command_of_ones_own(project, make_config, display) -> None:
+    (project / "own.py").write_text("import sys; print(*sys.argv[1:])")
+    command = ["{python}", "own.py", "{name}", "it's $HOME"]
+    launcher = SLURMLauncher(None, project / "out", project_root=project, command=command, display=display)
+    job = launcher.get_job(launcher.submit_experiment(make_config("one"), LOCAL))
+    assert job.status is JobStatus.COMPLETED
+    assert job.log.read_text() == "one it's $HOME\n"

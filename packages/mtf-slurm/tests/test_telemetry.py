@@ -1,0 +1,109 @@
+"""Tails of metrics and logs."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mtf_slurm.progress import PlainLines, choose_display, runs_table
+from mtf_slurm.status import JobStatus
+from mtf_slurm.telemetry import Telemetry, last_error_line, read_telemetry
+from mtf_slurm.views import RunView
+
+
+def test_telemetry_is_the_last_of_each(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_telemetry(path) == Telemetry()
+    records = [
+        {"event": "train", "epoch": 0, "step": 1, "train_loss": 2.0, "lr": 0.1, "time": 1},
+        {"event": "validation", "epoch": 0, "step": 1, "val_loss": 3.0, "time": 2, "flag": True, "name": "x"},
+        {"event": "train", "epoch": 1, "step": 2, "train_loss": None, "lr": 0.2, "time": 3, "samples_per_s": 9},
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"event": "tra')
+    assert read_telemetry(path) == Telemetry(
+        epoch=1,
+        global_step=2,
+        metrics={"train_loss": None, "lr": 0.2, "val_loss": 3.0},
+        headline="train_loss",
+    )
+
+
+def test_only_the_tail_of_a_long_journal_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = {"epoch": 0, "step": 0, "early": 1.0}
+    rest = [{"epoch": 5, "step": step, "loss": 1 / step} for step in range(1, 5000)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in [first, *rest]))
+    telemetry = read_telemetry(path)
+    assert (telemetry.global_step, telemetry.metrics) == (4999, {"loss": 1 / 4999})
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("", ""),
+        ("hello\nlast words\n\n", "last words"),
+        ("Traceback (most recent call last):\n  File x\n    y\nValueError: a\nafterwards\n", "ValueError: a"),
+        (
+            "Traceback (most recent call last):\n  File x\nKeyError: 1\n\nDuring handling of the above exception, "
+            "another exception occurred:\n\nTraceback (most recent call last):\n  File y\nmy.Error: b: c\n",
+            "my.Error: b: c",
+        ),
+        ("[rank0]: Traceback (most recent call last):\n[rank0]:   File x\n[rank0]: OSError: full\n", "OSError: full"),
+        ("\x1b[31mTraceback (most recent call last):\x1b[0m\n  File x\n\x1b[1mE: red\x1b[0m\n", "E: red"),
+        ("Traceback (most recent call last):\n  File cut off", "  File cut off"),
+    ],
+)
+def test_last_error_line(tmp_path: Path, log: str, line: str) -> None:
+    path = tmp_path / "log"
+    path.write_text(log)
+    assert last_error_line(path) == line
+
+
+def test_a_log_that_is_not_text_or_not_there(tmp_path: Path) -> None:
+    assert last_error_line(tmp_path / "missing") == ""
+    path = tmp_path / "log"
+    path.write_bytes(b"\xff\xfe\x00" * 9000 + b"\nend\n")
+    assert last_error_line(path) == "end"
+
+
+def view(name: str, status: JobStatus, attempts: int = 1, epoch: int | None = None, reason: str = "") -> RunView:
+    telemetry = Telemetry(epoch=epoch, metrics={"loss": 0.25}, headline="loss") if epoch is not None else Telemetry()
+    return RunView(name=name, status=status, attempts=attempts, reason=reason, telemetry=telemetry)
+
+
+def test_plain_lines_tell_what_changed_once() -> None:
+    out = io.StringIO()
+    lines = PlainLines(Console(file=out, width=20))
+    lines.update([view("a[b]", JobStatus.PENDING, 0)])
+    lines.update([view("a[b]", JobStatus.RUNNING, epoch=0)])
+    lines.update([view("a[b]", JobStatus.RUNNING, epoch=0)])
+    lines.update([view("a[b]", JobStatus.RUNNING, epoch=1)])
+    lines.update([view("a[b]", JobStatus.FAILED, 2, 1, "ValueError: [red]x[/] " + "long " * 9)])
+    assert out.getvalue().splitlines() == [
+        "a[b]: RUNNING epoch 0: loss 0.25",
+        "a[b]: RUNNING epoch 1: loss 0.25",
+        f"a[b]: FAILED attempt 2 epoch 1: loss 0.25; ValueError: [red]x[/] {'long ' * 9}",
+    ]
+
+
+def test_a_table_for_a_small_screen_shows_what_matters() -> None:
+    runs = [view(f"done{i}", JobStatus.COMPLETED) for i in range(50)]
+    runs += [view("bad", JobStatus.FAILED, reason="why"), view("busy", JobStatus.RUNNING, epoch=3)]
+    out = io.StringIO()
+    Console(file=out, width=80).print(runs_table(runs, room=4))
+    text = out.getvalue()
+    assert "50 completed, 1 failed, 1 running" in text
+    assert "busy" in text
+    assert "why" in text
+    assert "and 48 more" in text
+
+
+def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    display = choose_display()
+    display.say("hello [there]")
+    display.close()
+    assert capsys.readouterr().err == "hello [there]\n"
