@@ -23,6 +23,7 @@ ALLOWED = {
 IMPORTED_AS = {"pyyaml": "yaml", "gitpython": "git"}
 PICKLING = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 PICKLING_CALLS = {("torch", "load"), ("torch", "save")}
+EXPORTS = {"inspection.py": {("torch", "save")}}  # a state dict file for other programs, which nothing here reads
 
 every_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.folder.name)
 
@@ -79,9 +80,10 @@ def test_nothing_pickles(package: Package) -> None:
         assert found.target.partition(".")[0] not in PICKLING, place
         assert tuple(found.target.split(".")) not in PICKLING_CALLS, place
     for file in package.modules().values():
+        forbidden = PICKLING_CALLS - EXPORTS.get(file.name, set())
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                assert (node.value.id, node.attr) not in PICKLING_CALLS, f"{file}:{node.lineno} uses {node.attr}"
+                assert (node.value.id, node.attr) not in forbidden, f"{file}:{node.lineno} uses {node.attr}"
 
 
 def write_package(folder: Path, files: dict[str, str]) -> dict[str, Path]:

@@ -157,3 +157,18 @@ def test_killed_processes_end_the_same(tmp_path: Path, workers: int) -> None:
     assert statuses[-1] == 0
     expected = json.loads((tmp_path / "undisturbed" / "digest.json").read_text())
     assert json.loads((folder / "digest.json").read_text()) == expected, statuses
+
+
+def test_killed_around_a_save_in_the_background_they_end_the_same(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(TASK.with_name("background_kills.py")), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    cases = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(cases) == 12
+    for case in cases:
+        assert case["statuses"] == [-signal.SIGKILL, 0], (case, done.stderr)
+        assert case["equal"], case

@@ -66,7 +66,8 @@ def test_records_wait_in_memory_until_the_flush(journal: Journal) -> None:
     assert journal.path.read_bytes() == b""
     size = journal.flush()
     assert size == journal.path.stat().st_size > 0
-    assert journal.flush(sync=True) == size
+    assert journal.flush() == size
+    journal.sync()
 
 
 @pytest.mark.parametrize("move", [1.0, -5.0], ids=["a second later", "after the clock was set back"])
@@ -83,7 +84,7 @@ def test_a_record_does_not_wait_for_long(journal: Journal, clock: Clock, move: f
 def test_the_file_is_cut_back_to_the_checkpoint(journal: Journal) -> None:
     journal.open(None)
     journal.write({"step": 1})
-    at_checkpoint = journal.flush(sync=True)
+    at_checkpoint = journal.flush()
     journal.write({"step": 2})
     journal.close()
     assert len(records(journal)) == 2

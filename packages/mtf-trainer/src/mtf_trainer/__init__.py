@@ -17,6 +17,7 @@ from mtf_trainer.rng import RNGState, seed_everything
 from mtf_trainer.run_config import RunConfig, load_run_config
 from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
 from mtf_trainer.trainer import GenericTrainer
+from mtf_trainer.weights import WeightsReport, load_weights
 from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 
 __all__ = [
@@ -41,9 +42,11 @@ __all__ = [
     "TrainingPreempted",
     "TrainingStopped",
     "ValMicroState",
+    "WeightsReport",
     "build_optimizer",
     "build_scheduler",
     "load_run_config",
+    "load_weights",
     "make_loader",
     "optimizer_steps",
     "seed_everything",

@@ -87,9 +87,23 @@ EVENTS: Final = (
 
 
 class Events:
-    """Calls one callback at a time, so that a run can be stopped between two of them."""
+    """Calls one callback at a time, so that a run can be stopped between two of them.
 
-    def __init__(self, callbacks: Sequence[TrainingCallback], state: ResumeState, trainer: GenericTrainer) -> None:
+    Args:
+        callbacks: in the order in which they are called.
+        state: where the run stands.
+        trainer: what the callbacks are given.
+        before_update: called before a callback is, because it may change anything.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[TrainingCallback],
+        state: ResumeState,
+        trainer: GenericTrainer,
+        before_update: Callable[[], None],
+    ) -> None:
+        self._before_update = before_update
         self._state = state
         self._trainer = trainer
         self._callbacks = tuple(callbacks)
@@ -116,6 +130,7 @@ class Events:
         """
         handlers, state = self._handlers[event], self._state
         if state.event_index < len(handlers):
+            self._before_update()
             handler = handlers[state.event_index]
             state.event_index += 1
             _call(handler, event, self._trainer, *arguments)

@@ -113,13 +113,10 @@ class Journal:
         if not 0.0 <= now - self._flushed_at < FLUSH_AFTER_S:
             self.flush()
 
-    def flush(self, sync: bool = False) -> int:
-        """Hand what waits to the operating system.
+    def flush(self) -> int:
+        """Hand what waits to the operating system; `sync` makes it durable.
 
         After an error, such as a full disk, nothing is lost: the next flush writes the same bytes to the same place.
-
-        Args:
-            sync: also wait until it is durable.
 
         Returns:
             The size of the file in bytes: the offset for `open` that brings back this moment.
@@ -137,9 +134,19 @@ class Journal:
         self._offset += len(data)
         self._lines.clear()
         self._flushed_at = self._clock()
-        if sync:
-            os.fsync(self._descriptor)
         return self._offset
+
+    def sync(self) -> None:
+        """Make durable what was flushed; in any thread, also once the journal is closed.
+
+        Raises:
+            OSError: it cannot be made durable.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Flush and close; closing twice does no harm."""

@@ -76,6 +76,8 @@ class Loop:
     Attributes:
         record: takes the metrics.
         save: makes the periodic checkpoint; called when the state already says what comes after it.
+        before_update: called before anything changes parameters or the optimizer's state: a checkpoint may still be
+            copying them.
     """
 
     config: GenericTrainerConfig
@@ -88,6 +90,7 @@ class Loop:
     validation_step: Step
     record: Recorder
     save: Callable[[], None]
+    before_update: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
     agenda: Agenda = field(init=False)
     _epoch_means: Means = field(init=False)
@@ -243,6 +246,7 @@ class Loop:
     def _optimizer_step(self) -> None:
         state, train = self.state, self._train
         first = train.batch_idx - train.micro_step + (0 if train.exhausted else 1)
+        self.before_update()
         self.engine.optimizer_step(correction=self.agenda.window(first) / train.micro_step)
         state.global_step += 1
         state.metric = None
@@ -268,6 +272,7 @@ class Loop:
             state.phase = self.agenda.after_batch(train)
 
     def _start_validation(self) -> None:
+        self.before_update()  # weights may be swapped for the validation, by its first step if by no callback
         if self.events.fire("on_validation_start"):
             self._val.modes = modes_of(self.engine.model)
             self.engine.model.eval()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtf_trainer import attestation, fingerprint, receipts, rng
+from mtf_trainer import attestation, fingerprint, receipts, restoring, rng
 from mtf_trainer.builders import optimizer_steps
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
@@ -29,6 +29,7 @@ from mtf_trainer.progress import Progress
 from mtf_trainer.rng import RNGState
 from mtf_trainer.state import ResumeState
 from mtf_trainer.steps import Engine
+from mtf_trainer.timelimit import SaveBounds
 from mtf_utils import rundir
 from mtf_utils.rundir import Outcome
 from mtf_utils.stateful import Stateful
@@ -89,12 +90,16 @@ class Session:
     _closed_data: dict[str, Any] | None = field(default=None, init=False)
     _journal_is_open: bool = field(default=False, init=False)
     _journal_bytes: int = field(default=0, init=False)
+    _reserves: bool = field(init=False)
+    _bounds: SaveBounds = field(init=False)
 
     def __post_init__(self) -> None:
         run = rundir.current_run()
         path = run[0].metrics_file if run else self.directory / "metrics.jsonl"
         self.journal = Journal(path)
         self.progress = Progress(self._total_steps())
+        self._reserves = self.config.checkpoint.async_save
+        self._bounds = SaveBounds(self.config.preemption, self.flag, self.store.next_save_s)
         self._bind()
 
     def _total_steps(self) -> int | None:
@@ -108,13 +113,14 @@ class Session:
             config=self.config,
             state=self.state,
             engine=self.engine,
-            events=Events(self.callbacks, self.state, self.trainer),
+            events=Events(self.callbacks, self.state, self.trainer, self.before_update),
             train=Reader(self.train, device),
             val=Reader(self.val, device) if self.val is not None else None,
             training_step=self.trainer.training_step,
             validation_step=self.trainer.validation_step,
             record=self.record,
             save=self.save_periodically,
+            before_update=self.before_update,
         )
 
     def start(self) -> None:
@@ -133,14 +139,14 @@ class Session:
         self.restored = Restored(checkpoint.path, attestation.digests(sections))
         fingerprint.check_model(self.engine.model, sections["model"], source=str(checkpoint.path))
         self.engine.model.load_state_dict(sections["model"])
-        _load_optimizer(self.engine.optimizer, sections["optimizer"])
+        restoring.load_optimizer(self.engine.optimizer, sections["optimizer"])
         self.engine.load_state_dict(training["engine"])
         self.train.load_state_dict(training["data"]["train"])
         if self.val is not None and training["data"]["val"] is not None:
             self.val.load_state_dict(training["data"]["val"])
-        self._restore_stateful(training, source=str(checkpoint.path))
+        restoring.load_stateful(training, self.callbacks, self.registered, source=str(checkpoint.path))
         self.state = ResumeState.from_dict(checkpoint.resume, rng=RNGState.from_state_dict(training["rng"]))
-        self._prolong()
+        restoring.prolong(self.state, self.config)
         self._open_records(training["journal_bytes"])
         threads = checkpoint.fingerprint["environment"]["threads"]
         if threads != torch.get_num_threads():
@@ -159,28 +165,6 @@ class Session:
         if inexact:
             logger.warning("continuing, but results are no longer exact: %s", "; ".join(inexact))
 
-    def _restore_stateful(self, training: Mapping[str, Any], *, source: str) -> None:
-        saved, current = training["callbacks"], [type(callback).__qualname__ for callback in self.callbacks]
-        if [item["type"] for item in saved] != current:
-            was = ", ".join(item["type"] for item in saved) or "none"
-            raise CheckpointError(f"{source} was made with the callbacks {was}; this run has {current or 'none'}")
-        for callback, item in zip(self.callbacks, saved, strict=True):
-            callback.load_state_dict(item["state"])
-        if training["registered"].keys() != self.registered.keys():
-            then, now = sorted(training["registered"]), sorted(self.registered)
-            raise CheckpointError(f"{source} holds the registered states {then}; this run registered {now}")
-        for name, stateful in self.registered.items():
-            stateful.load_state_dict(training["registered"][name])
-
-    def _prolong(self) -> None:
-        """A finished run goes on when its limits were raised."""
-        state, config = self.state, self.config
-        ended = state.phase in (Phase.TRAINING_END, Phase.TRAINING_COMPLETE)
-        reached = config.max_steps is not None and state.global_step >= config.max_steps
-        if ended and state.epoch < config.epochs and not reached and not state.stop_requested:
-            logger.info("training goes on from epoch %d to %d", state.epoch, config.epochs)
-            state.phase, state.event_index = Phase.TRAIN_START_EPOCH, 0
-
     def run(self) -> None:
         """Train to the end, or to the nearest boundary that can be saved once a stop is asked for.
 
@@ -195,6 +179,7 @@ class Session:
         except SystemExit:  # told to go: no error
             raise
         except BaseException as error:
+            self.store.join_copies()
             self.loop.events.tell("on_exception", error)
             raise
 
@@ -216,9 +201,13 @@ class Session:
             logger.info("restored from %s: exact", restored.path)
 
     def _train_to_the_end(self) -> None:
-        flag, loop = self.flag, self.loop
+        flag, loop, limit = self.flag, self.loop, self._bounds.time_limit
         for phase in loop.boundaries():
-            if flag.requested and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
+            if not loop.can_save:
+                continue
+            if limit is not None:
+                limit.save_point()
+            if flag.requested and phase is not Phase.TRAINING_COMPLETE:
                 self._leave()
         self._finish()
 
@@ -231,7 +220,8 @@ class Session:
         self.progress.show(state, metrics)
 
     def snapshot(self) -> Snapshot:
-        """The whole state as one value; its tensors are the live ones, which the store copies before it returns."""
+        """The whole state as one value; its tensors are the live ones."""
+        self.store.join_copies()
         self.loop.settle()
         self.state.timestamp = self.clock()
         return Snapshot(
@@ -241,6 +231,8 @@ class Session:
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
             fingerprint=self._fingerprint(),
+            steady=self.engine.steady(),
+            refers_to=self.journal.sync,
         )
 
     def _sections(self) -> dict[str, Any]:
@@ -289,9 +281,9 @@ class Session:
         return self.train.peek(*place) if place is not None else None
 
     def _flush_journal(self) -> int:
-        """Make the journal durable; once it is closed, nothing is added to it any more."""
+        """Write what waits for the journal; once it is closed, nothing is added to it any more."""
         if self._journal_is_open:
-            self._journal_bytes = self.journal.flush(sync=True)
+            self._journal_bytes = self.journal.flush()
         return self._journal_bytes
 
     def _open_records(self, offset: int | None) -> None:
@@ -303,6 +295,7 @@ class Session:
     def _close_journal(self) -> None:
         try:
             self._flush_journal()
+            self.journal.sync()
         finally:
             self._journal_is_open = False
             self.journal.close()
@@ -318,28 +311,33 @@ class Session:
             "environment": fingerprint.environment(self.engine.device),
         }
 
+    def before_update(self) -> None:
+        """Let a save in the background finish its copies, or hear that it failed, before the state changes."""
+        self.store.join_copies()
+        self.store.check()
+        if self._reserves and self.engine.optimizer.state:  # only now it is known how much there is to copy
+            self._reserves = False
+            size = sum(tensor.nbytes for tensor in (*self.engine.steady(), *self.engine.model.buffers()))
+            self.store.reserve(size, pinned=self.engine.device.type == "cuda")
+
     def save_periodically(self) -> None:
         """Save as the configuration says: in the background, or at once."""
         if self.config.checkpoint.async_save:
-            self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._timeout_s())
+            self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
         else:
-            self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._timeout_s())
+            self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
 
-    def save_now(self, kind: Kind) -> Path:
+    def save_now(self, kind: Kind, *, pinned: bool = False) -> Path:
         """Save and wait until the checkpoint is durable."""
-        return self.store.save(self.snapshot(), kind=kind, deadline_s=self._timeout_s())
-
-    def _timeout_s(self) -> float:
-        return 60 * self.config.preemption.timeout_minutes
+        limit_s = self._bounds.grace_s if kind is Kind.EMERGENCY else self._bounds.timeout_s
+        return self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
 
     def _leave(self) -> None:
         state, flag, settings = self.state, self.flag, self.config.preemption
         state.preemptions += 1
+        self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
-        deadline_s = None
-        if flag.signal_name != "SIGINT":
-            deadline_s = max(0.0, settings.grace_period_seconds - flag.elapsed_s())
-        path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=deadline_s)
+        path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
         place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
         limit = settings.max_preemptions
         if limit is not None and state.preemptions > limit:
@@ -354,7 +352,7 @@ class Session:
         raise TrainingPreempted(message, checkpoint=path)
 
     def _finish(self) -> None:
-        path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._timeout_s())
+        path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._bounds.timeout_s)
         self.write_result(path)
         logger.info("training is complete after %d epochs, %d steps", self.state.epoch, self.state.global_step)
 
@@ -379,24 +377,14 @@ class Session:
             stack.callback(self.store.close)
             stack.callback(self._close_journal)
             stack.callback(self.progress.close)
+            if self._bounds.time_limit is not None:
+                self._bounds.time_limit.start()
+                stack.callback(self._bounds.time_limit.close)
             for each in self.loggers:
                 stack.callback(each.close)
             stack.callback(self._close_data)
             for callback in self.callbacks:
                 callback.setup(self.trainer)
                 stack.callback(callback.teardown, self.trainer)
+            stack.callback(self.store.join_copies)  # first of all: a callback may still change anything
             yield
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load an optimizer's state and keep the type of every tensor, which `load_state_dict` may change."""
-    optimizer.load_state_dict(saved)
-    # Schedulers warn when they step before the optimizer did; a run may well continue between the two.
-    optimizer._opt_called = True  # type: ignore[attr-defined]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    indices = [index for group in saved["param_groups"] for index in group["params"]]
-    for parameter, index in zip(parameters, indices, strict=True):
-        for key, value in saved["state"].get(index, {}).items():
-            loaded = optimizer.state[parameter].get(key)
-            if isinstance(value, torch.Tensor) and isinstance(loaded, torch.Tensor) and loaded.dtype != value.dtype:
-                optimizer.state[parameter][key] = value.to(loaded.device)

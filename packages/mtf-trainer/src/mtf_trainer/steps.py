@@ -55,6 +55,17 @@ class Engine:
         known = {id(parameter) for parameter in self.parameters()}
         return self.parameters() + [p for p in self.model.parameters() if id(p) not in known]
 
+    def steady(self) -> list[torch.Tensor]:
+        """What nothing changes between two updates: parameters and the optimizer's state.
+
+        A parameter that shares memory with a buffer is left out: a forward pass may write to buffers.
+        """
+        moving = {buffer.untyped_storage().data_ptr() for buffer in self.model.buffers()}
+        tensors: list[torch.Tensor] = [parameter.detach() for parameter in self.gradient_holders()]
+        for state in self.optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+        return [tensor for tensor in tensors if tensor.untyped_storage().data_ptr() not in moving]
+
     def forward(self, step: Any, name: str, batch: Any, batch_idx: int) -> tuple[dict[str, Any], dict[str, Scalar]]:
         """Call a user's step under the run's precision; its outputs as they are, and their metrics."""
         with determinism.explained():

@@ -214,8 +214,9 @@ class GenericTrainer:
         self.scheduler = scheduler(self.optimizer) if makes_one and scheduler is not None else scheduler
 
     def _open_store(self) -> CheckpointStore:
-        run_id = self.config.identity or self.config.experiment_name or "run"
-        return CheckpointStore(checkpoint_directory(self.config), self.config.checkpoint, run_id=run_id)
+        config = self.config
+        run_id = config.identity or config.experiment_name
+        return CheckpointStore(checkpoint_directory(config), config.checkpoint, run_id=run_id)
 
     def _take_checkpoint(self, store: CheckpointStore) -> Checkpoint | None:
         """The checkpoint to continue from; the run's seed is the one that it was begun with."""
@@ -244,13 +245,14 @@ class GenericTrainer:
     def _build_loggers(self) -> list[MetricLogger]:
         return build_loggers(self.config, checkpoint_directory(self.config))
 
-    def save_checkpoint(self, emergency: bool = False) -> Path:
+    def save_checkpoint(self, emergency: bool = False, *, pinned: bool = False) -> Path:
         """Save now; the checkpoint is durable when this returns.
 
         May be called by callbacks and after `fit`.
 
         Args:
             emergency: mark it as an emergency save, which is bounded by the grace period.
+            pinned: keep it whatever `keep_last` and `save_top_k` say.
 
         Raises:
             TrainerError: there is nothing to save yet, or a batch is under way.
@@ -265,9 +267,9 @@ class GenericTrainer:
             )
         kind = Kind.EMERGENCY if emergency else Kind.MANUAL
         if self._fitting:
-            return session.save_now(kind)
+            return session.save_now(kind, pinned=pinned)
         with session.reopened(self._open_store()):
-            return session.save_now(kind)
+            return session.save_now(kind, pinned=pinned)
 
     def load_checkpoint(self, checkpoint_path: Path | None = None) -> ResumeState:
         """Verify a checkpoint and make the next `fit` continue from it.

@@ -65,6 +65,13 @@ class CheckpointConfig(Settings):
     async_save: bool = field(
         default=True, metadata=about("Write periodic checkpoints in the background while training goes on.")
     )
+    overlap_copy: bool = field(
+        default=True,
+        metadata=about(
+            "In the background also copy parameters and optimizer state, which nothing may change between two updates; "
+            "false copies before training goes on: for steps that write to `.data`."
+        ),
+    )
     resume: Literal["auto", "never"] = field(
         default="auto",
         metadata=about("auto continues from the newest valid checkpoint; never refuses to start over existing ones."),

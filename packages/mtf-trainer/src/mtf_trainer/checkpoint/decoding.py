@@ -116,7 +116,7 @@ class _Decoder:
         kind = _numpy_dtype(dtype)
         if kind.itemsize == 0:
             return np.zeros(shape, dtype=kind)
-        raw = self._stored(name).contiguous().reshape(-1).view(torch.uint8).numpy()
+        raw = dtypes.as_bytes(self._stored(name)).numpy()
         return raw.copy().view(kind).reshape(shape)
 
 

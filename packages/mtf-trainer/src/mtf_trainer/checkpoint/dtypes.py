@@ -6,7 +6,7 @@ from typing import Final
 
 import torch
 
-__all__ = ["BY_NAME", "NAMES", "dtype_name", "from_stored", "named_dtype", "to_stored"]
+__all__ = ["BY_NAME", "NAMES", "as_bytes", "dtype_name", "from_stored", "named_dtype", "to_stored"]
 
 NAMES: Final = {
     torch.bool: "BOOL",
@@ -76,3 +76,10 @@ def named_dtype(name: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"torch {torch.__version__} has no dtype {name!r}")
     return dtype
+
+
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor in row-major order, uint8 of shape (n,); its own memory if it lies so."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    # A tensor without elements may have any strides, also such that cannot be viewed.
+    return flat.view(torch.uint8) if flat.numel() else torch.empty(0, dtype=torch.uint8)

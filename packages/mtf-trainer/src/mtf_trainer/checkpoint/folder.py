@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,15 @@ from mtf_trainer.errors import CheckpointError
 from mtf_utils.atomic import fsync_directory
 from mtf_utils.rundir import now
 
-__all__ = ["Checkpoint", "EncodedSnapshot", "Snapshot", "encode_snapshot", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "EncodedSnapshot",
+    "Snapshot",
+    "encode_snapshot",
+    "read_checkpoint",
+    "read_section",
+    "write_checkpoint",
+]
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -51,6 +59,10 @@ class Snapshot:
         global_step: optimizer steps taken.
         metric: the value of `checkpoint.monitor` if this state was validated.
         fingerprint: what has to agree for a run to continue from this state, as plain data.
+        steady: those of the tensors that nothing writes to before `CheckpointStore.join_copies` was called: parameters
+            and the optimizer's state. A save in the background copies them while training goes on.
+        refers_to: makes durable what the checkpoint counts on, such as the journal up to here; called by the writer's
+            thread before anything is published.
     """
 
     resume: dict[str, Any]
@@ -59,6 +71,8 @@ class Snapshot:
     global_step: int
     metric: float | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
+    steady: Sequence[torch.Tensor] = ()
+    refers_to: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,19 +119,31 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class EncodedSnapshot:
-    """A snapshot of which only the tensors are still shared with the run."""
+    """A snapshot of which only the tensors are still shared with the run.
 
-    files: dict[str, bytes]
+    Attributes:
+        resume: where the run stands, as a JSON tree.
+        trees: the JSON tree of each section.
+        tensors: the tensors of each section by name.
+        epoch: as in `Snapshot`, like the rest.
+    """
+
+    resume: Any
+    trees: dict[str, Any]
     tensors: dict[str, dict[str, torch.Tensor]]
-    aliases: dict[str, dict[str, str]]
     epoch: int
     global_step: int
     metric: float | None
     fingerprint: dict[str, Any]
 
-    def with_tensors(self, copy: Callable[[str, Tensors], dict[str, torch.Tensor]]) -> EncodedSnapshot:
-        """The same with other tensors: `copy` is called with each section's name and tensors."""
-        return replace(self, tensors={section: copy(section, tensors) for section, tensors in self.tensors.items()})
+    def with_tensors(self, tensors: dict[str, dict[str, torch.Tensor]]) -> EncodedSnapshot:
+        """The same with other tensors."""
+        return replace(self, tensors=tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all tensors."""
+        return sum(tensor.nbytes for tensors in self.tensors.values() for tensor in tensors.values())
 
 
 def encode_snapshot(snapshot: Snapshot) -> EncodedSnapshot:
@@ -126,19 +152,17 @@ def encode_snapshot(snapshot: Snapshot) -> EncodedSnapshot:
     Raises:
         CheckpointError: something in it cannot be stored; the message says where and what to do.
     """
-    files = {RESUME: dumps(_plain(snapshot.resume, "resume"))}
-    tensors, aliases = {}, {}
+    trees, tensors = {}, {}
     for section, state in snapshot.sections.items():
         try:
-            tree_file, _ = section_files(check_section(section))
+            check_section(section)
         except ValueError as error:
             raise CheckpointError(str(error)) from None
-        tree, tensors[section] = encode(state, where=section)
-        files[tree_file], aliases[section] = dumps(tree), _aliases(tree)
+        trees[section], tensors[section] = encode(state, where=section)
     return EncodedSnapshot(
-        files=files,
+        resume=_plain(snapshot.resume, "resume"),
+        trees=trees,
         tensors=tensors,
-        aliases=aliases,
         epoch=int(snapshot.epoch),
         global_step=int(snapshot.global_step),
         metric=None if snapshot.metric is None else float(snapshot.metric),
@@ -191,10 +215,11 @@ def write_checkpoint(
     for section, tensors in encoded.tensors.items():
         if tensors:
             _, name = section_files(section)
-            metadata = {"format": "pt"} | encoded.aliases[section]
+            metadata = {"format": "pt"} | _aliases(encoded.trees[section])
             files[name] = write_tensors(folder / name, tensors, metadata, deadline)
-    for name, data in encoded.files.items():
-        files[name] = write_member(folder / name, data, deadline)
+    trees = {RESUME: encoded.resume} | {section_files(name)[0]: tree for name, tree in encoded.trees.items()}
+    for name, tree in trees.items():
+        files[name] = write_member(folder / name, dumps(tree), deadline)
     manifest = Manifest(
         kind=kind,
         sequence=sequence,
@@ -241,13 +266,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
     resume = _tree(path, RESUME, manifest.files, {})
     if not isinstance(resume, dict):
         raise damaged(path / RESUME, "is not a JSON object")
-    sections = {}
-    for section in manifest.sections:
-        tree_file, tensor_file = section_files(section)
-        entry = manifest.files.get(tensor_file)
-        tensors = read_tensors(path / tensor_file, entry) if entry else {}
-        sections[section] = _tree(path, tree_file, manifest.files, tensors)
+    sections = {section: _section(path, manifest, section) for section in manifest.sections}
     return Checkpoint(path, manifest, resume, sections)
+
+
+def read_section(path: Path, section: str) -> Any:
+    """Read and verify one section of a checkpoint; the files of others are not looked at.
+
+    Raises:
+        DamagedCheckpointError: it is incomplete or altered.
+        CheckpointError: it cannot be read, or there is no such section.
+    """
+    manifest = read_manifest(path)
+    if section not in manifest.sections:
+        known = ", ".join(manifest.sections)
+        raise CheckpointError(f"{path} has no section {section!r}; it has: {known}", path=path)
+    return _section(path, manifest, section)
+
+
+def _section(path: Path, manifest: Manifest, section: str) -> Any:
+    tree_file, tensor_file = section_files(section)
+    entry = manifest.files.get(tensor_file)
+    tensors = read_tensors(path / tensor_file, entry) if entry else {}
+    return _tree(path, tree_file, manifest.files, tensors)
 
 
 def _tree(folder: Path, name: str, files: Mapping[str, FileEntry], tensors: Tensors) -> Any:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from mtf_trainer.checkpoint import directory as folders
-from mtf_trainer.checkpoint.deadline import Clock, Deadline
-from mtf_trainer.checkpoint.faults import DamagedCheckpointError, os_failure
+from mtf_trainer.checkpoint.bandwidth import Bandwidth
+from mtf_trainer.checkpoint.deadline import Clock, Deadline, SaveCancelledError
+from mtf_trainer.checkpoint.faults import os_failure
 from mtf_trainer.checkpoint.folder import (
     Checkpoint,
     EncodedSnapshot,
@@ -22,14 +23,21 @@ from mtf_trainer.checkpoint.folder import (
     write_checkpoint,
 )
 from mtf_trainer.checkpoint.lock import DirectoryLock
-from mtf_trainer.checkpoint.manifest import Kind, Manifest, folder_name, read_manifest
-from mtf_trainer.checkpoint.retention import superseded
-from mtf_trainer.checkpoint.staging import Staging
+from mtf_trainer.checkpoint.manifest import Kind, folder_name, read_manifest
+from mtf_trainer.checkpoint.shelf import Shelf
+from mtf_trainer.checkpoint.staging import Copies, Staging
+from mtf_trainer.checkpoint.task import SaveTask
 from mtf_trainer.errors import CheckpointError, CheckpointTimeoutError
-from mtf_utils.atomic import write_text
 from mtf_utils.sections import CheckpointConfig
 
 __all__ = ["CheckpointStore"]
+
+_REST = 0.1
+"""How long the writer rests in the background, in units of the time that it works: training needs the machine too."""
+
+_STUCK_S = 1.0
+_NOTABLE_S = 0.1
+_NAMELESS = "nameless-"
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +50,8 @@ class CheckpointStore:
     Args:
         directory: where the checkpoints lie; created if missing.
         config: what is kept.
-        run_id: the run; only its own checkpoints are ever deleted.
+        run_id: the run; only its own checkpoints are ever deleted. None for one without a name: it gets the id of the
+            nameless run that wrote the newest checkpoint here, else a random one.
         clock: what tells the time to deadlines.
 
     Raises:
@@ -50,18 +59,31 @@ class CheckpointStore:
     """
 
     def __init__(
-        self, directory: Path, config: CheckpointConfig, *, run_id: str, clock: Clock = time.monotonic
+        self, directory: Path, config: CheckpointConfig, *, run_id: str | None, clock: Clock = time.monotonic
     ) -> None:
         self._directory = directory
-        self._config = config
-        self._run_id = run_id
         self._clock = clock
+        self._overlap = config.overlap_copy
+        self._nbytes = 0
         self._staging = Staging()
-        self._in_flight: _BackgroundSave | None = None
-        self._manifests: dict[Path, Manifest | None] = {}
+        self._bandwidth = Bandwidth()
+        self._in_flight: SaveTask | None = None
+        self._unconfirmed: SaveTask | None = None
         folders.create_directory(directory)
+        self._run_id = run_id = run_id or _nameless(directory)
+        self._shelf = Shelf(directory, config, run_id)
         self._lock = DirectoryLock(directory, run_id)
         folders.remove_leftovers(directory, run_id)
+
+    @property
+    def run_id(self) -> str:
+        """The run that checkpoints are written for."""
+        return self._run_id
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether a save in the background is under way."""
+        return self._in_flight is not None and self._in_flight.is_alive()
 
     def __enter__(self) -> Self:
         return self
@@ -72,8 +94,9 @@ class CheckpointStore:
     def save(self, snapshot: Snapshot, *, kind: Kind, deadline_s: float | None = None, pinned: bool = False) -> Path:
         """Save, durably on return; a save in the background is waited for first.
 
-        An emergency save gives the one in the background half of its time and then cancels it. It also goes on if
-        that one failed, which is then a warning: what matters is that this state becomes durable.
+        An emergency save waits for the one in the background as long as both can be done in time, and then cancels it.
+        If it cannot be done in time itself, it leaves the time to the other. It also goes on if that one failed, which
+        is then a warning: what matters is that this state becomes durable.
 
         Args:
             snapshot: what to save; not changed while this runs.
@@ -92,18 +115,31 @@ class CheckpointStore:
                 before still is.
         """
         self._require_open()
-        deadline = Deadline(deadline_s, emergency=kind is Kind.EMERGENCY, clock=self._clock)
+        self.join_copies()
+        deadline = self._deadline(deadline_s, emergency=kind is Kind.EMERGENCY)
+        encoded = encode_snapshot(snapshot)
         if kind is Kind.EMERGENCY:
-            self._make_room(deadline)
+            self._make_room(deadline, encoded.nbytes)
         else:
             self._join(deadline.remaining_s(), lambda: deadline.error("waiting for the save in the background"))
-        return self._publish(encode_snapshot(snapshot), kind, pinned, deadline)
+        on_host = all(not tensor.is_cuda for tensors in encoded.tensors.values() for tensor in tensors.values())
+        task = self._start(encoded if on_host else self._staging.begin(encoded), snapshot, kind, deadline, pinned)
+        remaining_s = deadline.remaining_s()
+        # The writer looks at the clock by itself; if it is late as well, it is stuck in a call.
+        path = self._join(
+            None if remaining_s is None else remaining_s + _STUCK_S, lambda: self._give_up(task, deadline)
+        )
+        assert path is not None
+        return path
 
     def save_in_background(self, snapshot: Snapshot, *, kind: Kind, deadline_s: float | None = None) -> None:
-        """Copy the state and return; a thread writes it. Waits first for an earlier one that is still being written.
+        """Begin to copy the state and return; a thread does the rest.
+
+        The snapshot's steady tensors must not be written to before `join_copies` was called; everything else in it
+        is free to change when this returns. Waits first for an earlier save that is still being written.
 
         Args:
-            snapshot: what to save; free to change when this returns.
+            snapshot: what to save.
             kind: why.
             deadline_s: seconds from now by which it has to be durable; None sets no limit.
 
@@ -112,11 +148,52 @@ class CheckpointStore:
                 raised by the store's next call.
         """
         self._require_open()
-        self.wait()
-        deadline = Deadline(deadline_s, clock=self._clock)
-        encoded = self._staging.copy(encode_snapshot(snapshot))
-        self._in_flight = _BackgroundSave(lambda: self._publish(encoded, kind, False, deadline), deadline)
-        self._in_flight.start()
+        self._hold_back()
+        deadline = self._deadline(deadline_s, rest=_REST)
+        copies = self._staging.begin(encode_snapshot(snapshot), snapshot.steady if self._overlap else ())
+        self._unconfirmed = self._start(copies, snapshot, kind, deadline, False)
+
+    def join_copies(self) -> None:
+        """Wait until the live tensors of a save in the background were copied; to be called before they are changed.
+
+        Costs nothing when there is nothing to wait for. If a tensor was written to all the same, that save is given
+        up with a warning, and later ones copy everything at once.
+        """
+        if self._unconfirmed is None:
+            return
+        task, self._unconfirmed = self._unconfirmed, None
+        edited = task.join_copies()
+        if edited is not None:
+            self._overlap = False
+            _log.warning(
+                "%s was written to between two updates, while the checkpoint of step %d was copied: that one is given "
+                "up, and from now on training waits for the copy; checkpoint.overlap_copy=false does so from the start",
+                edited,
+                task.step,
+            )
+
+    def check(self) -> None:
+        """Hear of a save in the background that failed; costs nothing otherwise.
+
+        Raises:
+            CheckpointError: it failed. What was durable before still is.
+        """
+        running = self._in_flight
+        if running is None or running.error is None or running.is_alive():
+            return
+        self._in_flight = None
+        if isinstance(running.error, SaveCancelledError):
+            _log.debug("%s", running.error)
+            return
+        raise running.error
+
+    def reserve(self, count: int, *, pinned: bool) -> None:
+        """Get host memory for saves in the background of about `count` bytes, in a thread."""
+        self._staging.reserve(count, pinned=pinned)
+
+    def next_save_s(self) -> float | None:
+        """Seconds that a save like the last one is going to take, learned from this store's; None before the first."""
+        return self._bandwidth.estimate_s(self._nbytes)
 
     def wait(self, timeout_s: float | None = None) -> Path | None:
         """Wait until nothing is being written.
@@ -131,6 +208,7 @@ class CheckpointStore:
             CheckpointTimeoutError: it is still being written; it goes on.
             CheckpointError: it failed.
         """
+        self.join_copies()
         return self._join(
             timeout_s,
             lambda: CheckpointTimeoutError(f"a checkpoint is still being written after {timeout_s:.6g} s"),
@@ -146,22 +224,7 @@ class CheckpointStore:
                 although it may be intact.
         """
         self.wait()
-        faults: list[tuple[Path, DamagedCheckpointError]] = []
-        for path in reversed(self.paths()):
-            try:
-                checkpoint = read_checkpoint(path)
-            except DamagedCheckpointError as error:
-                faults.append((path, error))
-                continue
-            self._set_aside(faults, checkpoint)
-            return checkpoint
-        if faults:
-            lines = "".join(f"\n  {error}" for _, error in faults)
-            raise CheckpointError(
-                f"{self._directory}: not one checkpoint is valid; move them away to start over{lines}",
-                path=self._directory,
-            )
-        return None
+        return self._shelf.newest()
 
     def load(self, path: Path) -> Checkpoint:
         """Read and verify one checkpoint, in this directory or elsewhere.
@@ -170,12 +233,12 @@ class CheckpointStore:
             DamagedCheckpointError: it is not what was written.
             CheckpointError: it cannot be read.
         """
-        self._raise_failure()
+        self.check()
         return read_checkpoint(path)
 
     def paths(self) -> list[Path]:
         """The published checkpoints of the directory, oldest first; not verified."""
-        return folders.published(self._directory)
+        return self._shelf.paths()
 
     def close(self) -> None:
         """Wait for what is being written and let go of the directory.
@@ -186,115 +249,120 @@ class CheckpointStore:
         try:
             self.wait()
         finally:
+            self._staging.release()
             self._lock.release()
 
     def _require_open(self) -> None:
         if not self._lock.held:
             raise CheckpointError(f"{self._directory}: this store is closed", path=self._directory)
 
-    def _join(self, timeout_s: float | None, too_late: Callable[[], CheckpointError]) -> Path | None:
-        if self._in_flight is None:
-            return None
-        self._in_flight.join(timeout_s)
-        if self._in_flight.is_alive():
-            raise too_late()
-        self._raise_failure()
-        path, self._in_flight = self._in_flight.path, None
-        return path
+    def _deadline(self, limit_s: float | None, *, emergency: bool = False, rest: float = 0.0) -> Deadline:
+        return Deadline(limit_s, emergency=emergency, clock=self._clock, rest=rest, last_durable=self._shelf.last)
 
-    def _raise_failure(self) -> None:
-        if self._in_flight is not None and not self._in_flight.is_alive() and self._in_flight.error is not None:
-            error, self._in_flight = self._in_flight.error, None
-            raise error
+    def _start(
+        self, source: EncodedSnapshot | Copies, snapshot: Snapshot, kind: Kind, deadline: Deadline, pinned: bool
+    ) -> SaveTask:
+        def publish(task: SaveTask, encoded: EncodedSnapshot) -> Path:
+            if snapshot.refers_to is not None:
+                snapshot.refers_to()
+            return self._publish(task, encoded, kind, pinned)
 
-    def _make_room(self, deadline: Deadline) -> None:
-        """End the save in the background for an emergency save: by waiting, else by cancelling it."""
-        if self._in_flight is None:
-            return
+        self._nbytes = source.nbytes
+        self._in_flight = SaveTask(source, publish, deadline, step=snapshot.global_step)
+        self._in_flight.start()
+        return self._in_flight
+
+    def _hold_back(self) -> None:
+        """Let no second save begin before the first is durable."""
+        self.join_copies()
         running = self._in_flight
-        remaining_s = deadline.remaining_s()
-        running.join(None if remaining_s is None else remaining_s / 2)
-        running.deadline.cancel()
+        if running is None or not self.is_saving:
+            self.wait()
+            return
+        began = time.monotonic()
+        self.wait()
+        waited_s = time.monotonic() - began
+        _log.log(
+            logging.WARNING if waited_s >= _NOTABLE_S else logging.DEBUG,
+            "training waited %.2f s until the checkpoint of step %d was durable: saves are due faster than they can be "
+            "written; save less often",
+            waited_s,
+            running.step,
+        )
+
+    def _join(self, timeout_s: float | None, too_late: Callable[[], CheckpointError]) -> Path | None:
+        running = self._in_flight
+        if running is None:
+            return None
+        running.deadline.hurry()
+        running.join(timeout_s)
+        if running.is_alive():
+            raise too_late()
+        self.check()
+        self._in_flight = None
+        return running.path
+
+    def _make_room(self, deadline: Deadline, nbytes: int) -> None:
+        """End the save in the background for an emergency save of `nbytes`: by waiting, else by cancelling it."""
+        running = self._in_flight
+        if running is None:
+            return
+        running.deadline.hurry()
+        running.join(self._patience_s(running, deadline, nbytes))
+        running.deadline.cancel("an emergency save needs the time")
         running.join(deadline.remaining_s())
         if running.is_alive():
-            raise deadline.error("waiting for the save in the background")
+            raise self._give_up(running, deadline)
         self._in_flight = None
         if running.error is not None:
             _log.warning("the save in the background failed: %s", running.error)
 
-    def _publish(self, encoded: EncodedSnapshot, kind: Kind, pinned: bool, deadline: Deadline) -> Path:
+    def _patience_s(self, running: SaveTask, deadline: Deadline, nbytes: int) -> float | None:
+        """How long an emergency save of `nbytes` may wait for the one that is running."""
+        left_s = deadline.remaining_s()
+        if left_s is None:
+            return None
+        own_s = self._bandwidth.estimate_s(nbytes)
+        rest_s = self._bandwidth.estimate_s(max(0, running.nbytes - running.deadline.written))
+        if own_s is None or rest_s is None:
+            return left_s / 2
+        if rest_s + own_s <= left_s:
+            return left_s - own_s
+        # When there is time for one of the two only, an older state that is durable is worth more than none.
+        return left_s if own_s > left_s and rest_s < own_s else 0.0
+
+    def _give_up(self, stuck: SaveTask, deadline: Deadline) -> CheckpointError:
+        """Forget a writer that does not come back: it cannot be ended, but what it writes is never published."""
+        stuck.deadline.cancel("it was given up")
+        self._in_flight = None
+        return deadline.error(f"waiting for the save of step {stuck.step}")
+
+    def _publish(self, task: SaveTask, encoded: EncodedSnapshot, kind: Kind, pinned: bool) -> Path:
         sequence = folders.next_sequence(self._directory)
         final = self._directory / folder_name(sequence, encoded.global_step)
         temporary: Path | None = None
+        began = time.monotonic()
         try:
             temporary = folders.new_temporary(final, self._run_id)
-            self._manifests[final] = write_checkpoint(
-                temporary, encoded, kind=kind, run_id=self._run_id, sequence=sequence, pinned=pinned, deadline=deadline
+            manifest = write_checkpoint(
+                temporary,
+                encoded,
+                kind=kind,
+                run_id=self._run_id,
+                sequence=sequence,
+                pinned=pinned,
+                deadline=task.deadline,
             )
-            folders.publish(temporary, final)
+            self._bandwidth.learn(task.deadline.written, time.monotonic() - began)
+            task.await_confirmation()
+            self._shelf.add(temporary, final, manifest)
         except BaseException as error:
             if temporary is not None:
                 _remove_remains(temporary)
             if isinstance(error, OSError) and not isinstance(error, CheckpointError):
                 raise os_failure("publish", final, error) from error
             raise
-        self._point_latest_at(final)
-        self._drop_superseded()
         return final
-
-    def _point_latest_at(self, path: Path) -> None:
-        try:
-            write_text(self._directory / folders.LATEST, path.name + "\n")
-        except OSError as error:
-            raise os_failure("update", self._directory / folders.LATEST, error) from error
-
-    def _drop_superseded(self) -> None:
-        own = {}
-        for path in self.paths():
-            manifest = self._manifest(path)
-            if manifest is not None and manifest.run_id == self._run_id:
-                own[path] = manifest
-        config = self._config
-        for path in superseded(own, keep_last=config.keep_last, save_top_k=config.save_top_k, mode=config.mode):
-            try:
-                folders.discard(path, self._run_id)
-            except OSError as error:
-                _log.warning("cannot remove the superseded checkpoint %s: %s", path, error)
-
-    def _manifest(self, path: Path) -> Manifest | None:
-        """The manifest of a checkpoint, or None if it has no valid one: such a folder is left alone."""
-        if path not in self._manifests:
-            try:
-                self._manifests[path] = read_manifest(path)
-            except CheckpointError as error:
-                _log.warning("%s; it is left where it is", error)
-                self._manifests[path] = None
-        return self._manifests[path]
-
-    def _set_aside(self, faults: list[tuple[Path, DamagedCheckpointError]], used: Checkpoint) -> None:
-        for path, error in faults:
-            try:
-                target = folders.set_aside(path)
-            except OSError as failure:
-                raise os_failure("rename", path, failure) from failure
-            _log.warning("damaged checkpoint, now %s: %s; using %s", target.name, error, used.path.name)
-        if faults:
-            self._point_latest_at(used.path)
-
-
-class _BackgroundSave(threading.Thread):
-    def __init__(self, publish: Callable[[], Path], deadline: Deadline) -> None:
-        super().__init__(name="checkpoint-writer")
-        self.deadline = deadline
-        self.path: Path | None = None
-        self.error: BaseException | None = None
-        self._publish = publish
-
-    def run(self) -> None:
-        try:
-            self.path = self._publish()
-        except BaseException as error:  # noqa: BLE001 - raised again by the thread that joins this one
-            self.error = error
 
 
 def _remove_remains(temporary: Path) -> None:
@@ -304,3 +372,14 @@ def _remove_remains(temporary: Path) -> None:
         pass  # it was renamed: what failed came after
     except OSError as error:
         _log.warning("cannot remove %s: %s; the next start will", temporary, error)
+
+
+def _nameless(directory: Path) -> str:
+    """The id of a run that was given no name."""
+    for path in reversed(folders.published(directory)):
+        try:
+            run_id = read_manifest(path).run_id
+        except CheckpointError:
+            continue  # a resume is going to say what is wrong with it
+        return run_id if run_id.startswith(_NAMELESS) else _NAMELESS + secrets.token_hex(8)
+    return _NAMELESS + secrets.token_hex(8)

@@ -21,10 +21,11 @@ from mtf_trainer.checkpoint import dtypes
 from mtf_trainer.checkpoint.deadline import Deadline
 from mtf_trainer.checkpoint.faults import damaged
 from mtf_trainer.checkpoint.files import FileEntry, MemberReader, MemberWriter, digest
+from mtf_trainer.checkpoint.memory import use_huge_pages
 from mtf_trainer.checkpoint.strictjson import loads
 from mtf_trainer.errors import CheckpointError
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["read_plain_tensors", "read_tensors", "write_plain_tensors", "write_tensors"]
 
 MAX_HEADER: Final = 100_000_000
 """The longest header that the format's own library accepts, in bytes."""
@@ -66,6 +67,19 @@ def write_tensors(
         return replace(writer.finish(), tensors=hashes)
 
 
+def write_plain_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Create a safetensors file that stands alone, durable on return.
+
+    Raises:
+        CheckpointError: a dtype has no name in the format, or the file cannot be written.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in dtypes.NAMES:
+            known = ", ".join(dtypes.BY_NAME)
+            raise CheckpointError(f"{name!r} is {tensor.dtype}, which safetensors does not have; it has: {known}")
+    write_tensors(path, tensors, {"format": "pt", **metadata}, Deadline(None))
+
+
 def read_tensors(path: Path, entry: FileEntry) -> dict[str, torch.Tensor]:
     """Read and verify a safetensors file; each tensor has memory of its own.
 
@@ -73,16 +87,35 @@ def read_tensors(path: Path, entry: FileEntry) -> dict[str, torch.Tensor]:
         DamagedCheckpointError: the file is not what was written.
         CheckpointError: the file cannot be read.
     """
-    _require_little_endian()
     with MemberReader(path, size=entry.size) as reader:
-        slots = _read_header(reader)
-        tensors = {}
-        for slot in slots:
-            tensors[slot.name] = tensor = _allocate(path, slot)
-            reader.read_into(_bytes_of(tensor))
+        tensors, _ = _read_all(reader)
         if reader.hexdigest() != entry.xxh3:
             raise damaged(path, _which(tensors, entry))
     return tensors
+
+
+def read_plain_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file that may come from anywhere; there is nothing to verify it with.
+
+    Names that its header maps to others, as for tied weights, are given the same tensor.
+
+    Raises:
+        DamagedCheckpointError: it is not a whole file in this format.
+        CheckpointError: it cannot be read.
+    """
+    with MemberReader(path, size=None) as reader:
+        tensors, metadata = _read_all(reader)
+    return tensors | {name: tensors[other] for name, other in metadata.items() if other in tensors}
+
+
+def _read_all(reader: MemberReader) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    _require_little_endian()
+    slots, metadata = _read_header(reader)
+    tensors = {}
+    for slot in slots:
+        tensors[slot.name] = tensor = _allocate(reader.path, slot)
+        reader.read_into(_bytes_of(tensor))
+    return tensors, metadata
 
 
 def _require_little_endian() -> None:
@@ -94,8 +127,7 @@ def _require_little_endian() -> None:
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     """The tensor's bytes in row-major order; they are the tensor's own memory if it lies so on the CPU."""
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-    view: memoryview = flat.numpy().data
+    view: memoryview = dtypes.as_bytes(tensor.to("cpu")).numpy().data
     return view
 
 
@@ -117,7 +149,7 @@ def _header(ordered: list[tuple[str, torch.Tensor]], metadata: Mapping[str, str]
     return struct.pack("<Q", len(text)) + text
 
 
-def _read_header(reader: MemberReader) -> list[_Slot]:
+def _read_header(reader: MemberReader) -> tuple[list[_Slot], dict[str, str]]:
     if reader.size < 8:
         raise damaged(reader.path, f"has {reader.size} bytes, too few for a safetensors file")
     (length,) = struct.unpack("<Q", reader.read(8))
@@ -127,7 +159,10 @@ def _read_header(reader: MemberReader) -> list[_Slot]:
         header = loads(reader.read(length))
         if not isinstance(header, dict):
             raise ValueError("not a JSON object")
-        slots = [_slot(name, item) for name, item in header.items() if name != _METADATA]
+        metadata = header.pop(_METADATA, {})
+        if not isinstance(metadata, dict):
+            raise TypeError(f"its {_METADATA} is not a JSON object")
+        slots = [_slot(name, item) for name, item in header.items()]
     except (ValueError, TypeError, KeyError) as error:
         raise damaged(reader.path, f"its header is not valid: {error}") from error
     slots.sort(key=lambda slot: (slot.begin, slot.end))
@@ -138,7 +173,7 @@ def _read_header(reader: MemberReader) -> list[_Slot]:
         offset = slot.end
     if offset != reader.size - 8 - length:
         raise damaged(reader.path, f"its tensors claim {offset} bytes where {reader.size - 8 - length} are")
-    return slots
+    return slots, {key: value for key, value in metadata.items() if isinstance(value, str)}
 
 
 def _slot(name: str, item: dict[str, Any]) -> _Slot:
@@ -155,9 +190,11 @@ def _slot(name: str, item: dict[str, Any]) -> _Slot:
 
 def _allocate(path: Path, slot: _Slot) -> torch.Tensor:
     try:
-        return torch.empty(slot.shape, dtype=slot.dtype)
+        tensor = torch.empty(slot.shape, dtype=slot.dtype)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise damaged(path, f"the tensor {slot.name!r} cannot have the shape {list(slot.shape)}") from error
+    use_huge_pages(tensor)
+    return tensor
 
 
 def _which(tensors: Mapping[str, torch.Tensor], entry: FileEntry) -> str:

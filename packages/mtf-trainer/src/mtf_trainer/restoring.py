@@ -1,0 +1,70 @@
+"""Parts of taking up a saved state: what an optimizer, callbacks and a prolonged run need beyond being loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mtf_trainer.callbacks import TrainingCallback
+from mtf_trainer.errors import CheckpointError
+from mtf_trainer.phases import TrainerPhase as Phase
+from mtf_trainer.state import ResumeState
+from mtf_utils.stateful import Stateful
+
+if TYPE_CHECKING:
+    from mtf_trainer.config import GenericTrainerConfig
+
+__all__ = ["load_optimizer", "load_stateful", "prolong"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_stateful(
+    training: Mapping[str, Any],
+    callbacks: Sequence[TrainingCallback],
+    registered: Mapping[str, Stateful],
+    *,
+    source: str,
+) -> None:
+    """Load the states of callbacks and registered objects from a checkpoint's section `training`.
+
+    Raises:
+        CheckpointError: it was made with other ones.
+    """
+    saved, current = training["callbacks"], [type(callback).__qualname__ for callback in callbacks]
+    if [item["type"] for item in saved] != current:
+        was = ", ".join(item["type"] for item in saved) or "none"
+        raise CheckpointError(f"{source} was made with the callbacks {was}; this run has {current or 'none'}")
+    for callback, item in zip(callbacks, saved, strict=True):
+        callback.load_state_dict(item["state"])
+    if training["registered"].keys() != registered.keys():
+        then, now = sorted(training["registered"]), sorted(registered)
+        raise CheckpointError(f"{source} holds the registered states {then}; this run registered {now}")
+    for name, stateful in registered.items():
+        stateful.load_state_dict(training["registered"][name])
+
+
+def prolong(state: ResumeState, config: GenericTrainerConfig) -> None:
+    """Let a finished run go on when its limits were raised."""
+    ended = state.phase in (Phase.TRAINING_END, Phase.TRAINING_COMPLETE)
+    reached = config.max_steps is not None and state.global_step >= config.max_steps
+    if ended and state.epoch < config.epochs and not reached and not state.stop_requested:
+        logger.info("training goes on from epoch %d to %d", state.epoch, config.epochs)
+        state.phase, state.event_index = Phase.TRAIN_START_EPOCH, 0
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state and keep the type of every tensor, which `load_state_dict` may change."""
+    optimizer.load_state_dict(saved)
+    # Schedulers warn when they step before the optimizer did; a run may well continue between the two.
+    optimizer._opt_called = True  # type: ignore[attr-defined]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    indices = [index for group in saved["param_groups"] for index in group["params"]]
+    for parameter, index in zip(parameters, indices, strict=True):
+        for key, value in saved["state"].get(index, {}).items():
+            loaded = optimizer.state[parameter].get(key)
+            if isinstance(value, torch.Tensor) and isinstance(loaded, torch.Tensor) and loaded.dtype != value.dtype:
+                optimizer.state[parameter][key] = value.to(loaded.device)
