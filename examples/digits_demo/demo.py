@@ -16,11 +16,11 @@ import logging
 import sys
 from pathlib import Path
 
-from compare import Comparison, compare_runs
-from disturb import Disturbance, Disturber
 from rich.console import Console
 from rich.table import Table
 
+from compare import Comparison, compare_runs
+from disturb import Disturbance, Disturber
 from model_training_framework import ModelTrainingFramework
 from model_training_framework.config import ExecutionMode, ExperimentConfig, ParameterGrid
 from model_training_framework.slurm import GridSearchResult, LaunchInterrupted, SLURMLauncher

@@ -159,7 +159,7 @@ def test_a_lost_worker_is_an_error_and_not_a_hang(tmp_path):
     source.next()
     gc.disable()  # the error may come up in any line, also in a callback of the collector, where it would be lost
     try:
-        with pytest.raises(RuntimeError, match=f"{pid}.*(exited unexpectedly|killed by signal)"):
+        with pytest.raises(RuntimeError, match=f"{pid}.*(exited unexpectedly|killed by signal)"):  # noqa: PT012
             os.kill(pid, signal.SIGKILL)
             source.next()
     finally:

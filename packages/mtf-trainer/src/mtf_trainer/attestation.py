@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mtf_trainer.checkpoint.dtypes import as_bytes
 from mtf_trainer.checkpoint.files import digest
 from mtf_trainer.rng import RNGState, set_python_state, thaw_numpy
 
@@ -68,8 +69,7 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, str]]:
         for index, item in enumerate(value):
             yield from _leaves(item, f"{place}[{index}]")
     elif isinstance(value, torch.Tensor):
-        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        yield place, f"{value.dtype} {tuple(value.shape)} {digest(flat.data)}"
+        yield place, f"{value.dtype} {tuple(value.shape)} {digest(as_bytes(value.cpu()).numpy().data)}"
     elif isinstance(value, np.ndarray):
         yield place, f"{value.dtype} {value.shape} {digest(value.tobytes())}"
     else:

@@ -203,11 +203,9 @@ class Session:
     def _train_to_the_end(self) -> None:
         flag, loop, limit = self.flag, self.loop, self._bounds.time_limit
         for phase in loop.boundaries():
-            if not loop.can_save:
-                continue
-            if limit is not None:
+            if limit is not None and loop.can_save:
                 limit.save_point()
-            if flag.requested and phase is not Phase.TRAINING_COMPLETE:
+            if flag.requested and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
                 self._leave()
         self._finish()
 
