@@ -1,14 +1,16 @@
-"""Loading and composing a complete experiment, against parsing its YAML alone."""
+"""Loading and composing an experiment of 60 lines: against parsing its YAML, and beside OmegaConf and Hydra."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from measure import Row, compare
+from configs.peers import peers
+from measure import Fact, Row, compare
 from mtf_config import ConfigurationManager
 
 EXPERIMENT = """\
@@ -16,7 +18,13 @@ experiment_name: bench
 description: a complete experiment
 tags: [bench, baseline]
 seed: 42
-model: {name: transformer, hidden_size: 512, num_layers: 6, num_heads: 8, dropout: 0.1}
+model:
+  name: transformer
+  hidden_size: 512
+  ffn_size: ${model.hidden_size}
+  num_layers: 6
+  num_heads: 8
+  dropout: 0.1
 training:
   epochs: 100
   batch_size: 32
@@ -77,27 +85,47 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CALLS = 20  # one call is too short for a stable sample
 
 
-def rows(samples: int) -> Iterator[Row]:
-    """Loading, checked and unchecked, and composing with five overrides."""
+def rows(samples: int) -> Iterator[Row | Fact]:
+    """The parsers alone, our steps against the fastest of them, and the peers against the whole of our work.
+
+    The whole is to read, to compose with 5 overrides, to resolve references and to validate; peers do all but the last.
+    They are measured where `omegaconf` and `hydra-core` are installed, as in the environment `config-peers`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "experiment.yaml"
         file.write_text(EXPERIMENT, encoding="utf-8")
-        manager = ConfigurationManager(project_root=Path(folder), config_dir=Path(folder))
+        manager = ConfigurationManager(folder, folder)
 
-        def parse() -> None:
-            for _ in range(CALLS):
-                yaml.load(file.read_bytes(), Loader=LOADER)
+        def parse(loader: Any = LOADER) -> object:
+            return yaml.load(file.read_bytes(), Loader=loader)
 
-        def load(validate: bool, use_cache: bool) -> None:
-            for _ in range(CALLS):
-                manager.load_config(file, validate=validate, use_cache=use_cache)
+        def whole() -> object:
+            return ConfigurationManager(folder, folder).compose_configs(file, parameter_overrides=OVERRIDES)
 
-        def compose() -> None:
-            for _ in range(CALLS):
-                manager.compose_configs(file, parameter_overrides=OVERRIDES)
-
+        calls: dict[str, Callable[[], object]] = {
+            "yaml.SafeLoader": lambda: parse(yaml.SafeLoader),
+            "load_config, unchecked": lambda: manager.load_config(file, validate=False, use_cache=False),
+            "load_config": lambda: manager.load_config(file, use_cache=False),
+            "load_config, again": lambda: manager.load_config(file),
+            "compose_configs, 5 overrides": whole,
+            "compose_configs, again": lambda: manager.compose_configs(file, parameter_overrides=OVERRIDES),
+        }
         reference = f"{LOADER.__name__}, {CALLS} times"
-        yield compare("load_config, unchecked", lambda: load(False, False), reference, parse, samples)
-        yield compare("load_config", lambda: load(True, False), reference, parse, samples)
-        yield compare("load_config, cached", lambda: load(True, True), reference, parse, samples)
-        yield compare("compose_configs, 5 overrides", compose, reference, parse, samples)
+        for name, call in calls.items():
+            yield compare(name, times(call), reference, times(parse), samples)
+        for name, peer in peers(file, OVERRIDES):
+            if peer is None:
+                yield Fact(name, "not installed")
+            else:
+                yield compare(name, times(peer), "compose_configs", times(whole), samples)
+                yield compare(name, times(peer), reference, times(parse), samples)
+
+
+def times(call: Callable[[], object]) -> Callable[[], None]:
+    """The call so many times that one sample is long enough."""
+
+    def repeated() -> None:
+        for _ in range(CALLS):
+            call()
+
+    return repeated

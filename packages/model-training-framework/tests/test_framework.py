@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,16 @@ def test_every_form_of_the_base_comes_to_the_same_runs(framework: ModelTrainingF
         run.name for run in framework.run_grid_search([rates(0.1, 0.2)], KEYS, None, ExecutionMode.DRY_RUN)
     ]
     assert result.best("val_loss").parameters == {"training.learning_rate": 0.1}
+
+
+@pytest.mark.parametrize("argument", ["base_config", "base_config_path"])
+def test_a_mistake_in_the_file_of_the_base_is_reported_with_its_place(
+    framework: ModelTrainingFramework, project: Path, argument: str
+) -> None:
+    file = project / "configs" / "base.yaml"
+    file.write_text(BASE.replace("training: {epochs: 2}", "training:\n  epochs: two"))
+    with pytest.raises(ConfigurationError, match=re.escape(f"{file}:5:11: training.epochs: expected an integer")):
+        framework.run_grid_search([rates(0.1)], **{argument: "base.yaml"}, execution_mode=ExecutionMode.DRY_RUN)
 
 
 def test_positional_arguments_are_those_of_the_documentation(framework: ModelTrainingFramework, tmp_path: Path) -> None:

@@ -12,6 +12,10 @@ import pytest
 from config_support import DATA
 from jsonschema import Draft202012Validator
 
+from mtf_config import json_schema
+from mtf_config.json_schema import experiment_schema
+from mtf_utils.cli import main
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -50,6 +54,28 @@ def test_validate(project: Path) -> None:
     assert "missing.yaml: there is no such file" in bad.stdout
     assert bad.stdout.splitlines()[-1] == "vision.yaml: a valid experiment"
     assert "Traceback" not in bad.stderr
+
+
+def test_a_valid_file_that_our_own_schema_refuses_is_reported_as_our_defect(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    too_strict = experiment_schema() | {"required": ["created_by"]}
+    monkeypatch.setattr(json_schema, "experiment_schema", lambda: too_strict)
+    monkeypatch.setattr(json_schema, "sweep_schema", lambda: {"required": ["description"]})
+    json_schema._own_validator.cache_clear()
+    try:
+        assert main(["validate", "vision.yaml", "sweep.yaml"]) == 1
+    finally:
+        json_schema._own_validator.cache_clear()
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == ["vision.yaml: a valid experiment", "sweep.yaml: a valid sweep of 2 runs"]
+    for line, file, key in zip(
+        shown.err.splitlines(), ("vision.yaml", "sweep.yaml"), ("created_by", "description"), strict=True
+    ):
+        assert line.startswith(f"{file}: valid, but not by the schema")
+        assert "please report it" in line
+        assert f"'{key}' is a required property" in line
 
 
 def test_validate_in_json(project: Path) -> None:

@@ -13,7 +13,7 @@ from config_support import DATA, MINIMAL, free_keys, plain_data, with_changes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtf_config import ConfigurationError, ConfigurationManager, ExperimentConfig, Position, ValidationError
+from mtf_config import ConfigurationError, ConfigurationManager, ExperimentConfig, Position, ValidationError, load_sweep
 from mtf_config.compose import DELETE, Composition, mapping_layer
 from mtf_config.reader import parse_text
 from mtf_config.writer import dump_yaml
@@ -176,6 +176,19 @@ def test_circles_of_files_are_refused(manager: ConfigurationManager) -> None:
         manager.load_config("a.yaml")
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + "/a.yaml", "loop.yaml", "a\0b", "a.yaml/b"])
+def test_what_can_be_no_file_is_reported_as_missing(manager: ConfigurationManager, name: str) -> None:
+    (manager.config_dir / "loop.yaml").symlink_to("loop.yaml")
+    with pytest.raises(ConfigurationError, match="there is no such file"):
+        manager.load_config(name)
+    write(manager, "a.yaml", json.dumps({"extends": name}))
+    with pytest.raises(ConfigurationError, match=r"a.yaml:1:13: extends: (there is no file|expected a file)"):
+        manager.load_config("a.yaml")
+    write(manager, "sweep.yaml", json.dumps({"base": name, "grids": [{"name": "g"}]}))
+    with pytest.raises(ConfigurationError, match=r"sweep.yaml:1:10: base: there is no such file"):
+        load_sweep("sweep.yaml", manager)
+
+
 def test_a_missing_parent_is_reported_with_its_place(manager: ConfigurationManager) -> None:
     write(manager, "base.yaml", BASE)
     write(manager, "a.yaml", "seed: 1\nextends: bsae.yaml\n")
@@ -317,3 +330,5 @@ def test_an_unwritable_place_is_a_configuration_error(manager: ConfigurationMana
     write(manager, "file", "")
     with pytest.raises(ConfigurationError, match="cannot write it"):
         manager.save_config(MINIMAL, "file/a.yaml")
+    with pytest.raises(ConfigurationError, match="cannot write it"):
+        manager.save_config(MINIMAL, "a\0.yaml")

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from config_pythons import VERSIONS, find_python, identities, shuffled
 from config_support import DATA, MINIMAL, free_keys, plain_data, with_changes
 from hypothesis import given
 from hypothesis import strategies as st
 
-import mtf_config
-import mtf_utils
 from mtf_config import ExperimentConfig, run_identity
 from mtf_config.identity import canonical_form
 from mtf_config.reader import read_document
@@ -29,13 +23,6 @@ GOLDEN = {
     "vision.yaml": "9a385e178e618b4320f32b02eb6f7bff",
     "language.json": "5f8af43973457a581dccdc1a8970f694",
 }
-
-
-PROGRAM = (
-    "import json, sys\n"
-    "from mtf_config import ExperimentConfig, run_identity\n"
-    "print([run_identity(ExperimentConfig.from_dict(item)) for item in json.load(sys.stdin)])\n"
-)
 
 
 def identity_of(data: Any) -> str:
@@ -61,44 +48,15 @@ def test_canonical_form_is_frozen() -> None:
 
 @pytest.mark.parametrize("hash_seed", ["0", "1", "random"])
 def test_equal_in_every_process(hash_seed: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        input=json.dumps([golden_data(name) for name in GOLDEN]),
-        env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert result.stdout.strip() == str(list(GOLDEN.values()))
+    data = [golden_data(name) for name in GOLDEN]
+    assert identities(sys.executable, data, {"PYTHONHASHSEED": hash_seed}) == list(GOLDEN.values())
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_equal_in_every_python(version: str) -> None:
-    python = shutil.which(f"python{version}")
-    if python is None or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
+    if (python := find_python(version)) is None:
         pytest.skip(f"there is no Python {version} here")
-    sources = os.pathsep.join(str(Path(module.__file__).parents[1]) for module in (mtf_config, mtf_utils))
-    result = subprocess.run(
-        [python, "-c", PROGRAM],
-        input=json.dumps([golden_data(name) for name in GOLDEN]),
-        env={**os.environ, "PYTHONPATH": sources},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert result.stdout.strip() == str(list(GOLDEN.values()))
-
-
-def shuffled(value: Any, chance: random.Random) -> Any:
-    if isinstance(value, list):
-        return [shuffled(item, chance) for item in value]
-    if not isinstance(value, dict):
-        return value
-    keys = list(value)
-    chance.shuffle(keys)
-    return {key: shuffled(value[key], chance) for key in keys}
+    assert identities(python, [golden_data(name) for name in GOLDEN]) == list(GOLDEN.values())
 
 
 @given(st.dictionaries(free_keys(), plain_data(), max_size=4), st.randoms(use_true_random=False))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
 import yaml
+from config_fuzzing import mangled
 from config_support import DATA, MINIMAL, with_changes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from mtf_config import ConfigurationError, ExperimentConfig, SweepSpec, ValidationError
 from mtf_config.json_schema import experiment_schema, schema_problems, sweep_schema
 from mtf_config.reader import parse_text, read_document
+from mtf_config.references import resolve_references
+from mtf_config.schema import schema_defaults
 
 
 def accepted(data: Any) -> bool:
@@ -85,7 +89,7 @@ def test_what_the_dataclasses_refuse_the_schema_refuses_at_the_same_place(change
 GOOD_VALUES: dict[str, list[Any]] = {
     "time_limit": ["24:00:00", "2-12", "UNLIMITED", "bad", "1:99", "7-1:2:3"],
     "mem": ["1G", "1.5G", "0", "x", "12kb"],
-    "gres": ["gpu", "gpu:1", "gpu:a:1,b:2", "gpu:,b", "none", ",", "a b"],
+    "gres": ["gpu", "gpu:1", "gpu:1g.10gb:2", "gpu:1g", "gpu:a:1,b:2", "gpu:,b", "none", ",", "a b"],
     "signal": ["USR1@3", "usr1", "B:TERM@10", "@3"],
     "partition": ["a", "", " ", "a\tb", "ü", " x "],
     "link": [["a"], ["a/.."], ["..a"], ["/a"], ["a/../b"], ["."], ["~"], ["a\nb"], ["//"]],
@@ -111,6 +115,14 @@ def test_formats_agree(key: str) -> None:
 def test_dataclasses_and_schema_agree(training: dict[str, Any]) -> None:
     data = with_changes(training=training)
     assert (not schema_problems(data)) == accepted(data)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(["complete.yaml", "vision.yaml", "language.json"]), st.randoms(use_true_random=False))
+def test_what_the_dataclasses_accept_of_changed_files_the_schema_accepts(name: str, chance: random.Random) -> None:
+    data = mangled(read_document(DATA / name).data, chance)
+    if isinstance(data, dict) and accepted(data):
+        assert schema_problems(resolve_references(data, schema_defaults)[0]) == []
 
 
 def test_the_schema_of_files_accepts_what_composition_resolves() -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from config_fuzzing import TEXTS, bombs, damaged_files, load, read
 from config_support import DATA, place_of, plain_data
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtf_config import ConfigurationError, LocatedProblem
+from mtf_config import ConfigurationError, ConfigurationManager, LocatedProblem
 from mtf_config.builder import MAX_DEPTH, MAX_NODES
 from mtf_config.reader import MAX_BYTES, parse_text, read_document
-from mtf_utils.problems import Problem
 
 
 def failure(content: bytes | str, *, is_json: bool = False) -> LocatedProblem:
@@ -193,11 +192,9 @@ def test_the_number_of_values_is_bounded() -> None:
 
 
 def test_aliases_cannot_make_much_of_little() -> None:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
     tracemalloc.start()
     try:
-        problem = failure("\n".join(lines))
+        problem = failure(bombs()["aliases of aliases"])
         assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
     finally:
         tracemalloc.stop()
@@ -211,44 +208,24 @@ def test_what_is_no_file_is_a_configuration_error(tmp_path: Path, name: str) -> 
         read_document(tmp_path / name)
 
 
-FRAGMENTS = st.sampled_from(
-    ["a: ", "- ", "\n", "  ", "\t", "{", "}", "[", "]", ",", ":", "?", "&x ", "*x", "<<: ", "!!str ", "!", "|", ">-",
-     "'", '"', "#", "---", "...", "%YAML 1.2\n", "1e999", "0o", ".nan", "\\x", "\x85", "\u2028", "\ufeff", "\x00", "é"]
-)  # fmt: skip
-
-
-def check_outcome(content: bytes | str, *, is_json: bool) -> None:
-    """A text is read, or refused with places; nothing else happens."""
-    problems: tuple[Problem, ...] = ()
-    try:
-        parse_text(content, "file", is_json=is_json).position(("a", 0, "b"))
-    except ConfigurationError as error:
-        problems = error.problems
-        assert problems
-    for problem in problems:
-        assert isinstance(problem, LocatedProblem)
-        assert min(mark(problem)) >= 1
-
-
 @settings(max_examples=300)
-@given(st.binary(max_size=200) | st.text(max_size=100) | st.lists(FRAGMENTS, max_size=25).map("".join), st.booleans())
+@given(TEXTS, st.booleans())
 @example("? ", False)
 @example("a: ! ", False)
 @example("\ud800", False)
 def test_nothing_but_configuration_errors(content: bytes | str, is_json: bool) -> None:
-    check_outcome(content, is_json=is_json)
+    read(content, is_json=is_json)
 
 
-def test_damaged_files_give_nothing_but_configuration_errors() -> None:
-    chance = random.Random(5)
-    for source in sorted(DATA.iterdir()):
-        original = source.read_bytes()
-        for _ in range(150):
-            damaged = bytearray(original)
-            for _ in range(chance.randint(1, 6)):
-                at = chance.randrange(len(damaged))
-                damaged[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
-            check_outcome(bytes(damaged), is_json=source.suffix == ".json")
+def test_damaged_files_give_nothing_but_configuration_errors(manager: ConfigurationManager) -> None:
+    loaded = [load(content, name, manager) for content, name in damaged_files(600, seed=5)]
+    assert 0 < sum(loaded) < len(loaded)  # they are neither all broken nor all sound
+
+
+@pytest.mark.parametrize("name", bombs())
+def test_bombs_are_defused(name: str, manager: ConfigurationManager) -> None:
+    for file in ("experiment.yaml", "experiment.json", "sweep.yaml"):
+        assert not load(bombs()[name], file, manager)
 
 
 @given(plain_data())

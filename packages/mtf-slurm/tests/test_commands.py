@@ -87,6 +87,21 @@ def test_a_sweep_is_continued_by_its_folder(sweep: Path, project: Path, capsys: 
     assert "4 completed" in capsys.readouterr().out
 
 
+def test_runs_are_executed_where_the_file_says_unless_told_otherwise(
+    sweep: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "sweep.yaml", "-o", "out", "--execution", "dry_run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["counts"] == {"NOT_SUBMITTED": 4}
+    sweep.write_text(SWEEP.replace("execution: local", "execution: dry_run"))
+    assert main(["run", "sweep.yaml", "-o", "other"]) == 0
+    assert "4 not_submitted" in capsys.readouterr().out
+    assert main(["run", "sweep.yaml", "-o", "other", "-e", "local", "--json"]) == 1  # two of the runs fail
+    assert json.loads(capsys.readouterr().out)["data"]["counts"] == {"COMPLETED": 2, "FAILED": 2}
+    sweep.write_text(SWEEP.replace("execution: local\n", ""))
+    assert main(["run", "sweep.yaml", "-o", "third", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["data"]["counts"] == {"COMPLETED": 2, "FAILED": 2}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -94,6 +109,7 @@ def test_a_sweep_is_continued_by_its_folder(sweep: Path, project: Path, capsys: 
         (["results", "nowhere"], "there is no sweep here"),
         (["run", "sweep.yml"], "did you mean 'sweep.yaml'"),
         (["run", "sweep.yaml", "-j", "0"], "max_concurrent_jobs=0"),
+        (["run", ".", "-e", "dry_run"], "--execution dry_run: a folder is continued on this machine"),
         (["run", "sweep.yaml", "--project-root", "no"], "project_root: there is no folder"),
     ],
 )

@@ -16,6 +16,7 @@ from mtf_config import (
     ParameterGrid,
     ParameterGridSearch,
 )
+from mtf_config.compose import Composition
 from mtf_slurm import GridSearchResult, SLURMLauncher, sweep_name
 from mtf_utils import ProjectRootError
 
@@ -99,7 +100,7 @@ class ModelTrainingFramework:
 
     def _base(
         self, base: Mapping[str, Any] | ExperimentConfig | PathLike | None, path: PathLike | None
-    ) -> Mapping[str, Any] | ExperimentConfig:
+    ) -> Mapping[str, Any] | ExperimentConfig | Composition:
         if (base is None) == (path is None):
             found = "neither" if base is None else "both"
             raise ConfigurationError.because(f"give base_config or base_config_path, one of the two; found {found}")
@@ -107,4 +108,4 @@ class ModelTrainingFramework:
             return base
         chosen = path if path is not None else base
         assert chosen is not None
-        return self._config_manager.load_config(Path(chosen), validate=False)
+        return self._config_manager.composition(Path(chosen))  # it knows where the file says what

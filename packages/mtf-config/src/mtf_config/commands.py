@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ __all__ = ["DIFF", "SCHEMA", "SHOW", "VALIDATE"]
 
 _DIFFERENT: Final = WORK_FAILED
 _CHECKED_POINTS: Final = 10_000
+_DEFECT: Final = "valid, but not by the schema of `mtf schema`; that is a defect of mtf-config, please report it"
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -65,34 +67,46 @@ def _validate(arguments: argparse.Namespace) -> int:
     manager = _manager(arguments)
     schema = read_document(Path(arguments.schema)).data if arguments.schema else None
     results = []
+    defective = False
     for name in arguments.files:
         try:
-            kind, problems = _check_file(name, manager, schema), list[Problem]()
+            kind, defects, problems = *_check_file(name, manager, schema), list[Problem]()
         except ConfigurationError as error:
-            kind, problems = "unknown", list(error.problems)
+            kind, defects, problems = "unknown", [], list(error.problems)
             if not arguments.json:
                 print(error)
         if not problems and not arguments.json:
             print(f"{name}: a valid {kind}")
+        for defect in defects:
+            defective = True
+            print(f"{name}: {_DEFECT}: {defect}", file=sys.stderr)
         results.append({"file": name, "valid": not problems, "problems": [_as_json(item) for item in problems]})
     if arguments.json:
         print(json.dumps(results, indent=2, default=str))
-    return DONE if all(result["valid"] for result in results) else USER_MISTAKE
+    if not all(result["valid"] for result in results):
+        return USER_MISTAKE
+    return WORK_FAILED if defective else DONE
 
 
-def _check_file(name: str, manager: ConfigurationManager, schema: Mapping[str, Any] | None) -> str:
+def _check_file(
+    name: str, manager: ConfigurationManager, schema: Mapping[str, Any] | None
+) -> tuple[str, list[Problem]]:
+    """What a valid file is, and what our own JSON Schema says against it all the same."""
+    from mtf_config.json_schema import schema_problems, sweep_schema
+
     data = read_document(manager.find(name)).data
     if isinstance(data, Mapping) and "grids" in data:
         sweep = load_sweep(name, manager)
         points = sweep.search.get_point_count()
+        defects = schema_problems(data, sweep_schema())
         if points <= _CHECKED_POINTS:
-            return f"sweep of {sum(1 for _ in sweep.search.points())} runs"
-        return f"sweep of up to {points} runs, of which the first is checked"
+            return f"sweep of {sum(1 for _ in sweep.search.points())} runs", defects
+        return f"sweep of up to {points} runs, of which the first is checked", defects
     composition = manager.composition(name)
     composition.experiment()
     if schema is not None:
         _meet_schema(composition, schema)
-    return "experiment"
+    return "experiment", schema_problems(composition.resolved())
 
 
 def _meet_schema(composition: Composition, schema: Mapping[str, Any]) -> None:

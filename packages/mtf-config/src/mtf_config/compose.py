@@ -14,7 +14,7 @@ from typing import Any, Final
 from mtf_config.errors import ConfigurationError, LocatedProblem, Position, ValidationError
 from mtf_config.keys import check_key, set_dotted
 from mtf_config.plain import copy_plain, plain_problems, to_plain
-from mtf_config.reader import Document
+from mtf_config.reader import Document, files_beside, is_file
 from mtf_config.references import resolve_references
 from mtf_config.schema import ExperimentConfig, schema_defaults
 from mtf_utils.names import nearest
@@ -183,14 +183,13 @@ def file_layers(path: Path, read: Callable[[Path], Document], chain: tuple[Path,
     own = {key: value for key, value in document.data.items() if key != EXTENDS}
     for keys, name in _extended_names(document):
         other = path.parent / name
+        if not is_file(other):
+            guess = nearest(other.name, files_beside(other))
+            hint = f" (did you mean {guess!r}?)" if guess else ""
+            raise _at(document, keys, f"there is no file {other}{hint}")
         if other.resolve() in chain:
             circle = " -> ".join(str(item) for item in [*chain[chain.index(other.resolve()) :], other.resolve()])
             raise _at(document, keys, f"files extend each other in a circle: {circle}")
-        if not other.is_file():
-            names = [item.name for item in other.parent.iterdir()] if other.parent.is_dir() else []
-            guess = nearest(other.name, names)
-            hint = f" (did you mean {guess!r}?)" if guess else ""
-            raise _at(document, keys, f"there is no file {other}{hint}")
         yield from file_layers(other, read, chain)
     yield Layer(document.name, own, document)
 

@@ -59,7 +59,9 @@ _MAIL_TYPES: Final = (
     "NONE", "BEGIN", "END", "FAIL", "REQUEUE", "ALL", "INVALID_DEPEND", "STAGE_OUT", "TIME_LIMIT", "TIME_LIMIT_90",
     "TIME_LIMIT_80", "TIME_LIMIT_50", "ARRAY_TASKS",
 )  # fmt: skip
-_GRES_ITEM: Final = r"[A-Za-z_][A-Za-z0-9_]*(:[A-Za-z_][A-Za-z0-9_.+-]*)?(:[0-9]+[KMGTkmgt]?)?"
+# A type begins with a letter, or is a slice of a GPU such as 1g.10gb.
+_GRES_TYPE: Final = r"([A-Za-z_][A-Za-z0-9_.+-]*|[0-9]+[a-z]+\.[A-Za-z0-9_.+-]+)"
+_GRES_ITEM: Final = rf"[A-Za-z_][A-Za-z0-9_]*(:{_GRES_TYPE})?(:[0-9]+[KMGTkmgt]?)?"
 
 NOT_EMPTY: Final = Format(r"[\s\S]*\S[\s\S]*", "a string that is not empty")
 RUN_NAME: Final = _RunName(

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtf_config.compose import Composition, Layer, file_layers, mapping_layer, parameter_layer
 from mtf_config.errors import ConfigurationError
-from mtf_config.reader import Document, read_bytes, read_document
+from mtf_config.reader import Document, files_beside, is_file, read_bytes, read_document
 from mtf_config.schema import ExperimentConfig
 from mtf_config.writer import dump_json, dump_yaml, savable
 from mtf_utils.names import nearest
@@ -88,10 +88,9 @@ class ConfigurationManager:
             path.parent.mkdir(parents=True, exist_ok=True)
             as_json = format == "json" or path.suffix.lower() == ".json"
             atomic.write_text(path, dump_json(data) if as_json else dump_yaml(data))
-        except OSError as error:
-            raise ConfigurationError.because(
-                f"cannot write it: {error.strerror or error}", subject=str(path)
-            ) from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigurationError.because(f"cannot write it: {reason}", subject=str(path)) from error
 
     def compose_configs(
         self,
@@ -148,10 +147,9 @@ class ConfigurationManager:
         """
         candidates = list(dict.fromkeys([self.config_dir / config_path, Path(config_path)]))
         for candidate in candidates:
-            if "\0" not in str(candidate) and candidate.is_file():
+            if is_file(candidate):
                 return candidate
-        folders = {candidate.parent for candidate in candidates if candidate.parent.is_dir()}
-        names = [item.name for folder in folders for item in folder.iterdir() if item.is_file()]
+        names = [name for candidate in candidates for name in files_beside(candidate)]
         guess = nearest(candidates[0].name, names)
         hint = f"; did you mean {guess!r}?" if guess else ""
         places = " and ".join(str(candidate) for candidate in candidates)

@@ -21,7 +21,7 @@ from mtf_utils.problems import KeyPath, Problem
 if TYPE_CHECKING:
     from mtf_config.builder import Builder, Mark
 
-__all__ = ["MAX_BYTES", "Document", "parse_text", "read_bytes", "read_document"]
+__all__ = ["MAX_BYTES", "Document", "files_beside", "is_file", "parse_text", "read_bytes", "read_document"]
 
 MAX_BYTES: Final = 4 * 2**20
 
@@ -88,6 +88,22 @@ class Document:
             last = depth == len(path) - 1
             mark = node.mark if last and not of_key else key_mark
         return Position(self.name, *mark)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; not either where the path is none, being too long for one, say."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def files_beside(path: Path) -> list[str]:
+    """The names of the files in the folder of a path, none if that cannot be read: what else it may have meant."""
+    try:
+        return [item.name for item in path.parent.iterdir() if item.is_file()]
+    except (OSError, ValueError):
+        return []
 
 
 def read_bytes(path: Path) -> bytes:

@@ -78,9 +78,13 @@ class SchedulerConfig(OpenSection):
     name: str = field(metadata=about("Which schedule, such as constant, linear or cosine.", check=NOT_EMPTY))
     warmup_steps: int = field(
         default=0,
-        metadata=about("Length of the rise from 0 to the learning rate.", minimum=0, unit="optimizer steps"),
+        metadata=about(
+            "Length W of the linear rise: step s of it, from 0, has (s + 1) / (W + 1) of the learning rate.",
+            minimum=0,
+            unit="optimizer steps",
+        ),
     )
-    min_lr: float = field(default=0.0, metadata=about("The learning rate never falls below this.", minimum=0))
+    min_lr: float = field(default=0.0, metadata=about("What the learning rate falls to after the rise.", minimum=0))
 
 
 @dataclass(kw_only=True)

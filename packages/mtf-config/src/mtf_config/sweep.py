@@ -15,7 +15,7 @@ from mtf_config.enums import ExecutionMode, NamingStrategy
 from mtf_config.errors import ConfigurationError, LocatedProblem, Position, ValidationError
 from mtf_config.formats import NOT_EMPTY, RUN_NAME
 from mtf_config.grid_spec import GridSpec
-from mtf_config.reader import Document, read_document
+from mtf_config.reader import Document, is_file, read_document
 from mtf_config.search import ParameterGridSearch
 from mtf_utils.problems import KeyPath, describe
 from mtf_utils.settings import Problem, about
@@ -48,7 +48,9 @@ class SweepSpec(Section):
     )
     grids: list[GridSpec] = field(metadata=about("The grids; runs are the union of their points."))
     naming: NamingStrategy = field(default=NamingStrategy.HASH_BASED, metadata=about("How runs are named."))
-    execution: ExecutionMode = field(default=ExecutionMode.SLURM, metadata=about("Where runs are executed."))
+    execution: ExecutionMode | None = field(
+        default=None, metadata=about("Where `mtf run` executes the runs unless told otherwise; null: on this machine.")
+    )
     limits: LimitsSpec = field(default_factory=LimitsSpec, metadata=about("Bounds of the sweep."))
     command: str | list[str] | None = field(
         default=None,
@@ -167,7 +169,7 @@ def _base_of(spec: SweepSpec, document: Document, file: Path, manager: Configura
         return Composition([Layer(document.name, spec.base, document.at("base"))])
     beside = file.parent / spec.base
     try:
-        base = beside if beside.is_file() else manager.find(spec.base)
+        base = beside if is_file(beside) else manager.find(spec.base)
     except ConfigurationError as error:
         raise _error(document, [Problem(("base",), error.problems[0].message, spec.base)]) from error
     return manager.composition(base.absolute())

@@ -99,19 +99,29 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _configure_run(parser: argparse.ArgumentParser) -> None:
     _configure_sweep(parser, "a sweep file, or the folder of a sweep that is to be continued")
     parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: one per GPU, else one)")
+    parser.add_argument(
+        "-e",
+        "--execution",
+        choices=[mode.value for mode in ExecutionMode],
+        help="where the runs of a file are executed (default: as it says, else local)",
+    )
 
 
 @_explained
 def _run(arguments: argparse.Namespace) -> int:
+    mode = ExecutionMode(arguments.execution) if arguments.execution else None
     if Path(arguments.sweep).is_dir():
+        if mode not in (None, ExecutionMode.LOCAL):
+            raise CommandError(f"--execution {mode}: a folder is continued on this machine; name the sweep file")
         folder = Path(arguments.sweep)
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
     else:
         opened = _open(arguments)
         jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
-        result = opened.launcher.submit_sweep(opened.search, opened.folder, ExecutionMode.LOCAL, jobs)
+        mode = mode or opened.spec.execution or ExecutionMode.LOCAL
+        result = opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs)
     _print_status("run", result, as_json=arguments.json)
-    return DONE if result.is_complete else WORK_FAILED
+    return DONE if result.is_complete or mode is ExecutionMode.DRY_RUN else WORK_FAILED
 
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +190,6 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 PLAN = Command("show what a sweep would run, and write nothing", _configure_plan, _plan)
-RUN = Command("run a sweep on this machine, or what is missing of it", _configure_run, _run)
+RUN = Command("run a sweep, or what is missing of it", _configure_run, _run)
 STATUS = Command("show how the runs of a sweep stand", _configure_status, _status)
 RESULTS = Command("rank the runs of a sweep by a metric", _configure_results, _results)

