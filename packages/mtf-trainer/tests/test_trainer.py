@@ -551,3 +551,71 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
         Fit(config(tmp_path)).add_callback(object())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no state_dict"):
         Fit(config(tmp_path)).register_state("x", object())  # type: ignore[arg-type]
+
+
+class Decay:
+    """A scheduler that cannot be saved."""
+
+    def step(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": None}, "found None"),
+        ({"optimizer": "adam"}, "found 'adam'"),
+        ({"optimizer": lambda parameters: 1}, "made a int"),
+        ({"optimizer": lambda parameters: torch.optim.LBFGS(parameters)}, "LBFGS evaluates"),
+        ({"optimizer": torch.optim.SGD(nn.Linear(3, 1).parameters(), lr=0.1)}, "no parameter of this model"),
+        ({"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau}, "set it to 'metric'"),
+        ({"scheduler": Decay()}, "Decay has no state_dict"),
+        ({"model": 3}, "found int"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {
+        "model": nn.Linear(3, 1),
+        "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        "train_loader": DataLoader(data(), batch_size=4),
+    }
+    with pytest.raises((TrainerError, TypeError), match=message):
+        Fit(config(tmp_path)).fit(**(given | changes))
+    assert not list(tmp_path.glob("ckpt-*"))
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
+    missing = "cuda" if not torch.cuda.is_available() else "xpu"
+    with pytest.raises(TrainerError, match=f"device='{missing}'"):
+        run(Fit(config(tmp_path, device=missing)))
+
+
+def test_callbacks_without_a_state_may_come_and_go(tmp_path: Path) -> None:
+    first = Fit(config(tmp_path))
+    first.add_callback(Stop(2))
+    with pytest.raises(TrainingPreempted):
+        run(first)
+    model = run(Fit(config(tmp_path)))
+    assert torch.equal(model.weight, run(Fit(config(tmp_path / "undisturbed"))).weight)
+
+
+def test_lost_metrics_cost_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = Fit(config(tmp_path))
+    first.add_callback(Stop(4))
+    with pytest.raises(TrainingPreempted):
+        run(first)
+    (tmp_path / "metrics.jsonl").unlink()
+    model = run(Fit(config(tmp_path)))
+    assert "these records are lost" in caplog.text
+    assert torch.equal(model.weight, run(Fit(config(tmp_path / "undisturbed"))).weight)
+    (tmp_path / "metrics.jsonl").unlink()
+    run(Fit(config(tmp_path)))  # finished: nothing is recorded any more
+
+
+def test_an_epoch_in_which_nothing_was_trained_is_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def step(trainer: GenericTrainer, batch: Any, batch_idx: int) -> Any:
+        return {"loss": trainer.model(batch[0]).mean() * float("nan")}
+
+    with pytest.raises(TrainerError, match="none of its 3 losses is finite"):
+        run(GenericTrainer(config(tmp_path, non_finite_loss="skip"), training_step=step))
+    assert "left out: the loss at epoch 0, batch 1" in caplog.text

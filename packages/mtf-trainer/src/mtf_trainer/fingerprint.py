@@ -77,8 +77,13 @@ def compare(saved: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[
     for part in ("train", "val"):
         was, now = saved["data"][part], current["data"][part]
         if was is None or now is None:
+            if was is not now:
+                added = was is None
+                inexact.append(f"{part}_loader: {'none' if added else 'one'} then, {'one' if added else 'none'} now")
             continue
-        if was.get("kind") == now.get("kind") == "map":  # there only `streams` matters, not how many workers there are
+        if (
+            was.get("kind") == now.get("kind") == "map" and was["streams"] == now["streams"]
+        ):  # then their number is free
             was, now = ({key: value for key, value in item.items() if key != "num_workers"} for item in (was, now))
         for line in differences(was, now, part):
             key = line.split(" ", 1)[0].rpartition(".")[2]

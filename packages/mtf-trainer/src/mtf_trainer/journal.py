@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -14,6 +15,8 @@ from mtf_trainer.errors import TrainerError
 from mtf_utils.atomic import fsync_directory
 
 __all__ = ["Journal"]
+
+logger = logging.getLogger(__name__)
 
 FLUSH_AFTER_S: Final = 1.0
 CHUNK_BYTES: Final = 1 << 20
@@ -57,40 +60,50 @@ class Journal:
         """
         self.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if offset is None else 0)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o666)
         try:
-            descriptor = os.open(self.path, flags, 0o666)
-        except FileNotFoundError as error:
-            raise TrainerError(
-                f"{self.path}: there is no such file, but the checkpoint counts on its first {offset} bytes; put the "
-                "file back, or start over in a new folder"
-            ) from error
-        try:
-            records = 0 if offset is None else self._check_cut(descriptor, offset)
-            os.ftruncate(descriptor, offset or 0)
+            start = 0 if offset is None else self._usable(descriptor, offset)
+            os.ftruncate(descriptor, start)
             os.fsync(descriptor)
             fsync_directory(self.path.parent)
+            records = self._count(descriptor, start)
         except BaseException:
             os.close(descriptor)
             raise
-        self._descriptor, self._offset, self.records = descriptor, offset or 0, records
+        self._descriptor, self._offset, self.records = descriptor, start, records
         self._flushed_at = self._clock()
 
-    def _check_cut(self, descriptor: int, offset: int) -> int:
-        """How many records are left when the file is cut at `offset`."""
+    def _usable(self, descriptor: int, offset: int) -> int:
+        """Where to go on: at `offset`, or earlier if records before it are gone, which a checkpoint can do without."""
         size = os.fstat(descriptor).st_size
         if size < offset:
-            raise TrainerError(
-                f"{self.path}: has {size} bytes where the checkpoint counts on {offset}: the last {offset - size} are "
-                "missing; put the whole file back, or start over in a new folder"
+            logger.warning(
+                "%s: has %d bytes where the checkpoint counts on %d: the last %d are missing; training goes on, but "
+                "these records are lost unless the whole file is put back first",
+                self.path,
+                size,
+                offset,
+                offset - size,
             )
+            return self._last_end(descriptor, size)
         if offset < 0 or (offset > 0 and os.pread(descriptor, 1, offset - 1) != b"\n"):
             raise TrainerError(
                 f"{self.path}: no record ends at byte {offset}, where the checkpoint says that one does: this is not "
-                "the file that was written with it; put that file back, or start over in a new folder"
+                "the file that was written with it; put that file back, or move this one away"
             )
-        starts = range(0, offset, CHUNK_BYTES)
-        return sum(os.pread(descriptor, min(CHUNK_BYTES, offset - start), start).count(b"\n") for start in starts)
+        return offset
+
+    @staticmethod
+    def _last_end(descriptor: int, size: int) -> int:
+        """Where the last complete record ends."""
+        while size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
+            size -= 1
+        return size
+
+    @staticmethod
+    def _count(descriptor: int, end: int) -> int:
+        starts = range(0, end, CHUNK_BYTES)
+        return sum(os.pread(descriptor, min(CHUNK_BYTES, end - start), start).count(b"\n") for start in starts)
 
     def write(self, record: Mapping[str, float | int | str | None]) -> None:
         """Add one record, followed by `time`, the wall clock.

@@ -7,6 +7,7 @@ hand the state, together with the model and the optimizer, is all there is to kn
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ from mtf_trainer.steps import Engine, is_finite, modes_of, restore_modes, to_dev
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Loop", "Reader", "Recorder", "Step"]
 
@@ -222,6 +225,7 @@ class Loop:
         else:
             self._loss = None
             train.skipped += 1
+            logger.warning("left out: the loss at %s is not finite", self._place())
         train.last = scalars  # type: ignore[assignment]  # tensors of an accelerator become numbers in settle()
         self.state.phase = Phase.TRAIN_BATCH_BACKWARD
 
@@ -345,7 +349,14 @@ class Loop:
     def _end_epoch(self) -> None:
         state = self.state
         if state.event_index == 0:
+            skipped = self._train.skipped
+            if skipped and not self._epoch_means.means():
+                raise TrainerError(
+                    f"nothing was trained in epoch {state.epoch}: none of its {skipped} losses is finite"
+                )
             state.epoch_metrics = _named(self._epoch_means.means(), "train_") | state.val_metrics
+            if skipped:
+                state.epoch_metrics["train_skipped"] = float(skipped)
             self.record("epoch", state.epoch_metrics | {"lr": self._learning_rate()})
         if self.events.fire("on_epoch_end", state.epoch, dict(state.epoch_metrics)):
             state.epoch += 1

@@ -17,7 +17,7 @@ from mtf_utils.stateful import Stateful
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
 
-__all__ = ["load_optimizer", "load_stateful", "prolong"]
+__all__ = ["keeps_state", "load_optimizer", "load_stateful", "prolong"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +34,32 @@ def load_stateful(
     Raises:
         CheckpointError: it was made with other ones.
     """
-    saved, current = training["callbacks"], [type(callback).__qualname__ for callback in callbacks]
-    if [item["type"] for item in saved] != current:
-        was = ", ".join(item["type"] for item in saved) or "none"
-        raise CheckpointError(f"{source} was made with the callbacks {was}; this run has {current or 'none'}")
-    for callback, item in zip(callbacks, saved, strict=True):
+    saved, current = training["callbacks"], [callback for callback in callbacks if keeps_state(callback)]
+    then, now = ([item["type"] for item in saved], [type(callback).__qualname__ for callback in current])
+    if then != now:
+        raise CheckpointError(
+            f"{source} holds the states of the callbacks {_listed(then)}; those with a state in this run are "
+            f"{_listed(now)}: add the same ones in the same order, or use a new checkpoint_dir for a new run"
+        )
+    for callback, item in zip(current, saved, strict=True):
         callback.load_state_dict(item["state"])
     if training["registered"].keys() != registered.keys():
         then, now = sorted(training["registered"]), sorted(registered)
-        raise CheckpointError(f"{source} holds the registered states {then}; this run registered {now}")
+        raise CheckpointError(
+            f"{source} holds the registered states {_listed(then)}; this run registered {_listed(now)}: register the "
+            "same names, or use a new checkpoint_dir for a new run"
+        )
     for name, stateful in registered.items():
         stateful.load_state_dict(training["registered"][name])
+
+
+def keeps_state(callback: TrainingCallback) -> bool:
+    """Whether a callback has a state to save: it has a `state_dict` of its own."""
+    return type(callback).state_dict is not TrainingCallback.state_dict
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def prolong(state: ResumeState, config: GenericTrainerConfig) -> None:
@@ -56,9 +71,19 @@ def prolong(state: ResumeState, config: GenericTrainerConfig) -> None:
         state.phase, state.event_index = Phase.TRAIN_START_EPOCH, 0
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load an optimizer's state and keep the type of every tensor, which `load_state_dict` may change."""
-    optimizer.load_state_dict(saved)
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], *, source: str) -> None:
+    """Load an optimizer's state and keep the type of every tensor, which `load_state_dict` may change.
+
+    Raises:
+        CheckpointError: the optimizer has other parameters or groups.
+    """
+    try:
+        optimizer.load_state_dict(saved)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{source} was made with other parameters in the optimizer ({error}): build it as before, or use a new "
+            "checkpoint_dir for a new run"
+        ) from error
     # Schedulers warn when they step before the optimizer did; a run may well continue between the two.
     optimizer._opt_called = True  # type: ignore[attr-defined]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -88,6 +88,7 @@ class Session:
     restored: Restored | None = field(default=None, init=False)
     progress: Progress = field(init=False)
     _closed_data: dict[str, Any] | None = field(default=None, init=False)
+    _is_exact: bool = field(default=True, init=False)
     _journal_is_open: bool = field(default=False, init=False)
     _journal_bytes: int = field(default=0, init=False)
     _reserves: bool = field(init=False)
@@ -139,7 +140,7 @@ class Session:
         self.restored = Restored(checkpoint.path, attestation.digests(sections))
         fingerprint.check_model(self.engine.model, sections["model"], source=str(checkpoint.path))
         self.engine.model.load_state_dict(sections["model"])
-        restoring.load_optimizer(self.engine.optimizer, sections["optimizer"])
+        restoring.load_optimizer(self.engine.optimizer, sections["optimizer"], source=str(checkpoint.path))
         self.engine.load_state_dict(training["engine"])
         self.train.load_state_dict(training["data"]["train"])
         if self.val is not None and training["data"]["val"] is not None:
@@ -147,7 +148,9 @@ class Session:
         restoring.load_stateful(training, self.callbacks, self.registered, source=str(checkpoint.path))
         self.state = ResumeState.from_dict(checkpoint.resume, rng=RNGState.from_state_dict(training["rng"]))
         restoring.prolong(self.state, self.config)
-        self._open_records(training["journal_bytes"])
+        self._journal_bytes = training["journal_bytes"]
+        if self.state.phase is not Phase.TRAINING_COMPLETE:  # otherwise nothing is left to record
+            self._open_records(self._journal_bytes)
         threads = checkpoint.fingerprint["environment"]["threads"]
         if threads != torch.get_num_threads():
             logger.info("using %d threads, as the run did before: their number changes results", threads)
@@ -162,6 +165,7 @@ class Session:
                 "Use a new checkpoint_dir for a new run",
                 path=checkpoint.path,
             )
+        self._is_exact = not inexact
         if inexact:
             logger.warning("continuing, but results are no longer exact: %s", "; ".join(inexact))
 
@@ -198,7 +202,7 @@ class Session:
         if different:
             logger.warning("restored from %s, but not exact: %s", restored.path, "; ".join(different))
         else:
-            logger.info("restored from %s: exact", restored.path)
+            logger.info("restored from %s: %s", restored.path, "exact" if self._is_exact else "all that was saved")
 
     def _train_to_the_end(self) -> None:
         flag, loop, limit = self.flag, self.loop, self._bounds.time_limit
@@ -250,7 +254,9 @@ class Session:
             "data": self._data_state(),
             "upcoming": self._upcoming(),
             "callbacks": [
-                {"type": type(callback).__qualname__, "state": callback.state_dict()} for callback in self.callbacks
+                {"type": type(callback).__qualname__, "state": callback.state_dict()}
+                for callback in self.callbacks
+                if restoring.keeps_state(callback)
             ],
             "registered": {name: stateful.state_dict() for name, stateful in self.registered.items()},
             "journal_bytes": self._flush_journal(),
@@ -291,6 +297,8 @@ class Session:
             each.open(self.journal.path, None if offset is None else self.journal.records)
 
     def _close_journal(self) -> None:
+        if not self._journal_is_open:
+            return
         try:
             self._flush_journal()
             self.journal.sync()

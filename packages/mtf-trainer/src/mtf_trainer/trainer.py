@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtf_trainer import determinism, preemption, rng
+from mtf_trainer import binding, determinism, preemption, rng
 from mtf_trainer.callbacks import TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
@@ -206,12 +206,12 @@ class GenericTrainer:
         session.run()
 
     def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None) -> None:
-        self.device = torch.device(self.config.device) if self.config.device else _best_device()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
+        self.device = binding.device(self.config.device)
         self.model = model.to(self.device)
-        is_optimizer = isinstance(optimizer, torch.optim.Optimizer)
-        self.optimizer = optimizer if is_optimizer else optimizer(model.parameters())
-        makes_one = callable(scheduler) and not hasattr(scheduler, "step")
-        self.scheduler = scheduler(self.optimizer) if makes_one and scheduler is not None else scheduler
+        self.optimizer = binding.optimizer(optimizer, model)
+        self.scheduler = binding.scheduler(scheduler, self.optimizer, interval=self.config.scheduler_interval)
 
     def _open_store(self) -> CheckpointStore:
         config = self.config
@@ -343,8 +343,3 @@ class GenericTrainer:
     def global_step(self) -> int:
         """Optimizer steps taken."""
         return self._session.state.global_step if self._session else 0
-
-
-def _best_device() -> torch.device:
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
