@@ -23,7 +23,7 @@ from compare import Comparison, compare_runs
 from disturb import Disturbance, Disturber
 from model_training_framework import ModelTrainingFramework
 from model_training_framework.config import ExecutionMode, ExperimentConfig, ParameterGrid
-from model_training_framework.slurm import GridSearchResult, LaunchInterrupted, SLURMLauncher
+from model_training_framework.slurm import GridSearchResult, SLURMLauncher
 from model_training_framework.utils import setup_logging
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
@@ -149,7 +149,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LaunchInterrupted as interruption:
-        sys.exit(f"{interruption}")
+    sys.exit(main())

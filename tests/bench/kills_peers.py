@@ -8,6 +8,7 @@ to go on from, and restarted as documented. Needs the environment `peers`, which
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ def main() -> None:
             with Lane(f"killing.peers.{module}", number) as lane:
                 for cell in of_module:
                     fill(cell, lane, folder / str(rows.index(cell)), arguments.kills, arguments.seed)
+                    print(cell.line(), file=sys.stderr, flush=True)
             return of_module
 
         print(HEADING, flush=True)

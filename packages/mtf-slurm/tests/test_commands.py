@@ -108,6 +108,8 @@ def test_runs_are_executed_where_the_file_says_unless_told_otherwise(
         (["status", "nowhere"], "there is no sweep here"),
         (["results", "nowhere"], "there is no sweep here"),
         (["run", "sweep.yml"], "did you mean 'sweep.yaml'"),
+        (["results", "planned", "-n", "0"], "--top 0: expected a number from 1"),
+        (["results", "planned", "-n", "-1"], "--top -1: expected a number from 1"),
         (["run", "sweep.yaml", "-j", "0"], "max_concurrent_jobs=0"),
         (["run", ".", "-e", "dry_run"], "--execution dry_run: a folder is continued on this machine"),
         (["run", "sweep.yaml", "--project-root", "no"], "project_root: there is no folder"),
@@ -116,6 +118,8 @@ def test_runs_are_executed_where_the_file_says_unless_told_otherwise(
 def test_mistakes_have_status_2_and_one_message(
     sweep: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    main(["run", "sweep.yaml", "-o", "planned", "-e", "dry_run"])
+    capsys.readouterr()
     assert main(arguments) == 2
     shown = capsys.readouterr()
     assert says in shown.err
@@ -136,3 +140,25 @@ def test_results_before_there_are_any(sweep: Path, launcher, make_search, projec
 def test_every_verb_says_what_it_does(command) -> None:
     assert command.help
     assert command.help[0].islower()
+
+
+@pytest.mark.parametrize("content", [None, "{}", "garbage"])
+def test_results_do_without_a_bad_run(sweep: Path, project: Path, capsys, content: str | None) -> None:
+    main(["run", "sweep.yaml", "-o", "out"])
+    files = [project / "out" / "runs" / f"tiny-x={x}" / "config.json" for x in ("1.0-fa=null", "1.0-fa=1")]
+    for file in files:
+        file.unlink() if content is None else file.write_text(content)
+    capsys.readouterr()
+    assert main(["results", "out", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["data"]
+    assert (results["metric"], results["mode"]) == ("val_loss", "max")
+    assert results["ranking"] == ["tiny-x=2.0-fa=null", "tiny-x=1.0-fa=null"]
+    for file in project.glob("out/runs/*/config.json"):
+        file.unlink()
+    assert main(["results", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["mode"] == "max"  # as the base says
+    plan = project / "out" / "sweep.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"base": {}}))
+    assert main(["results", "out"]) == 2
+    assert "name the --metric" in capsys.readouterr().err
+    assert main(["results", "out", "--metric", "val_loss"]) == 0

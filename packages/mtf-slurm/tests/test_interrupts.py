@@ -183,6 +183,25 @@ def test_killed_at_random_until_done_every_run_completes_once(driver: Driver, wa
         assert finished.count("finished") == 1
 
 
+@pytest.mark.parametrize("how", ["script", "verb"])
+def test_a_stop_that_nobody_catches_is_one_line_and_a_status(driver: Driver, wait_until, how: str) -> None:
+    planned = DRIVER.replace("ExecutionMode.LOCAL", "ExecutionMode.DRY_RUN")
+    base = {"experiment_name": "tiny", "model": {"name": "counter"}, "data": {"dataset_name": "none"}}
+    base |= {"optimizer": {"name": "none"}, "custom_params": driver.params}
+    subprocess.run([sys.executable, "-c", planned, driver.root, json.dumps(base), "1", "1"], check=True)
+    script = "import sys; from mtf_slurm import SLURMLauncher; "
+    script += "SLURMLauncher(None, sys.argv[1]).continue_sweep(sys.argv[1])"
+    verb = "import sys; from mtf_utils.cli import main; sys.exit(main(['run', sys.argv[1]]))"
+    words = [sys.executable, "-c", script if how == "script" else verb, str(driver.folder)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: driver.holds("1.0"))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.count("stopped by SIGINT: 1 of 1 runs are unfinished") == 1
+    assert "Traceback" not in err
+
+
 def _growth(folder: Path) -> int:
     return sum(len(file.read_text().splitlines()) for file in folder.glob("runs/*/metrics.jsonl"))
 

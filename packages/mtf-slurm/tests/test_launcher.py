@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtf_config import ExecutionMode
-from mtf_slurm import JobStatus, JobSubmissionError, SLURMError, SLURMLauncher
+from mtf_slurm import GridSearchResult, JobStatus, JobSubmissionError, SLURMError, SLURMLauncher
 from mtf_utils.rundir import SweepDirectory
 
 LOCAL, DRY_RUN = ExecutionMode.LOCAL, ExecutionMode.DRY_RUN
@@ -72,7 +72,7 @@ def test_a_batch(launcher, make_config) -> None:
     batch = launcher.submit_experiment_batch(
         [make_config("one"), make_config("two"), make_config("one"), clash], LOCAL, max_concurrent_jobs=2
     )
-    assert batch.successful == ("one", "two")
+    assert batch.successful == ("one",)  # "two" stands for two experiments, and one of them was not submitted
     assert list(batch.failed) == ["two"]
     assert {name: launcher.get_job(job_id).name for name, job_id in batch.job_ids.items()} == {
         "one": "one",
@@ -160,3 +160,44 @@ def test_a_command_of_ones_own(project, make_config, display) -> None:
     job = launcher.get_job(launcher.submit_experiment(make_config("one"), LOCAL))
     assert job.status is JobStatus.COMPLETED
     assert job.log.read_text() == "one it's $HOME\n"
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[]", "{broken", "other"])
+def test_a_run_whose_configuration_was_changed_is_refused_and_the_others_go_on(
+    launcher, make_search, project, content
+) -> None:
+    folder = project / "experiments" / "sweep"
+    search = make_search({"custom_params.x": [1.0, 2.0]})
+    launcher.submit_sweep(search, folder, DRY_RUN)
+    file = folder / "runs" / "tiny-x=1.0" / "config.json"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(file.read_text().replace("1.0", "7.0") if content == "other" else content)
+    result = launcher.continue_sweep(folder)
+    assert result["tiny-x=2.0"].status is JobStatus.COMPLETED
+    assert (result["tiny-x=1.0"].status, result["tiny-x=1.0"].attempts) == (JobStatus.NOT_SUBMITTED, 0)
+    (reason,) = result.failures().values()
+    assert str(file) in reason
+    assert "restore the file, or plan the sweep again" in reason
+    assert launcher.submit_sweep(search, folder, LOCAL).is_complete
+
+
+def test_a_failed_run_that_cannot_be_started_again_says_why(launcher, make_search, project) -> None:
+    folder = project / "experiments" / "sweep"
+    (failed,) = launcher.submit_sweep(make_search({}, fail_at=1), folder, LOCAL)
+    (failed.path / "config.json").unlink()
+    (again,) = launcher.continue_sweep(folder)
+    assert (again.status, again.attempts) == (JobStatus.FAILED, 1)
+    assert "config.json cannot be read" in again.reason
+
+
+def test_a_start_that_the_disk_has_no_room_for_says_so(small_disk, project, make_search, display) -> None:
+    with small_disk() as disk:
+        launcher = SLURMLauncher(None, disk.path, project_root=project, display=display)
+        launcher.submit_sweep(make_search({"custom_params.x": [1.0, 2.0]}), disk.path / "sweep", DRY_RUN)
+        display.say = lambda text: disk.fill()  # that a run is orphaned is said when everything is written
+        result = launcher.submit_sweep(make_search({"custom_params.x": [1.0]}), disk.path / "sweep", LOCAL)
+        assert "cannot write the start receipt of attempt 1" in result.failures()["tiny-x=1.0"]
+        seen = GridSearchResult.load(disk.path / "sweep").failures()["tiny-x=1.0"]
+        assert seen == "attempt 1 was claimed, but left no receipt"

@@ -117,5 +117,6 @@ def _shoot(victim: Victim, scene: Scene, shot: Shot) -> Sight | None:
         return None
     if shot.second is not None:
         time.sleep(shot.second_delay_s)
-        victim.send(shot.second, group=shot.group)
+        if not victim.has_ended():  # its number may soon be another's
+            victim.send(shot.second, group=shot.group)
     return sight

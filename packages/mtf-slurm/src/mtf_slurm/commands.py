@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import sys
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtf_config import ConfigurationManager, ExecutionMode, ParameterGridSearch, SweepSpec, load_sweep
-from mtf_slurm.errors import LaunchInterrupted, SLURMError
+from mtf_config import ConfigurationManager, ExecutionMode, ExperimentConfig, ParameterGridSearch, SweepSpec, load_sweep
+from mtf_slurm.configurations import read_experiment
+from mtf_slurm.errors import INTERRUPTED, LaunchInterrupted, SLURMError
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.render import DEFAULT_COMMAND
 from mtf_slurm.reports import plan_lines, ranking_lines, status_lines
@@ -20,10 +22,9 @@ from mtf_slurm.results import GridSearchResult
 from mtf_slurm.sweep import sweep_name
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 from mtf_utils.paths import ProjectRootError, get_project_root
+from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["PLAN", "RESULTS", "RUN", "STATUS"]
-
-INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 def _explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -35,9 +36,8 @@ def _explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.N
             return run(arguments)
         except SLURMError as error:
             raise CommandError(str(error)) from error
-        except LaunchInterrupted as stop:
-            print(f"mtf run: {stop}", file=sys.stderr)
-            return INTERRUPTED
+        except LaunchInterrupted:
+            return INTERRUPTED  # the launcher has said why
 
     return call
 
@@ -150,6 +150,12 @@ def _results(arguments: argparse.Namespace) -> int:
     result = GridSearchResult.load(arguments.dir)
     monitor, its_mode = _monitored(result)
     metric = arguments.metric or monitor
+    if arguments.top is not None and arguments.top < 1:
+        raise CommandError(f"--top {arguments.top}: expected a number from 1")
+    if metric is None:
+        raise SLURMError(
+            f"{result.output_dir}: neither its runs' config.json nor its base can be read; name the --metric to rank by"
+        )
     # a mode that was chosen for another metric says nothing about this one
     mode: Any = arguments.mode or (its_mode if metric == monitor else "min")
     if arguments.csv:
@@ -165,12 +171,21 @@ def _results(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _monitored(result: GridSearchResult) -> tuple[str, Any]:
-    """The metric that the sweep's own checkpoints are ranked by, and which way."""
+def _monitored(result: GridSearchResult) -> tuple[str | None, Any]:
+    """The metric that the sweep's own checkpoints are ranked by, and which way; None if nothing readable tells."""
+    if not result.runs:
+        raise SLURMError(f"{result.output_dir}: the sweep has no runs")
+    directory = SweepDirectory(result.output_dir)
     for run in result:
-        checkpoint = json.loads((run.path / "config.json").read_text("utf-8"))["checkpoint"]
-        return checkpoint["monitor"], checkpoint["mode"]
-    raise SLURMError(f"{result.output_dir}: the sweep has no runs")
+        # one bad file is no reason to say nothing of the others
+        with contextlib.suppress(OSError, ValueError):
+            checkpoint = read_experiment(directory.run(run.name)).checkpoint
+            return checkpoint.monitor, checkpoint.mode
+    sweep = directory.sweep()
+    with contextlib.suppress(ValueError):  # a base may be no whole experiment without its grids
+        checkpoint = ExperimentConfig.from_dict(sweep.base if sweep else {}).checkpoint
+        return checkpoint.monitor, checkpoint.mode
+    return None, "min"
 
 
 def _print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 __all__ = [
+    "INTERRUPTED",
     "GitOperationError",
     "JobSubmissionError",
     "LaunchInterrupted",
     "SLURMError",
     "SweepLockedError",
 ]
+
+
+INTERRUPTED: Final = 130
+"""The exit status of a launcher that was told to stop: 128 + SIGINT, as a shell reports it."""
 
 
 class SLURMError(RuntimeError):
@@ -46,17 +52,21 @@ class GitOperationError(SLURMError):
     """A git operation was refused or failed; the repository is as it was unless the message says otherwise."""
 
 
-class LaunchInterrupted(KeyboardInterrupt):
+class LaunchInterrupted(KeyboardInterrupt, SystemExit):
     """The launcher was told to stop (Ctrl-C, SIGTERM, SIGHUP), and every run has ended.
+
+    It has said so on standard error already; a script that does not catch this ends with status 130, without a trace.
 
     Attributes:
         unfinished: the names of the runs that a repeated call continues.
         output_dir: the folder of the sweep.
         signal_name: what told it.
+        code: the exit status of a script that does not catch it.
     """
 
     def __init__(self, message: str, *, unfinished: Sequence[str], output_dir: Path, signal_name: str) -> None:
         super().__init__(message)
+        self.code = INTERRUPTED
         self.unfinished = tuple(unfinished)
         self.output_dir = output_dir
         self.signal_name = signal_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mtf_config import ExecutionMode
@@ -38,6 +38,7 @@ class Witness:
         launcher_at_work: whether a launcher holds the folder.
         latest: the last submission of each run.
         local_token: the newest local submission, which is what a launcher at work carries out.
+        unnoted: why runs were given up, by token and name, where the disk took no note of it.
         wall_clock: seconds since 1970.
     """
 
@@ -45,6 +46,7 @@ class Witness:
     launcher_at_work: bool
     latest: dict[str, Submission]
     local_token: str = ""
+    unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
     wall_clock: Callable[[], float] = time.time
 
     @classmethod
@@ -74,8 +76,12 @@ class Witness:
             alive=self.liveness(run, attempts),
             queued=queued,
             cancelled=submission is not None and marks.is_cancelled(submission, name),
-            given_up=marks.given_up(submission, name) if submission is not None else "",
+            given_up=self._given_up(submission, name) if submission is not None else "",
         )
+
+    def _given_up(self, submission: Submission, name: str) -> str:
+        noted = Submissions(self.directory).given_up(submission, name)
+        return noted or self.unnoted.get((submission.token, name), "")
 
     def verdict(self, name: str) -> tuple[Evidence, Verdict]:
         """What is known of one run, and what may be said of it; unknown if a receipt cannot be read."""

@@ -24,10 +24,12 @@ class Executed:
     Attributes:
         submission: with its token.
         refused: why a run could not be started at all, by its name.
+        unnoted: why runs were given up, by token and name, where the disk took no note of it.
     """
 
     submission: Submission
     refused: dict[str, str] = field(default_factory=dict)
+    unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def check_request(mode: ExecutionMode, max_concurrent_jobs: int | None) -> None:
@@ -110,7 +112,7 @@ def execute(
     if remark:
         display.say(remark)
     runner.run()
-    return Executed(submission, runner.refused)
+    return Executed(submission, runner.refused, runner.unnoted)
 
 
 def _default_display() -> Display:

@@ -13,7 +13,7 @@ from pathlib import Path
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.errors import JobSubmissionError, SLURMError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.execute import check_request, execute, explain_write_errors, held
+from mtf_slurm.execute import Executed, check_request, execute, explain_write_errors, held
 from mtf_slurm.git import GitManager, describe_code
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
@@ -36,8 +36,9 @@ class BatchSubmissionResult:
     """What became of a batch.
 
     Attributes:
-        successful: the names of the experiments that were submitted, in order.
-        failed: why an experiment could not be submitted, by its name.
+        successful: the names whose experiments were all submitted, in order.
+        failed: why an experiment could not be submitted, by its name; no such name is in `successful`, not even where
+            another experiment of that name was submitted.
         job_ids: the job id of every submitted experiment, by its name.
     """
 
@@ -156,8 +157,8 @@ class SLURMLauncher:
         with held(directory):
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
-            self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
-        return GridSearchResult(directory.path)
+            done = self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
+        return GridSearchResult(directory.path, unnoted=done.unnoted if done else None)
 
     def plan_sweep(
         self,
@@ -206,8 +207,8 @@ class SLURMLauncher:
         with held(directory):
             names = [run.name for run in result.refresh()]
             self._remember(directory)
-            execute(directory, names, ExecutionMode.LOCAL, max_concurrent_jobs, display=self._display)
-        return result.refresh()
+            done = execute(directory, names, ExecutionMode.LOCAL, max_concurrent_jobs, display=self._display)
+        return GridSearchResult(directory.path, unnoted=done.unnoted)
 
     def get_job_status(self, job_id: str) -> JobStatus:
         """The status of a job; UNKNOWN if nothing is known of it."""
@@ -269,7 +270,8 @@ class SLURMLauncher:
         if active:
             return BatchSubmissionResult(successful=tuple(active), job_ids=active)
         with held(directory):
-            return self._carry_out(directory, plan_sweep(directory, request), mode, limit, single=single)
+            plan = plan_sweep(directory, request)
+            return _batch(plan, self._carry_out(directory, plan, mode, limit, single=single))
 
     def _active(self, directory: SweepDirectory, request: SweepRequest) -> dict[str, str]:
         """The job ids of those requested runs that another launcher has at work or in its queue."""
@@ -286,23 +288,17 @@ class SLURMLauncher:
 
     def _carry_out(
         self, directory: SweepDirectory, plan: SweepPlan, mode: ExecutionMode, limit: int | None, *, single: bool
-    ) -> BatchSubmissionResult:
-        """Write the plan and execute it; the folder is held."""
+    ) -> Executed | None:
+        """Write the plan and execute it; the folder is held. None if there is nothing to do."""
         names = plan.names
         if not names:
-            return BatchSubmissionResult(failed=plan.conflicts)
+            return None
         self._remember(directory)
         with explain_write_errors(directory):
             write_plan(directory, plan)
         orphaned = ", ".join(plan.orphaned)
         remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
-        done = execute(directory, names, mode, limit, single=single, display=self._display, remark=remark)
-        submitted = tuple(name for name in names if name not in done.refused)
-        return BatchSubmissionResult(
-            successful=submitted,
-            failed=dict(plan.conflicts) | done.refused,
-            job_ids={name: done.submission.job_id(name) for name in submitted},
-        )
+        return execute(directory, names, mode, limit, single=single, display=self._display, remark=remark)
 
     def _remember(self, directory: SweepDirectory) -> None:
         """Look for job ids there, too."""
@@ -320,3 +316,14 @@ class SLURMLauncher:
             if submission is not None and index < len(submission.runs):
                 return directory, submission, submission.runs[index]
         return None
+
+
+def _batch(plan: SweepPlan, done: Executed | None) -> BatchSubmissionResult:
+    if done is None:
+        return BatchSubmissionResult(failed=plan.conflicts)
+    submitted = tuple(name for name in plan.names if name not in done.refused)
+    return BatchSubmissionResult(
+        successful=tuple(name for name in submitted if name not in plan.conflicts),
+        failed=dict(plan.conflicts) | done.refused,
+        job_ids={name: done.submission.job_id(name) for name in submitted},
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from mtf_slurm.configurations import objection
 from mtf_slurm.decisions import Decision, Step, decide
 from mtf_slurm.errors import LaunchInterrupted, SLURMError
 from mtf_slurm.evidence import Witness
@@ -66,12 +69,16 @@ class LocalRunner:
         self._display = display
         self._poll_s, self._clock, self._sleep = poll_s, clock, sleep
         self._marks = Submissions(directory)
+        sweep = directory.sweep()
+        self._identities = {run["name"]: run["identity"] for run in sweep.runs} if sweep else {}
         self._tasks = [Task(directory.run(name)) for name in submission.runs]
         self._witness = Witness(directory, True, dict.fromkeys(submission.runs, submission), submission.token)
         self._interrupts = Interrupts()
         self._shown_at = float("-inf")
         self.refused: dict[str, str] = {}
         """Runs that could not be started at all, and why."""
+        self.unnoted = self._witness.unnoted
+        """Why runs were given up, by token and name, where the disk took no note of it."""
 
     def run(self) -> None:
         """Work until every run is over.
@@ -90,13 +97,14 @@ class LocalRunner:
             finally:
                 self._close()
         if self._interrupts.requested and (left := self._unfinished()):
-            raise LaunchInterrupted(
-                f"stopped by {self._interrupts.signal_name}: {len(left)} of {len(self._tasks)} runs are unfinished; "
-                f"repeat the same call with {self.directory.path} to continue",
-                unfinished=left,
-                output_dir=self.directory.path,
-                signal_name=self._interrupts.signal_name,
+            signal_name = self._interrupts.signal_name
+            message = (
+                f"stopped by {signal_name}: {len(left)} of {len(self._tasks)} runs are unfinished; "
+                f"repeat the same call with {self.directory.path} to continue"
             )
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                sys.stderr.write(f"{message}\n")  # Python says nothing of an exception that carries a status
+            raise LaunchInterrupted(message, unfinished=left, output_dir=self.directory.path, signal_name=signal_name)
 
     def _turn(self) -> bool:
         """One round of work; whether there is more to wait for."""
@@ -149,6 +157,9 @@ class LocalRunner:
             self._give_up(task, decision.reason)
 
     def _start(self, task: Task) -> None:
+        if reason := objection(task.run, self._identities[task.name]):
+            self._give_up(task, reason)
+            return
         slot = self._slots.take(task.name)
         try:
             task.start(self._slots.environment(slot) | {"MTF_TOKEN": self.submission.token})
@@ -168,6 +179,7 @@ class LocalRunner:
         try:
             self._marks.give_up(self.submission, task.name, reason)
         except OSError as error:
+            self.unnoted[self.submission.token, task.name] = reason
             logger.warning("%s: %s (this cannot be noted on disk: %s)", task.name, reason, error.strerror)
 
     def _stop(self) -> None:

@@ -72,6 +72,7 @@ class GridSearchResult:
 
     Args:
         output_dir: the folder of the sweep.
+        unnoted: why the launcher gave runs up, by token and name, where the disk took no note of it.
 
     Raises:
         SLURMError: there is no sweep in that folder.
@@ -84,8 +85,11 @@ class GridSearchResult:
         orphaned: the names of runs that an earlier form of the sweep asked for; their folders are still there.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, output_dir: str | os.PathLike[str], *, unnoted: Mapping[tuple[str, str], str] | None = None
+    ) -> None:
         self.output_dir = Path(output_dir).absolute()
+        self._unnoted = dict(unnoted or {})
         self.name = ""
         self.mode: ExecutionMode | None = None
         self.runs: tuple[RunResult, ...] = ()
@@ -108,6 +112,7 @@ class GridSearchResult:
         if sweep is None:
             raise SLURMError(f"{self.output_dir}: there is no sweep here (no {directory.sweep_file.name})")
         witness = Witness.look(directory)
+        witness.unnoted |= self._unnoted
         self.name = sweep.name
         self.mode = max(witness.latest.values(), key=lambda item: item.token).mode if witness.latest else None
         self.runs = tuple(read_run(witness, entry) for entry in sweep.runs if not entry.get("orphaned"))
@@ -169,9 +174,13 @@ class GridSearchResult:
         return all(run.status is JobStatus.COMPLETED for run in self.runs)
 
     def failures(self) -> dict[str, str]:
-        """Why runs failed or were lost, by name: the exception's last line in the log, else what the receipt says."""
+        """Why runs failed, were lost or could not be started, by name.
+
+        The exception's last line in the log, else what the receipt says, else what the launcher said.
+        """
         bad = (JobStatus.FAILED, JobStatus.LOST, JobStatus.UNKNOWN)
-        return {run.name: run.reason for run in self.runs if run.status in bad}
+        refused = (run.status is JobStatus.NOT_SUBMITTED and run.reason for run in self.runs)
+        return {run.name: run.reason for run, no in zip(self.runs, refused, strict=True) if no or run.status in bad}
 
     def leaderboard(
         self, metric: str, mode: Literal["min", "max"] = "min", *, top: int | None = None, unfinished: bool = False

@@ -149,16 +149,17 @@ def judge(evidence: Evidence) -> Verdict:
         return _judge_ended(evidence, last.finished)
     if evidence.alive:
         return Verdict(JobStatus.RUNNING)
-    if evidence.alive is None:
+    never_ran = last.started is None
+    if evidence.alive is None and not (never_ran and evidence.given_up):
         return Verdict(JobStatus.UNKNOWN, unseen(last))
-    ended = f"{_place(last)} ended without a receipt"
+    ended = unseen(last) if never_ran else f"{_place(last)} ended without a receipt"
     return _waiting(evidence, JobStatus.LOST, ended)
 
 
 def unseen(attempt: AttemptEvidence) -> str:
     """Why nothing can be said about an attempt that left no finish receipt."""
     if attempt.started is None:
-        return f"attempt {attempt.number} was claimed a moment ago"
+        return f"attempt {attempt.number} was claimed, but left no receipt"
     return f"{_place(attempt)} left no receipt, and whether it still runs cannot be seen from here"
 
 
@@ -174,7 +175,8 @@ def _judge_ended(evidence: Evidence, receipt: FinishReceipt) -> Verdict:
         return _waiting(evidence, JobStatus.PREEMPTED, reason)
     if was_killed(receipt):
         return _waiting(evidence, JobStatus.FAILED, reason)
-    return Verdict(JobStatus.CANCELLED if evidence.cancelled else JobStatus.FAILED, reason)
+    # given up after a failure: it was to be started again, and could not be
+    return Verdict(JobStatus.CANCELLED if evidence.cancelled else JobStatus.FAILED, evidence.given_up or reason)
 
 
 def was_killed(receipt: FinishReceipt) -> bool:

@@ -33,10 +33,13 @@ class Settings:
 
     @classmethod
     def of(cls, run: RunDirectory) -> Settings:
-        """Read them from the run's `config.json`."""
-        config = json.loads(run.config_json.read_text("utf-8"))
-        folder = config.get("checkpoint", {}).get("checkpoint_dir", run.checkpoints_dir.name)
-        return cls(run.path / folder, config.get("preemption", {}).get("max_preemptions"))
+        """Read them from the run's `config.json`; the usual ones if it cannot be read, which keeps it from starting."""
+        try:
+            config = json.loads(run.config_json.read_text("utf-8"))
+            folder = config.get("checkpoint", {}).get("checkpoint_dir", run.checkpoints_dir.name)
+            return cls(run.path / folder, config.get("preemption", {}).get("max_preemptions"))
+        except (OSError, ValueError, AttributeError, TypeError):
+            return cls(run.checkpoints_dir, None)
 
 
 class Task:
