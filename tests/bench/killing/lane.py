@@ -83,6 +83,8 @@ class Victim:
     def __init__(self, zygote: Zygote, request: dict[str, Any]) -> None:
         self._zygote = zygote
         self.pid = zygote.ask(request)
+        if self.pid <= 1 or self.pid == os.getpgrp():
+            raise RuntimeError(f"the zygote named process {self.pid}: a kill would hit others")
         self._status: int | None = None
 
     def send(self, number: signal.Signals, *, group: bool) -> bool:

@@ -59,11 +59,11 @@ def serve() -> dict[str, Any] | None:
                 if not line:
                     return None
                 request: dict[str, Any] = json.loads(line)
-                current = os.fork()
-                if current == 0:
-                    current = None
+                forked = os.fork()
+                if forked == 0:
                     detach(request)
                     return request
+                current = forked
                 with contextlib.suppress(OSError):  # both do it: whoever is late finds it done
                     os.setpgid(current, current)
                 say({"pid": current})
