@@ -81,10 +81,14 @@ def test_alive_is_only_who_runs_that_very_script(tmp_path: Path) -> None:
     run, other = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "other")
     for folder in (run, other):
         folder.path.mkdir()
-        folder.job_script.write_text("read line\n")
-    process = subprocess.Popen(["bash", str(run.job_script)], stdin=subprocess.PIPE)
-    by_hand = subprocess.Popen(["bash", "job.sh"], cwd=run.path, stdin=subprocess.PIPE)
+        folder.job_script.write_text("echo at work; read line\n")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(["bash", str(run.job_script)], **pipes)
+    by_hand = subprocess.Popen(["bash", "job.sh"], cwd=run.path, **pipes)
     try:
+        for child in (process, by_hand):  # a receipt is written by a script that is at work
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"at work\n"
         assert is_alive(run, receipt(process.pid)) is True
         assert is_alive(run, receipt(by_hand.pid)) is True
         assert is_alive(other, receipt(process.pid)) is False
