@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from measure import Row, compare
+from measure import Row, compare, compare_timed
 from mtf_trainer import CheckpointConfig, GenericTrainer, GenericTrainerConfig, LoggingConfig
 from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot
 from mtf_trainer.phases import TrainerPhase
@@ -62,26 +61,9 @@ def rows(samples: int) -> Iterator[Row]:
         reference = functools.partial(resume, root / str(FIRST), FIRST)
         for batch in BATCHES:
             subject = functools.partial(resume, root / str(batch), batch)
-            yield pairs(f"resume at batch {batch:,}", subject, f"resume at batch {FIRST}", reference, samples)
+            yield compare_timed(f"resume at batch {batch:,}", subject, f"resume at batch {FIRST}", reference, samples)
         permute = functools.partial(_randperm, SAMPLES)
         yield compare("the permutation itself, made apart", permute, f"resume at batch {FIRST}", reference, samples)
-
-
-def pairs(name: str, subject: Callable[[], float], beside: str, reference: Callable[[], float], samples: int) -> Row:
-    """As `measure.compare`, for calls that return the seconds that count."""
-    subject()
-    reference()
-    both = [(1000 * subject(), 1000 * reference()) for _ in range(samples)]
-    ratios = [taken / other for taken, other in both]
-    return Row(
-        name=name,
-        reference=beside,
-        median_ms=statistics.median(taken for taken, _ in both),
-        reference_ms=statistics.median(other for _, other in both),
-        ratio=statistics.median(ratios),
-        ratio_low=min(ratios),
-        ratio_high=max(ratios),
-    )
 
 
 @contextmanager

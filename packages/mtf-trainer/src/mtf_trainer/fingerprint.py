@@ -11,14 +11,12 @@ import torch
 from torch import nn
 
 from mtf_trainer.errors import CheckpointError
+from mtf_trainer.identity import LENGTH_KEYS
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
 
 __all__ = ["check_model", "compare", "environment", "trainer_part"]
-
-EXTENDABLE: Final = frozenset({"epochs", "max_steps"})
-"""Keys of `training` that may change: a run can be prolonged."""
 
 INEXACT_DATA_KEYS: Final = frozenset({"num_workers", "streams"})
 """Differences of the data that cost exactness and nothing else."""
@@ -42,7 +40,7 @@ def trainer_part(config: GenericTrainerConfig, optimizer: torch.optim.Optimizer)
     """The settings that decide what training computes, as plain JSON."""
     run = {name: config.run[name] for name in RUN_SECTIONS if config.run.get(name)}
     if isinstance(run.get("training"), Mapping):
-        run["training"] = {key: value for key, value in run["training"].items() if key not in EXTENDABLE}
+        run["training"] = {key: value for key, value in run["training"].items() if key not in LENGTH_KEYS}
     defaults = {
         key: value for key, value in optimizer.defaults.items() if isinstance(value, bool | int | float | str | None)
     }

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["training_identity"]
+__all__ = ["LENGTH_KEYS", "training_identity"]
 
 _PARTS: Final = (
     "model",
@@ -22,7 +22,7 @@ _PARTS: Final = (
     "custom_params",
 )
 
-_LENGTH_KEYS: Final = frozenset({"epochs", "max_steps"})
+LENGTH_KEYS: Final = frozenset({"epochs", "max_steps"})
 """Keys of `training` that may change from one start to the next: a run may go on for longer than planned."""
 
 _DOMAIN: Final = b"mtf training identity 1\n"
@@ -43,7 +43,7 @@ def training_identity(written: Mapping[str, Any], defaults: Mapping[str, Any]) -
     """
     parts = {key: written[key] for key in _PARTS if key in written}
     if isinstance(training := parts.get("training"), Mapping):
-        parts["training"] = {key: value for key, value in training.items() if key not in _LENGTH_KEYS}
+        parts["training"] = {key: value for key, value in training.items() if key not in LENGTH_KEYS}
     canonical = _canonical(parts, defaults)
     if canonical is None:
         return None
