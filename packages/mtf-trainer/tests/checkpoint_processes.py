@@ -92,6 +92,13 @@ def kill_at_random(directory, count, seed):
         print(json.dumps(report(directory) | {"durable": durable, "signal": os.WTERMSIG(status)}), flush=True)
 
 
+def save_once_more(directory):
+    """Save the step after the newest, uninterrupted, and say what is found then."""
+    with CheckpointStore(directory, CONFIG, run_id="run") as store:
+        store.save(snapshot(store.newest().global_step + 1, 50_000), kind=Kind.PERIODIC)
+    print(json.dumps(report(directory)), flush=True)
+
+
 def save_until_call(directory, number):
     """Save once; die immediately before the call of that number that could change the disk."""
     with CheckpointStore(directory, CONFIG, run_id="run") as store:
