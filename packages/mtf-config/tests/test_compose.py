@@ -332,3 +332,20 @@ def test_an_unwritable_place_is_a_configuration_error(manager: ConfigurationMana
         manager.save_config(MINIMAL, "file/a.yaml")
     with pytest.raises(ConfigurationError, match="cannot write it"):
         manager.save_config(MINIMAL, "a\0.yaml")
+    with pytest.raises(ConfigurationError, match="cannot write it"):
+        manager.save_config(MINIMAL, "a\0/b.yaml")
+
+
+def test_a_path_that_leads_into_config_dir_is_not_nested_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    manager = ConfigurationManager("configs")
+    manager.save_config(MINIMAL, "configs/run.yaml")
+    manager.save_config(MINIMAL, "deeper/run.yaml")
+    manager.save_config(MINIMAL, "../beside.yaml")
+    written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.yaml"))
+    assert written == ["beside.yaml", "configs/deeper/run.yaml", "configs/run.yaml"]
+    assert manager.load_config("configs/run.yaml", validate=False) == MINIMAL
+    (tmp_path / "configs/configs").mkdir()  # now it could be meant
+    manager.save_config(MINIMAL, "configs/run.yaml")
+    assert (tmp_path / "configs/configs/run.yaml").is_file()

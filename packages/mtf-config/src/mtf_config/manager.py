@@ -71,7 +71,8 @@ class ConfigurationManager:
 
         Args:
             config: an experiment, or plain data.
-            output_path: the file; a relative path lies in `config_dir`. Missing folders are made.
+            output_path: the file; a relative path lies in `config_dir`, unless it leads there from the working
+                directory already. Missing folders are made.
             format: `yaml` or `json`; a file that ends in `.json` gets JSON in any case.
 
         Raises:
@@ -80,7 +81,7 @@ class ConfigurationManager:
         """
         from mtf_utils import atomic
 
-        path = self.config_dir / output_path
+        path = self._place(Path(output_path))
         if format not in ("yaml", "json"):
             raise ConfigurationError.because(f"format: expected yaml or json, found {describe(format)}")
         data = savable(config, str(path))
@@ -91,6 +92,16 @@ class ConfigurationManager:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigurationError.because(f"cannot write it: {reason}", subject=str(path)) from error
+
+    def _place(self, output_path: Path) -> Path:
+        """Where a file is to be saved: `configs/x.yaml` with the folder `configs` does not mean `configs/configs`."""
+        path = self.config_dir / output_path
+        here = Path.cwd() / output_path
+        try:
+            leads_there = here.parent.resolve().is_relative_to(self.config_dir.resolve())
+        except (OSError, ValueError):  # writing to it is going to say why
+            return path
+        return here if leads_there and not path.parent.exists() else path
 
     def compose_configs(
         self,
