@@ -339,7 +339,7 @@ def test_an_unwritable_place_is_a_configuration_error(manager: ConfigurationMana
 def test_a_path_that_leads_into_config_dir_is_not_nested_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
-    manager = ConfigurationManager("configs")
+    manager = ConfigurationManager(Path())
     manager.save_config(MINIMAL, "configs/run.yaml")
     manager.save_config(MINIMAL, "deeper/run.yaml")
     manager.save_config(MINIMAL, "../beside.yaml")
