@@ -111,6 +111,9 @@ class TrainingConfig(Section):
     max_grad_norm: float | None = field(
         default=None, metadata=about("Gradients are scaled down to this norm over all; null: not.", above=0)
     )
+    max_grad_value: float | None = field(
+        default=None, metadata=about("Every gradient element is clipped to this magnitude; null: not.", above=0)
+    )
     precision: Literal["fp32", "bf16", "fp16"] = field(
         default="fp32", metadata=about("fp32, or the type of automatic mixed precision.")
     )
@@ -119,4 +122,7 @@ class TrainingConfig(Section):
     )
     validate_every_n_steps: int | None = field(
         default=None, metadata=about("Optimizer steps between validations; null: none by step.", minimum=1)
+    )
+    non_finite_loss: Literal["raise", "skip"] = field(
+        default="raise", metadata=about("What a NaN or infinite loss does: end training, or leave out its batch.")
     )

@@ -24,9 +24,11 @@ TRAINING_KEYS: Final[tuple[str, ...]] = (
     "max_steps",
     "gradient_accumulation_steps",
     "max_grad_norm",
+    "max_grad_value",
     "precision",
     "validate_every_n_epochs",
     "validate_every_n_steps",
+    "non_finite_loss",
 )
 """Keys of `training` that the trainer reads."""
 
@@ -77,7 +79,9 @@ class GenericTrainerConfig(Settings):
     epochs: int = field(default=100, metadata=about("How often the training data is gone through.", minimum=1))
     max_steps: int | None = field(
         default=None,
-        metadata=about("Training ends after so many, if before `epochs`; null: no limit.", minimum=1, unit="steps"),
+        metadata=about(
+            "Training ends after so many, if before `epochs`; null: no limit.", minimum=1, unit="optimizer steps"
+        ),
     )
     gradient_accumulation_steps: int = field(
         default=1, metadata=about("Micro-batches whose gradients make one optimizer step.", minimum=1)
