@@ -22,7 +22,7 @@ from mtf_trainer.checkpoint.folder import (
     read_checkpoint,
     write_checkpoint,
 )
-from mtf_trainer.checkpoint.lock import DirectoryLock
+from mtf_trainer.checkpoint.lock import DirectoryLock, last_holder
 from mtf_trainer.checkpoint.manifest import Kind, folder_name, read_manifest
 from mtf_trainer.checkpoint.shelf import Shelf
 from mtf_trainer.checkpoint.staging import Copies, Staging
@@ -375,11 +375,16 @@ def _remove_remains(temporary: Path) -> None:
 
 
 def _nameless(directory: Path) -> str:
-    """The id of a run that was given no name."""
+    """The id of a run that was given no name: the one that it has had here already, else a new one."""
     for path in reversed(folders.published(directory)):
         try:
             run_id = read_manifest(path).run_id
         except CheckpointError:
             continue  # a resume is going to say what is wrong with it
-        return run_id if run_id.startswith(_NAMELESS) else _NAMELESS + secrets.token_hex(8)
+        return run_id if run_id.startswith(_NAMELESS) else _new_nameless()
+    holder = last_holder(directory)  # it was killed before it had a checkpoint
+    return holder if holder is not None and holder.startswith(_NAMELESS) else _new_nameless()
+
+
+def _new_nameless() -> str:
     return _NAMELESS + secrets.token_hex(8)
