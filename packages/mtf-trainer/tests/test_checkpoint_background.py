@@ -10,7 +10,6 @@ import torch
 
 from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot, directory, read_checkpoint
 from mtf_trainer.checkpoint.bandwidth import Bandwidth
-from mtf_trainer.checkpoint.deadline import Deadline
 from mtf_trainer.errors import CheckpointError, CheckpointTimeoutError
 from mtf_utils.sections import CheckpointConfig
 
@@ -177,14 +176,6 @@ def test_errors_of_time_name_the_last_durable_checkpoint(store, tmp_path):
         store.save(snapshot({}, 2), kind=Kind.PERIODIC, deadline_s=0)
     assert caught.value.path == path
     assert isinstance(caught.value, CheckpointError)
-
-
-def test_a_writer_rests_until_somebody_waits():
-    deadline = Deadline(None, rest=1e9)
-    deadline.hurry()
-    deadline.wrote(10, 1.0)
-    deadline.wrote(5, 1.0)
-    assert deadline.written == 15
 
 
 def test_a_nameless_run_keeps_its_id_and_a_named_one_has_its_own(tmp_path):

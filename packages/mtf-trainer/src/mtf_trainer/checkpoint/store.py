@@ -32,9 +32,6 @@ from mtf_utils.sections import CheckpointConfig
 
 __all__ = ["CheckpointStore"]
 
-_REST = 0.1
-"""How long the writer rests in the background, in units of the time that it works: training needs the machine too."""
-
 _STUCK_S = 1.0
 _NOTABLE_S = 0.1
 _NAMELESS = "nameless-"
@@ -149,7 +146,7 @@ class CheckpointStore:
         """
         self._require_open()
         self._hold_back()
-        deadline = self._deadline(deadline_s, rest=_REST)
+        deadline = self._deadline(deadline_s)
         copies = self._staging.begin(encode_snapshot(snapshot), snapshot.steady if self._overlap else ())
         self._unconfirmed = self._start(copies, snapshot, kind, deadline, False)
 
@@ -256,8 +253,8 @@ class CheckpointStore:
         if not self._lock.held:
             raise CheckpointError(f"{self._directory}: this store is closed", path=self._directory)
 
-    def _deadline(self, limit_s: float | None, *, emergency: bool = False, rest: float = 0.0) -> Deadline:
-        return Deadline(limit_s, emergency=emergency, clock=self._clock, rest=rest, last_durable=self._shelf.last)
+    def _deadline(self, limit_s: float | None, *, emergency: bool = False) -> Deadline:
+        return Deadline(limit_s, emergency=emergency, clock=self._clock, last_durable=self._shelf.last)
 
     def _start(
         self, source: EncodedSnapshot | Copies, snapshot: Snapshot, kind: Kind, deadline: Deadline, pinned: bool
@@ -294,7 +291,6 @@ class CheckpointStore:
         running = self._in_flight
         if running is None:
             return None
-        running.deadline.hurry()
         running.join(timeout_s)
         if running.is_alive():
             raise too_late()
@@ -307,7 +303,6 @@ class CheckpointStore:
         running = self._in_flight
         if running is None:
             return
-        running.deadline.hurry()
         running.join(self._patience_s(running, deadline, nbytes))
         running.deadline.cancel("an emergency save needs the time")
         running.join(deadline.remaining_s())
