@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from model_training_framework.config import (
 )
 from model_training_framework.slurm import JobStatus, JobSubmissionError, SLURMError, SLURMLauncher
 from model_training_framework.utils import ProjectRootError
+from mtf_slurm.testing import LocalCluster, is_available
+
+pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
 
 TRAIN = """
 import json, os, sys
@@ -162,11 +166,34 @@ def test_a_list_of_grids_is_needed(framework: ModelTrainingFramework, grids: obj
 
 
 def test_the_cluster_is_the_default_and_says_that_it_is_not_there(
-    framework: ModelTrainingFramework, project: Path
+    framework: ModelTrainingFramework, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SLURMError, match="not available in this version"):
+    monkeypatch.setenv("PATH", str(project))
+    with pytest.raises(SLURMError, match="Slurm's programs are not on this machine"):
         framework.run_grid_search([rates(0.1)], KEYS)
     assert not (project / "experiments").exists()
+
+
+@pytest.mark.skipif(is_available() is not None, reason=is_available() or "")
+def test_a_sweep_on_a_cluster(
+    slurm_cluster: Callable[..., LocalCluster],
+    framework: ModelTrainingFramework,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with slurm_cluster() as cluster:
+        for name, value in cluster.environment().items():
+            monkeypatch.setenv(name, value)
+        result = framework.run_grid_search([rates(0.1, 0.2, 3.0)], KEYS, max_concurrent_jobs=2)
+        assert all(run.job_id for run in result)
+        assert result.wait(60).counts == {JobStatus.COMPLETED: 2, JobStatus.FAILED: 1}
+        assert result.best("val_loss").metrics == {"val_loss": 0.2}
+        assert list(result.failures().values()) == ["RuntimeError: diverged at 3.0"]
+        launcher = framework.get_slurm_launcher()
+        assert [launcher.get_job_status(run.job_id) for run in result] == [run.status for run in result]
+        # asked for again: what failed is submitted anew, and only that
+        again = framework.run_grid_search([rates(0.1, 0.2, 3.0)], KEYS).wait(60)
+        assert [run.attempts for run in again] == [1, 1, 2]
 
 
 def test_a_wrong_key_names_the_place_in_the_file(framework: ModelTrainingFramework, project: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ from mtf_config import ExperimentConfig, NamingStrategy, ParameterGridSearch
 from mtf_slurm import SLURMLauncher
 from mtf_slurm.views import RunView
 from mtf_utils.rundir import RunDirectory, SweepDirectory
+
+sys.path.insert(0, str(Path(__file__).parent))  # for modules that tests share
 
 settings.register_profile("mtf", deadline=None)  # a busy machine is no failure
 settings.load_profile("mtf")

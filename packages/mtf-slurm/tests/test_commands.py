@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mtf_slurm.commands import PLAN, RESULTS, RUN, STATUS
+from mtf_slurm.cluster.commands import CLUSTER, DOCTOR
+from mtf_slurm.commands import PLAN, RESULTS, RUN, STATUS, SUBMIT
+from mtf_slurm.tracking_commands import CANCEL, EXPLAIN, LOGS
 from mtf_utils.cli import main
 
 SWEEP = """
@@ -136,7 +138,7 @@ def test_results_before_there_are_any(sweep: Path, launcher, make_search, projec
     assert main(["results", "out", "--metric", "nothing", "--all"]) == 2
 
 
-@pytest.mark.parametrize("command", [PLAN, RUN, STATUS, RESULTS])
+@pytest.mark.parametrize("command", [PLAN, RUN, SUBMIT, STATUS, LOGS, EXPLAIN, CANCEL, RESULTS, CLUSTER, DOCTOR])
 def test_every_verb_says_what_it_does(command) -> None:
     assert command.help
     assert command.help[0].islower()

@@ -6,51 +6,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from job_folders import Script, text_of
 
 from mtf_slurm.render import JobScript, render_job
 from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
-from mtf_utils.rundir import FinishReceipt, Outcome, RunDirectory
-
-
-class Script:
-    """A run folder with nothing but its job.sh."""
-
-    def __init__(self, folder: Path) -> None:
-        self.run = RunDirectory(folder / "run-1")
-        self.root = folder / "root"
-        self.run.path.mkdir()
-        self.root.mkdir()
-
-    def write(self, code: str, **settings: Any) -> None:
-        job = JobScript(
-            name="run-1", project_root=self.root, python=sys.executable, command=("{python}", "-c", code), **settings
-        )
-        self.run.job_script.write_text(render_job(job))
-
-    def start(self, **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["bash", str(self.run.job_script)],
-            env=os.environ | variables,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def execute(self, **variables: str) -> tuple[int, str]:
-        process = self.start(**variables)
-        _, said = process.communicate(timeout=60)
-        return process.returncode, said
-
-    def receipt(self, number: int = 1) -> FinishReceipt:
-        receipt = self.run.attempt(number).finished()
-        assert receipt is not None
-        return receipt
+from mtf_utils.rundir import Outcome
 
 
 @pytest.fixture
@@ -216,6 +181,34 @@ def test_signals_are_passed_on_and_the_end_awaited(
     assert script.receipt().exit_status == 75
 
 
+def test_a_signal_just_when_the_command_starts_is_not_lost(script: Script) -> None:
+    """Between its fork and its first line the new process is still a copy of the script, handlers included."""
+    script.write("import time; time.sleep(60)")
+    for number in range(1, 31):
+        process = script.start()
+        while not script.run.log_file(number).exists():
+            assert process.poll() is None
+        for _ in range(1000 * number):  # the command starts some milliseconds from now
+            pass
+        process.send_signal(signal.SIGUSR1)
+        process.communicate(timeout=30)
+        assert script.receipt(number).outcome == "preempted"
+
+
+def test_a_signal_to_all_processes_at_once_is_a_preemption(script: Script, wait_until: Callable[..., Any]) -> None:
+    """As from Slurm: the command ends while the script is about to pass the signal on."""
+    script.write("import time; open('up', 'w'); time.sleep(60)")
+    for number in range(1, 31):
+        process = script.start()
+        wait_until((script.root / "up").exists)
+        (script.root / "up").unlink()
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=30)
+        receipt = script.receipt(number)
+        assert receipt.outcome == "preempted"
+        assert receipt.exit_status in (143, None)
+
+
 def test_many_signals_in_a_row_do_not_confuse_the_wait(script: Script, wait_until: Callable[..., Any]) -> None:
     script.write(
         "import signal, time\n"
@@ -228,7 +221,7 @@ def test_many_signals_in_a_row_do_not_confuse_the_wait(script: Script, wait_unti
     wait_until((script.root / "up").exists)
     for count in range(1, 6):
         process.send_signal(signal.SIGUSR1)
-        wait_until(lambda n=count: len(_text(script.root / "count")) >= n)
+        wait_until(lambda n=count: len(text_of(script.root / "count")) >= n)
     (script.root / "go").touch()
     process.communicate(timeout=60)
     assert process.returncode == 0
@@ -298,7 +291,3 @@ def test_no_space_is_one_clear_line(small_disk) -> None:
         assert status == 1
         assert "No space left on device" in said
         assert "mtf: run-1: cannot write the start receipt of attempt 1" in said
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""

@@ -133,12 +133,13 @@ def test_what_is_no_job_id_is_an_error(launcher, job_id: str) -> None:
         launcher.get_job_status(job_id)
 
 
-def test_cluster_mode_is_refused_before_anything_is_written(launcher, make_config, project) -> None:
+def test_without_a_cluster_nothing_is_written(launcher, make_config, project, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     for call in (
         lambda: launcher.submit_experiment(make_config("one")),
         lambda: launcher.submit_experiment_batch([make_config("one")]),
     ):
-        with pytest.raises(SLURMError, match="not available in this version"):
+        with pytest.raises(SLURMError, match="no sbatch in the PATH"):
             call()
     with pytest.raises(SLURMError, match=r"expected one of ExecutionMode\.SLURM"):
         launcher.submit_experiment(make_config("one"), "local-ish")

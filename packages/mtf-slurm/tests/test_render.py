@@ -67,8 +67,8 @@ def test_hostile_name_root_and_folder_are_data(tmp_path: Path) -> None:
 def test_any_literal_word_is_rendered_as_one_quoted_word(word: str) -> None:
     literal = word.replace("{", "(")  # no placeholders
     text = render_job(JobScript(name="n", project_root=Path("/p"), python="python", command=("echo", literal)))
-    start = text.index("mtf_command() { exec -- ") + len("mtf_command() { ")
-    call = text[start : text.index("; }\n\n# From here on", start)].removeprefix("exec -- echo ")
+    start = text.index("mtf_command() { exec ") + len("mtf_command() { ")
+    call = text[start : text.index("; }\n\n# From here on", start)].removeprefix('exec -- "$@" echo ')
     shown = subprocess.run(["bash", "-c", f"printf '%s\\0' {call}"], capture_output=True, check=True, timeout=60)
     assert shown.stdout == literal.encode() + b"\0"
 
@@ -122,6 +122,11 @@ def test_bad_commands_are_refused(command: str | list[str], says: str) -> None:
 def test_a_root_with_a_colon_is_refused() -> None:
     with pytest.raises(JobSubmissionError, match="PYTHONPATH"):
         render_job(JobScript(name="n", project_root=Path("/a:b"), python="python"))
+
+
+def test_the_signal_of_the_script_itself_is_refused() -> None:
+    with pytest.raises(JobSubmissionError, match="SIGURG"):
+        render_job(JobScript(name="n", project_root=Path("/p"), python="python", signals=("SIGURG",)))
 
 
 def test_rendering_is_pure() -> None:

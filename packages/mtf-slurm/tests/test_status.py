@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf_slurm.decisions import MAX_STALLED, Step, decide
-from mtf_slurm.status import AttemptEvidence, Evidence, JobStatus, judge
+from mtf_slurm.cluster.answers import TaskState
+from mtf_slurm.decisions import MAX_STALLED, Step, decide, due
+from mtf_slurm.judgement import judge
+from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus
 from mtf_utils.rundir import FinishReceipt, Outcome, StartReceipt
 
 STARTED = StartReceipt(attempt=1, token="t", host="h", pid=7, started_at="2026-01-01T00:00:00Z")
@@ -124,6 +128,145 @@ def test_nothing_is_started_that_is_over_or_may_be_at_work(
 def test_decide(evidence: Evidence, arguments: dict[str, int], step: Step) -> None:
     settings: dict[str, int | None] = {"known": 0, "stalled": 0, "max_preemptions": None}
     assert decide(evidence, **(settings | arguments)).step is step  # type: ignore[arg-type]
+
+
+def in_slurm(state: JobStatus | None = None, *, source: Any = "squeue", **known: Any) -> JobEvidence:
+    """A job of the submission `t`; what Slurm says of it, and what else is known."""
+    details = {
+        key: known.pop(key) for key in ("reason", "exit_status", "signal", "memory", "time_limit") if key in known
+    }
+    task = TaskState("7", "name", state, details.pop("reason", ""), source, **details) if state else None
+    return JobEvidence(**({"token": "t", "first_attempt": 1, "job_id": "7", "task": task} | known))
+
+
+SAVED = finished(Outcome.PREEMPTED, 75)
+FAILED = finished(Outcome.FAILED, 1)
+KILLED = finished(Outcome.FAILED, 137)
+FOREIGN = AttemptEvidence(
+    number=1, started=StartReceipt(attempt=1, token="by-hand", host="h", pid=7, started_at="then")
+)
+
+
+@pytest.mark.parametrize(
+    ("job", "attempts", "status", "reason", "step"),
+    [
+        (in_slurm(S.PENDING, reason="Priority"), (), S.PENDING, "Priority", Step.ADOPT),
+        (in_slurm(S.RUNNING), (OPEN,), S.RUNNING, "", Step.ADOPT),
+        (in_slurm(S.RUNNING), (FAILED,), S.RUNNING, "", Step.ADOPT),
+        (in_slurm(S.PENDING, reason="BeginTime"), (SAVED, SAVED), S.PENDING, "Time; preempted 2 times", Step.ADOPT),
+        (in_slurm(S.RUNNING), (finished(Outcome.FINISHED, 0),), S.COMPLETED, "", Step.DONE),
+        (in_slurm(S.COMPLETED), (finished(Outcome.FINISHED, 0),), S.COMPLETED, "", Step.DONE),
+        (in_slurm(S.COMPLETED), (OPEN,), S.UNKNOWN, "left no finish receipt", Step.START),
+        (in_slurm(S.COMPLETED, output="0.out"), (), S.UNKNOWN, "no attempt was claimed; see 0.out", Step.START),
+        (in_slurm(S.TIMEOUT, time_limit="1:00"), (SAVED,), S.TIMEOUT, "1:00 was reached; the state", Step.START),
+        (in_slurm(S.TIMEOUT), (OPEN,), S.TIMEOUT, "the time limit was reached", Step.START),
+        (in_slurm(S.OUT_OF_MEMORY, memory="4G"), (KILLED,), S.OUT_OF_MEMORY, "memory (4G asked for)", Step.START),
+        (in_slurm(S.NODE_FAIL), (OPEN,), S.NODE_FAIL, "a node failed", Step.START),
+        (in_slurm(S.CANCELLED), (SAVED,), S.CANCELLED, "the state is saved", Step.START),
+        (in_slurm(S.PREEMPTED), (OPEN,), S.PREEMPTED, "not queued again", Step.START),
+        (in_slurm(S.FAILED, exit_status=1), (FAILED,), S.FAILED, "why", Step.START),
+        (in_slurm(S.FAILED, exit_status=3), (OPEN,), S.FAILED, "ended with status 3, without a receipt", Step.START),
+        (in_slurm(S.FAILED, signal=9), (OPEN,), S.FAILED, "ended by signal 9", Step.START),
+        (in_slurm(S.FAILED, reason="BadConstraints"), (), S.FAILED, "start the job: BadConstraints", Step.START),
+        (in_slurm(S.FAILED), (SAVED,), S.PREEMPTED, "Slurm has not queued the job again", Step.START),
+        (in_slurm(S.TIMEOUT), (finished(Outcome.DO_NOT_REQUEUE, 76),), S.FAILED, "why", Step.DONE),
+        (in_slurm(S.UNKNOWN), (), S.UNKNOWN, "no word for", Step.GIVE_UP),
+        (in_slurm(S.SPECIAL_EXIT), (FAILED,), S.SPECIAL_EXIT, "", Step.ADOPT),
+        (in_slurm(), (), S.UNKNOWN, "forgotten job 7, which claimed no attempt", Step.START),
+        (in_slurm(unforgettable=True), (), S.LOST, "it never started", Step.START),
+        (in_slurm(unforgettable=True, siblings=True), (), S.CANCELLED, "struck off its array", Step.START),
+        (in_slurm(unforgettable=True), (CLAIMED,), S.UNKNOWN, "attempt 1 left no finish receipt", Step.START),
+        (in_slurm(unaccounted="off"), (OPEN,), S.UNKNOWN, "the accounting cannot be asked: off", Step.START),
+        (in_slurm(), (SAVED,), S.PREEMPTED, "Slurm has not queued the job again", Step.START),
+        (in_slurm(), (KILLED,), S.FAILED, "why", Step.START),
+        (in_slurm(S.RUNNING, source="sacct"), (OPEN,), S.UNKNOWN, "has forgotten job 7", Step.START),
+        (in_slurm(S.TIMEOUT, source="sacct"), (OPEN,), S.TIMEOUT, "the time limit", Step.START),
+        (in_slurm(unseen="down"), (), S.UNKNOWN, "cannot be asked (down); job 7 was submitted", Step.GIVE_UP),
+        (in_slurm(unseen="down"), (OPEN,), S.UNKNOWN, "attempt 1 (process 7 on h) started", Step.GIVE_UP),
+        (in_slurm(unseen="down"), (SAVED,), S.UNKNOWN, "ended preempted; whether it is queued again", Step.GIVE_UP),
+        (in_slurm(S.TIMEOUT, source="sacct", unseen="down"), (OPEN,), S.UNKNOWN, "says TIMEOUT", Step.GIVE_UP),
+        (in_slurm(unseen="down"), (FAILED,), S.FAILED, "why", Step.GIVE_UP),
+        (in_slurm(unseen="down"), (finished(Outcome.DO_NOT_REQUEUE, 76),), S.FAILED, "why", Step.DONE),
+        (in_slurm(unseen="down"), (finished(Outcome.FINISHED, 0),), S.COMPLETED, "", Step.DONE),
+        (in_slurm(job_id=""), (), S.UNKNOWN, "what came of it was not noted", Step.GIVE_UP),
+        (in_slurm(S.PENDING, job_id="7"), (), S.PENDING, "", Step.ADOPT),
+        (in_slurm(sent=False, job_id=""), (), S.NOT_SUBMITTED, "never sent", Step.START),
+        (in_slurm(refused="no such partition", job_id=""), (), S.NOT_SUBMITTED, "no such partition", Step.START),
+        (in_slurm(S.PENDING), (FOREIGN,), S.LOST, "ended without a receipt", Step.ADOPT),
+        (in_slurm(S.TIMEOUT, superseded=True), (), S.NOT_SUBMITTED, "", Step.START),
+        (in_slurm(S.RUNNING, superseded=True), (OPEN,), S.RUNNING, "", Step.ADOPT),
+    ],
+)  # fmt: skip
+def test_jobs(
+    job: JobEvidence, attempts: tuple[AttemptEvidence, ...], status: JobStatus, reason: str, step: Step
+) -> None:
+    evidence = Evidence(attempts=attempts, job=job)
+    verdict = judge(evidence)
+    assert (verdict.status, due(evidence).step) == (status, step)
+    assert reason in verdict.reason
+    assert bool(verdict.reason) or not reason
+    assert verdict.may_change is (
+        status.is_active or (status is S.UNKNOWN and (bool(job.unseen) or job.state is S.UNKNOWN))
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "attempts", "status"),
+    [
+        (in_slurm(), (), S.CANCELLED),
+        (in_slurm(), (OPEN,), S.CANCELLED),
+        (in_slurm(), (SAVED,), S.CANCELLED),
+        (in_slurm(), (FAILED,), S.FAILED),
+        (in_slurm(S.FAILED, exit_status=1), (SAVED,), S.CANCELLED),
+        (in_slurm(S.RUNNING), (OPEN,), S.RUNNING),
+        (in_slurm(unseen="down"), (OPEN,), S.UNKNOWN),
+        (in_slurm(sent=False, job_id=""), (), S.CANCELLED),
+    ],
+)
+def test_a_cancelled_run_is_cancelled_once_it_is_known_to_be_over(
+    job: JobEvidence, attempts: tuple[AttemptEvidence, ...], status: JobStatus
+) -> None:
+    assert judge(Evidence(attempts=attempts, job=job, cancelled=True)).status is status
+
+
+def test_a_job_decides_unless_the_run_is_about_to_run_elsewhere() -> None:
+    over = in_slurm(S.TIMEOUT, superseded=True)
+    assert judge(Evidence(job=over, queued=True)).status is S.PENDING
+    assert judge(Evidence(job=over, given_up="it is RUNNING in Slurm")).status is S.TIMEOUT
+    assert judge(Evidence(job=over, attempts=(FOREIGN,))).status is S.LOST
+
+
+def test_what_a_launcher_is_about_to_send_waits() -> None:
+    assert judge(Evidence(job=in_slurm(sent=False, job_id=""), queued=True)).reason == "not sent to Slurm yet"
+    assert judge(Evidence(job=in_slurm(job_id=""), queued=True)).status is S.PENDING
+
+
+@pytest.mark.parametrize(
+    ("attempts", "alive", "step"),
+    [
+        ((), False, Step.START),
+        ((OPEN,), True, Step.GIVE_UP),
+        ((OPEN,), None, Step.GIVE_UP),
+        ((OPEN,), False, Step.START),
+        ((CLAIMED,), None, Step.GIVE_UP),
+        ((FAILED,), False, Step.START),
+        ((finished(Outcome.DO_NOT_REQUEUE),), False, Step.DONE),
+        ((finished(Outcome.FINISHED),), False, Step.DONE),
+    ],
+)
+def test_a_submission_takes_what_is_not_at_work_on_a_machine(
+    attempts: tuple[AttemptEvidence, ...], alive: bool | None, step: Step
+) -> None:
+    decision = due(Evidence(attempts=attempts, alive=alive, cancelled=True))
+    assert decision.step is step
+    assert decision.reason or step is not Step.GIVE_UP
+
+
+@pytest.mark.parametrize("job", [in_slurm(S.PENDING), in_slurm(unseen="down"), in_slurm(job_id="")])
+def test_what_is_or_may_be_in_slurm_is_not_started_here(job: JobEvidence) -> None:
+    decision = decide(Evidence(job=job), known=0, stalled=0, max_preemptions=None)
+    assert decision.step is Step.GIVE_UP
+    assert "in Slurm" in decision.reason
 
 
 def test_statuses_are_strings_as_slurm_writes_them() -> None:

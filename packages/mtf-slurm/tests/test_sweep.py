@@ -143,8 +143,11 @@ def test_a_missing_template_is_a_clear_error(project) -> None:
         SLURMLauncher("no/such.j2", project)
 
 
-def test_cluster_mode_says_what_is_possible_and_writes_nothing(launcher, make_search, folder) -> None:
-    with pytest.raises(SLURMError, match=r"not available in this version; use ExecutionMode\.LOCAL"):
+def test_cluster_mode_says_what_is_possible_and_writes_nothing(
+    launcher, make_search, folder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SLURMError, match=r"no sbatch in the PATH.*use ExecutionMode\.LOCAL"):
         launcher.submit_sweep(make_search({}), folder)
     assert not folder.exists()
 

@@ -70,15 +70,18 @@ class ModelTrainingFramework:
             parameter_grids: the grids; runs are the union of their points.
             base_config: what every experiment starts from: keys, a file, or a whole experiment.
             base_config_path: the same as a file; give one of the two.
-            execution_mode: LOCAL runs to the end, DRY_RUN writes everything and starts nothing.
+            execution_mode: SLURM submits and returns, and the result's `wait()` or `refresh()` tells how it goes on;
+                LOCAL runs to the end; DRY_RUN writes everything and starts nothing.
             output_dir: the folder of the sweep; None is `experiments/<names of the grids>-<hash>` in the project.
-            max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one.
+            max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one; in Slurm as
+                many as the cluster likes.
             command: what a run executes; None is `{python} train.py --config {config}`.
             naming_strategy: how runs are named.
 
         Raises:
             ConfigurationError: the base or a grid is not acceptable, or there is no base, or two.
-            SLURMError: the runs cannot be submitted as asked.
+            ClusterUnreachableError: there is no Slurm on this machine.
+            SLURMError: the runs cannot be submitted as asked, or the cluster does not take them.
             LaunchInterrupted: Ctrl-C; every run has saved and ended, and the same call continues.
         """
         search = ParameterGridSearch(self._base(base_config, base_config_path))

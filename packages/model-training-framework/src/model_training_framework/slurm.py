@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mtf_slurm import (
     BatchSubmissionResult,
+    ClusterUnreachableError,
     ExecutionMode,
     GitManager,
     GitOperationError,
@@ -20,6 +21,7 @@ from mtf_slurm import (
 
 __all__ = [
     "BatchSubmissionResult",
+    "ClusterUnreachableError",
     "ExecutionMode",
     "GitManager",
     "GitOperationError",

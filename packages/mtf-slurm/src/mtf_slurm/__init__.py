@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mtf_config import ExecutionMode
 from mtf_slurm.errors import (
+    ClusterUnreachableError,
     GitOperationError,
     JobSubmissionError,
     LaunchInterrupted,
@@ -18,6 +19,7 @@ from mtf_slurm.sweep import sweep_name
 
 __all__ = [
     "BatchSubmissionResult",
+    "ClusterUnreachableError",
     "ExecutionMode",
     "GitManager",
     "GitOperationError",

@@ -1,45 +1,29 @@
-"""The verbs of `mtf` that work on sweeps: `plan`, `run`, `status`, `results`."""
+"""The verbs of `mtf` that work on whole sweeps: `plan`, `run`, `submit`, `status`, `results`."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
-import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mtf_config import ConfigurationManager, ExecutionMode, ExperimentConfig, ParameterGridSearch, SweepSpec, load_sweep
 from mtf_slurm.configurations import read_experiment
-from mtf_slurm.errors import INTERRUPTED, LaunchInterrupted, SLURMError
+from mtf_slurm.errors import SLURMError
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.render import DEFAULT_COMMAND
 from mtf_slurm.reports import plan_lines, ranking_lines, status_lines
 from mtf_slurm.results import GridSearchResult
+from mtf_slurm.status import JobStatus
 from mtf_slurm.sweep import sweep_name
+from mtf_slurm.verbs import add_folder, add_json, explained, print_json, reached
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 from mtf_utils.paths import ProjectRootError, get_project_root
 from mtf_utils.rundir import SweepDirectory
 
-__all__ = ["PLAN", "RESULTS", "RUN", "STATUS"]
-
-
-def _explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """Turn this package's errors into messages, without a trace."""
-
-    @functools.wraps(run)
-    def call(arguments: argparse.Namespace) -> int:
-        try:
-            return run(arguments)
-        except SLURMError as error:
-            raise CommandError(str(error)) from error
-        except LaunchInterrupted:
-            return INTERRUPTED  # the launcher has said why
-
-    return call
+__all__ = ["PLAN", "RESULTS", "RUN", "STATUS", "SUBMIT"]
 
 
 @dataclass(frozen=True)
@@ -77,20 +61,20 @@ def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--project-root", metavar="DIR", help="the folder that runs work in (default: the project of the sweep file)"
     )
-    _add_json(parser)
+    add_json(parser)
 
 
 def _configure_plan(parser: argparse.ArgumentParser) -> None:
     _configure_sweep(parser, "a sweep file")
 
 
-@_explained
+@explained
 def _plan(arguments: argparse.Namespace) -> int:
     opened = _open(arguments)
     plan = opened.launcher.plan_sweep(opened.search, opened.folder)
     if arguments.json:
         data = plan.sweep.to_dict() | {"new": list(plan.new), "conflicts": dict(plan.conflicts)}
-        _print_json("plan", data | {"output_dir": str(opened.folder)})
+        print_json("plan", data | {"output_dir": str(opened.folder)})
     else:
         print(*plan_lines(plan), sep="\n")
     return USER_MISTAKE if plan.conflicts else DONE
@@ -107,7 +91,7 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@_explained
+@explained
 def _run(arguments: argparse.Namespace) -> int:
     mode = ExecutionMode(arguments.execution) if arguments.execution else None
     if Path(arguments.sweep).is_dir():
@@ -121,31 +105,55 @@ def _run(arguments: argparse.Namespace) -> int:
         mode = mode or opened.spec.execution or ExecutionMode.LOCAL
         result = opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs)
     _print_status("run", result, as_json=arguments.json)
+    if mode is ExecutionMode.SLURM:
+        return _submitted(result)
     return DONE if result.is_complete or mode is ExecutionMode.DRY_RUN else WORK_FAILED
 
 
+def _configure_submit(parser: argparse.ArgumentParser) -> None:
+    _configure_sweep(parser, "a sweep file")
+    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: as the file says)")
+
+
+@explained
+def _submit(arguments: argparse.Namespace) -> int:
+    opened = _open(arguments)
+    jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
+    result = opened.launcher.submit_sweep(opened.search, opened.folder, ExecutionMode.SLURM, jobs)
+    _print_status("submit", result, as_json=arguments.json)
+    return _submitted(result)
+
+
+def _submitted(result: GridSearchResult) -> int:
+    """Whether everything that was asked for has reached Slurm; how it goes on is told by `mtf status`."""
+    if any(run.status in (JobStatus.NOT_SUBMITTED, JobStatus.LOST) for run in result):
+        return WORK_FAILED
+    return reached(result)
+
+
 def _configure_status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dir", type=Path, metavar="DIR", help="the folder of a sweep")
-    _add_json(parser)
+    add_folder(parser)
+    add_json(parser)
 
 
-@_explained
+@explained
 def _status(arguments: argparse.Namespace) -> int:
-    _print_status("status", GridSearchResult.load(arguments.dir), as_json=arguments.json)
-    return DONE
+    result = GridSearchResult.load(arguments.dir)
+    _print_status("status", result, as_json=arguments.json)
+    return reached(result)
 
 
 def _configure_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dir", type=Path, metavar="DIR", help="the folder of a sweep")
+    add_folder(parser)
     parser.add_argument("-m", "--metric", help="rank by this metric (default: checkpoint.monitor of the sweep)")
     parser.add_argument("--mode", choices=("min", "max"), help="what is best (default: checkpoint.mode of the sweep)")
     parser.add_argument("-n", "--top", type=int, metavar="N", help="show the best N only")
     parser.add_argument("--all", action="store_true", help="rank unfinished runs, too, by their last value")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table of all runs")
-    _add_json(parser)
+    add_json(parser)
 
 
-@_explained
+@explained
 def _results(arguments: argparse.Namespace) -> int:
     result = GridSearchResult.load(arguments.dir)
     monitor, its_mode = _monitored(result)
@@ -163,7 +171,7 @@ def _results(arguments: argparse.Namespace) -> int:
     ranked = result.leaderboard(metric, mode, top=arguments.top, unfinished=arguments.all)
     if arguments.json:
         ranking = {"metric": metric, "mode": mode, "ranking": [run.name for run in ranked]}
-        _print_json("results", result.to_dict() | ranking)
+        print_json("results", result.to_dict() | ranking)
         return DONE
     print(*ranking_lines(ranked, metric), sep="\n")
     for name, reason in result.failures().items():
@@ -190,21 +198,13 @@ def _monitored(result: GridSearchResult) -> tuple[str | None, Any]:
 
 def _print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None:
     if as_json:
-        _print_json(verb, result.to_dict())
+        print_json(verb, result.to_dict())
     else:
         print(*status_lines(result), sep="\n")
 
 
-def _print_json(verb: str, data: dict[str, Any]) -> None:
-    """The envelope of every reading verb; `version` is that of the data's schema."""
-    print(json.dumps({"verb": verb, "version": 1, "data": data}, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
 PLAN = Command("show what a sweep would run, and write nothing", _configure_plan, _plan)
 RUN = Command("run a sweep, or what is missing of it", _configure_run, _run)
+SUBMIT = Command("submit a sweep to the cluster, or what is missing of it", _configure_submit, _submit)
 STATUS = Command("show how the runs of a sweep stand", _configure_status, _status)
 RESULTS = Command("rank the runs of a sweep by a metric", _configure_results, _results)

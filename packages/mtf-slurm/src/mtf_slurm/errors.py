@@ -8,10 +8,12 @@ from typing import Final
 
 __all__ = [
     "INTERRUPTED",
+    "ClusterUnreachableError",
     "GitOperationError",
     "JobSubmissionError",
     "LaunchInterrupted",
     "SLURMError",
+    "SlurmNotFoundError",
     "SweepLockedError",
 ]
 
@@ -34,6 +36,14 @@ class JobSubmissionError(SLURMError):
     def __init__(self, message: str, *, reasons: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.reasons = dict(reasons or {})
+
+
+class ClusterUnreachableError(SLURMError, ConnectionError):
+    """The cluster could not be asked: the controller does not answer."""
+
+
+class SlurmNotFoundError(ClusterUnreachableError):
+    """Slurm is not on this machine, or no cluster is configured, so that waiting does not help."""
 
 
 class SweepLockedError(SLURMError, BlockingIOError):

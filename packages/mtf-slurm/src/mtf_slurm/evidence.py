@@ -1,19 +1,23 @@
-"""Gather the evidence on a run from its folder, its processes and its submissions."""
+"""Gather the evidence on a run from its folder, its processes, its submissions and Slurm."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mtf_config import ExecutionMode
+from mtf_slurm.cluster.controller import Observation
+from mtf_slurm.cluster.references import JobReference, references
+from mtf_slurm.cluster.watch import Watch
+from mtf_slurm.judgement import judge
 from mtf_slurm.lock import is_locked
 from mtf_slurm.processes import is_alive
-from mtf_slurm.status import AttemptEvidence, Evidence, JobStatus, Verdict, judge
+from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
 from mtf_slurm.submissions import Submission, Submissions
-from mtf_utils.rundir import Attempt, RunDirectory, RunDirectoryError, SweepDirectory
+from mtf_utils.rundir import Attempt, Outcome, RunDirectory, RunDirectoryError, SweepDirectory
 
 __all__ = ["CLAIM_SETTLES_S", "Witness", "read_attempts"]
 
@@ -23,10 +27,14 @@ CLAIM_SETTLES_S: Final = 10.0
 
 def read_attempts(run: RunDirectory) -> tuple[AttemptEvidence, ...]:
     """The receipts of every claimed attempt."""
-    return tuple(
-        AttemptEvidence(number=attempt.number, started=attempt.started(), finished=attempt.finished())
-        for attempt in run.attempts()
-    )
+    return tuple(_read_attempt(attempt) for attempt in run.attempts())
+
+
+def _read_attempt(attempt: Attempt) -> AttemptEvidence:
+    # listing the folder makes an NFS client look at the server, where a file that it knows as missing may be by now
+    with contextlib.suppress(OSError):
+        next(attempt.path.iterdir(), None)
+    return AttemptEvidence(number=attempt.number, started=attempt.started(), finished=attempt.finished())
 
 
 @dataclass
@@ -37,28 +45,68 @@ class Witness:
         directory: the folder of the sweep.
         launcher_at_work: whether a launcher holds the folder.
         latest: the last submission of each run.
-        local_token: the newest local submission, which is what a launcher at work carries out.
+        active_token: the newest submission, which is what a launcher at work carries out.
         unnoted: why runs were given up, by token and name, where the disk took no note of it.
+        jobs: the last Slurm job of each run that had one.
+        observation: what Slurm said of these jobs; None if it was not asked.
+        watch: who asked, and is told when it should ask again.
         wall_clock: seconds since 1970.
     """
 
     directory: SweepDirectory
     launcher_at_work: bool
     latest: dict[str, Submission]
-    local_token: str = ""
+    active_token: str = ""
     unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
+    jobs: dict[str, JobReference] = field(default_factory=dict)
+    observation: Observation | None = None
+    watch: Watch | None = None
     wall_clock: Callable[[], float] = time.time
 
     @classmethod
-    def look(cls, directory: SweepDirectory) -> Witness:
-        """Look at the folder now."""
+    def look(
+        cls,
+        directory: SweepDirectory,
+        watch: Watch | None = None,
+        *,
+        patient: bool = False,
+        names: Collection[str] | None = None,
+    ) -> Witness:
+        """Look at the folder now, and ask Slurm, once, if it has jobs of runs that have not finished.
+
+        Args:
+            directory: the folder of the sweep.
+            watch: asks Slurm; None does so anew.
+            patient: whether what the watch was told a little earlier will do.
+            names: the runs that matter; None is all.
+
+        Raises:
+            RunDirectoryError: a file of a submission cannot be read.
+        """
+        # in this order: a job that is noted now is known to whoever is asked afterwards, and what ended before that was
+        # said has left its receipt by the time the receipts are read
         latest: dict[str, Submission] = {}
-        local_token = ""
-        for submission in Submissions(directory).all():
+        active_token = ""
+        submissions = Submissions(directory).all()
+        for submission in submissions:
             latest |= dict.fromkeys(submission.runs, submission)
-            if submission.mode is ExecutionMode.LOCAL:
-                local_token = submission.token
-        return cls(directory, is_locked(directory), latest, local_token)
+            if submission.mode is not ExecutionMode.DRY_RUN:
+                active_token = submission.token
+        witness = cls(directory, is_locked(directory), latest, active_token)
+        if any(submission.mode is ExecutionMode.SLURM for submission in submissions):
+            jobs = references(directory, submissions)
+            witness.jobs = {name: job for name, job in jobs.items() if names is None or name in names}
+            asked = [job for name, job in witness.jobs.items() if job.may_be_known and not witness.has_finished(name)]
+            witness.watch = watch or Watch()
+            witness.observation = witness.watch.observe(asked, patient=patient)
+        return witness
+
+    def has_finished(self, name: str) -> bool:
+        """Whether the run left a receipt of success, so that nothing else needs to be known."""
+        with contextlib.suppress(RunDirectoryError):
+            receipts = (attempt.finished() for attempt in reversed(self.directory.run(name).attempts()))
+            return any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in receipts)
+        return False
 
     def evidence(self, name: str) -> Evidence:
         """What is known of one run.
@@ -69,15 +117,39 @@ class Witness:
         run = self.directory.run(name)
         attempts = read_attempts(run)
         submission = self.latest.get(name)
-        marks = Submissions(self.directory)
-        queued = self.launcher_at_work and submission is not None and submission.token == self.local_token
-        return Evidence(
+        reference = self.jobs.get(name)
+        job = reference.evidence(self.observation) if reference else None
+        queued = self.launcher_at_work and submission is not None and submission.token == self.active_token
+        evidence = Evidence(
             attempts=attempts,
-            alive=self.liveness(run, attempts),
+            alive=self.liveness(run, attempts, job),
             queued=queued,
-            cancelled=submission is not None and marks.is_cancelled(submission, name),
             given_up=self._given_up(submission, name) if submission is not None else "",
+            job=job,
         )
+        if evidence.is_ahead and self.watch is not None:
+            self.watch.stir()
+        return replace(evidence, cancelled=self._is_cancelled(name, evidence.decisive_job))
+
+    def job_id(self, name: str) -> str | None:
+        """The id of the run's last submission; None without one, or while Slurm's answer is not known."""
+        submission = self.latest.get(name)
+        if submission is None:
+            return None
+        if submission.mode is ExecutionMode.SLURM:
+            job = self.jobs.get(name)
+            # one that nobody was told of may have been found in the queue
+            return (job.job_id or job.evidence(self.observation).job_id or None) if job else None
+        return submission.job_id(name)
+
+    def _is_cancelled(self, name: str, job: JobEvidence | None) -> bool:
+        submission = self.latest.get(name)
+        if submission is None:
+            return False
+        marks = Submissions(self.directory)
+        if job is not None and job.superseded:
+            submission = marks.find(job.token) or submission
+        return marks.is_cancelled(submission, name)
 
     def _given_up(self, submission: Submission, name: str) -> str:
         noted = Submissions(self.directory).given_up(submission, name)
@@ -91,14 +163,27 @@ class Witness:
             return Evidence(), Verdict(JobStatus.UNKNOWN, str(error))
         return evidence, judge(evidence)
 
-    def liveness(self, run: RunDirectory, attempts: tuple[AttemptEvidence, ...]) -> bool | None:
+    def liveness(
+        self, run: RunDirectory, attempts: tuple[AttemptEvidence, ...], job: JobEvidence | None = None
+    ) -> bool | None:
         """Whether the process of the last attempt lives; None if that cannot be seen."""
         if not attempts or attempts[-1].finished is not None:
             return False
         last = attempts[-1]
-        if last.started is not None:
-            return is_alive(run, last.started)
-        return None if self._age_s(run.attempt(last.number)) < CLAIM_SETTLES_S else False
+        if last.started is None:
+            return None if self._age_s(run.attempt(last.number)) < CLAIM_SETTLES_S else False
+        if last.started.job_id is not None:
+            return self._lives_in_slurm(last, job)
+        return is_alive(run, last.started)
+
+    def _lives_in_slurm(self, last: AttemptEvidence, job: JobEvidence | None) -> bool | None:
+        if job is None:
+            return None
+        if last.number < job.first_attempt:
+            return False  # it was over when the run was submitted again
+        if not job.claimed((last,)):
+            return None  # of a job that was not submitted from here
+        return job.is_active or (None if job.may_be_active else False)
 
     def _age_s(self, attempt: Attempt) -> float:
         with contextlib.suppress(FileNotFoundError):

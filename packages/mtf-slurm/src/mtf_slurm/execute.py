@@ -1,20 +1,39 @@
-"""Carry out a plan in the folder of a sweep: hold the folder, note the intent, act."""
+"""Carry out a plan in the folder of a sweep: hold the folder, note the intent, act; one function for each mode."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from mtf_config import ExecutionMode
-from mtf_slurm.errors import SLURMError
+from mtf_slurm.errors import SLURMError, SlurmNotFoundError, SweepLockedError
 from mtf_slurm.local import LocalRunner
 from mtf_slurm.lock import hold
-from mtf_slurm.submissions import Submission, Submissions
+from mtf_slurm.submissions import Submissions
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
 
-__all__ = ["Executed", "check_request", "execute", "explain_write_errors", "held"]
+if TYPE_CHECKING:
+    from mtf_slurm.cluster.planning import SubmissionPlanner
+    from mtf_slurm.cluster.submission import Launch
+
+__all__ = [
+    "Executed",
+    "check_request",
+    "default_display",
+    "execute_locally",
+    "explain_write_errors",
+    "held",
+    "plan_only",
+    "submit",
+]
+
+LOCK_WAIT_S: Final = 30.0
+"""How long a submission to Slurm, which is over soon, waits for another one in the same folder."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +41,12 @@ class Executed:
     """What became of a submission.
 
     Attributes:
-        submission: with its token.
+        job_ids: the job ids of the runs, by their names.
         refused: why a run could not be started at all, by its name.
         unnoted: why runs were given up, by token and name, where the disk took no note of it.
     """
 
-    submission: Submission
+    job_ids: dict[str, str]
     refused: dict[str, str] = field(default_factory=dict)
     unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -43,24 +62,35 @@ def check_request(mode: ExecutionMode, max_concurrent_jobs: int | None) -> None:
         raise SLURMError(f"execution_mode={mode!r}: expected one of {names}")
     if max_concurrent_jobs is not None and max_concurrent_jobs < 1:
         raise SLURMError(f"max_concurrent_jobs={max_concurrent_jobs}: expected a number from 1, or None")
-    if mode is ExecutionMode.SLURM:
-        raise SLURMError(
-            "submission to a cluster is not available in this version; use ExecutionMode.LOCAL, or "
-            "ExecutionMode.DRY_RUN to write everything and start nothing"
+    if mode is ExecutionMode.SLURM and shutil.which("sbatch") is None:
+        raise SlurmNotFoundError(
+            "Slurm's programs are not on this machine (no sbatch in the PATH); run this on a login node of the "
+            "cluster, or use ExecutionMode.LOCAL, or ExecutionMode.DRY_RUN to write everything and start nothing"
         )
 
 
 @contextlib.contextmanager
-def held(directory: SweepDirectory) -> Iterator[None]:
+def held(directory: SweepDirectory, *, wait_s: float = 0.0) -> Iterator[None]:
     """Be the one launcher of the folder while the block runs; the folder is made if needed.
+
+    Args:
+        directory: the folder of the sweep.
+        wait_s: how long to wait for another launcher.
 
     Raises:
         SLURMError: the folder cannot be made or locked.
     """
+    end = time.monotonic() + wait_s
     with contextlib.ExitStack() as stack:
         with explain_write_errors(directory):
             directory.path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(hold(directory))
+            while True:
+                try:
+                    stack.enter_context(hold(directory))
+                    break
+                except SweepLockedError:
+                    if time.monotonic() >= end:
+                        raise
         yield
 
 
@@ -78,25 +108,23 @@ def explain_write_errors(directory: SweepDirectory) -> Iterator[None]:
         ) from error
 
 
-def execute(
+def execute_locally(
     directory: SweepDirectory,
     names: Sequence[str],
-    mode: ExecutionMode,
     max_concurrent_jobs: int | None,
     *,
     single: bool = False,
     display: Display | None = None,
     remark: str = "",
 ) -> Executed:
-    """Carry out planned runs; the caller holds the folder.
+    """Run planned runs on this machine, to their ends; the caller holds the folder.
 
     Args:
         directory: the folder of the sweep.
         names: the runs, which have folders.
-        mode: how they are executed.
         max_concurrent_jobs: how many run at a time.
         single: whether it is one experiment, submitted by itself.
-        display: shows the progress of local runs; None chooses by the terminal.
+        display: shows the progress; None chooses by the terminal.
         remark: a line for the user, shown with the progress.
 
     Raises:
@@ -104,18 +132,63 @@ def execute(
         LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
     """
     with explain_write_errors(directory):
-        submission = Submissions(directory).add(mode, names, single=single)
-    if mode is ExecutionMode.DRY_RUN:
-        return Executed(submission)
-    display = display or _default_display()
+        submission = Submissions(directory).add(ExecutionMode.LOCAL, names, single=single)
+    display = display or default_display()
     runner = LocalRunner(directory, submission, max_concurrent=max_concurrent_jobs, display=display)
     if remark:
         display.say(remark)
     runner.run()
-    return Executed(submission, runner.refused, runner.unnoted)
+    return Executed({name: submission.job_id(name) for name in names}, runner.refused, runner.unnoted)
 
 
-def _default_display() -> Display:
+def plan_only(
+    planner: SubmissionPlanner,
+    names: Sequence[str],
+    max_tasks: int,
+    max_concurrent_jobs: int | None,
+    *,
+    single: bool = False,
+) -> Executed:
+    """Write everything that a submission to Slurm consists of, and submit nothing; the caller holds the folder.
+
+    Args:
+        planner: for the folder.
+        names: the runs, which have folders.
+        max_tasks: how many tasks an array may have.
+        max_concurrent_jobs: how many would run at a time.
+        single: whether it is one experiment, submitted by itself.
+
+    Raises:
+        SLURMError: the intent cannot be written.
+    """
+    with explain_write_errors(planner.directory):
+        submission, files = planner.plan(
+            names, mode=ExecutionMode.DRY_RUN, max_tasks=max_tasks, limit=max_concurrent_jobs, single=single
+        )
+        Submissions(planner.directory).publish(submission, files)
+    return Executed({name: submission.job_id(name) for name in names})
+
+
+def submit(launch: Launch, names: Sequence[str], max_concurrent_jobs: int | None, *, single: bool = False) -> Executed:
+    """Submit planned runs to Slurm, and return when it has them; the caller holds the folder.
+
+    Args:
+        launch: for the folder.
+        names: the runs, which have folders.
+        max_concurrent_jobs: how many run at a time in this folder.
+        single: whether it is one experiment, submitted by itself.
+
+    Raises:
+        JobSubmissionError: the cluster did not take a job in time; a repeated call goes on.
+        SLURMError: something cannot be written.
+    """
+    with explain_write_errors(launch.planner.directory):
+        done = launch.submit(names, max_concurrent_jobs, single=single)
+    return Executed(done.job_ids, done.refused)
+
+
+def default_display() -> Display:
+    """The display that fits the terminal."""
     from mtf_slurm.progress import choose_display  # draws with rich, which takes long to load
 
     return choose_display()

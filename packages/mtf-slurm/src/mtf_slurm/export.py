@@ -15,7 +15,7 @@ from mtf_slurm.errors import SLURMError
 from mtf_utils import atomic
 
 if TYPE_CHECKING:
-    from mtf_slurm.results import RunResult
+    from mtf_slurm.run_result import RunResult
 
 __all__ = ["rows", "run_to_dict", "to_dataframe", "write_csv", "write_json"]
 

@@ -5,16 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
-from mtf_slurm.errors import JobSubmissionError, SLURMError
+from mtf_slurm.batch_result import BatchSubmissionResult, batch_result, by_reason
+from mtf_slurm.cancelling import cancel_runs
+from mtf_slurm.cluster.answers import ClusterConfig
+from mtf_slurm.cluster.controller import Controller
+from mtf_slurm.cluster.watch import Watch
+from mtf_slurm.errors import ClusterUnreachableError, JobSubmissionError, SLURMError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.execute import Executed, check_request, execute, explain_write_errors, held
+from mtf_slurm.execute import (
+    LOCK_WAIT_S,
+    Executed,
+    check_request,
+    default_display,
+    execute_locally,
+    explain_write_errors,
+    held,
+    plan_only,
+    submit,
+)
 from mtf_slurm.git import GitManager, describe_code
+from mtf_slurm.lock import is_locked
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
 from mtf_slurm.status import JobStatus
@@ -22,6 +37,10 @@ from mtf_slurm.submissions import Submission, Submissions, split_job_id
 from mtf_slurm.sweep import SweepPlan, SweepRequest, lone_point, plan_sweep, refuse_conflicts, write_plan
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
+
+if TYPE_CHECKING:
+    from mtf_slurm.cluster.planning import SubmissionPlanner
+    from mtf_slurm.cluster.submission import Launch
 
 __all__ = ["BatchSubmissionResult", "SLURMLauncher"]
 
@@ -31,26 +50,12 @@ SINGLE = "single"
 _SLURM_JOB_ID = re.compile(r"\d+(_\d+)?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchSubmissionResult:
-    """What became of a batch.
-
-    Attributes:
-        successful: the names whose experiments were all submitted, in order.
-        failed: why an experiment could not be submitted, by its name; no such name is in `successful`, not even where
-            another experiment of that name was submitted.
-        job_ids: the job id of every submitted experiment, by its name.
-    """
-
-    successful: tuple[str, ...] = ()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    job_ids: Mapping[str, str] = field(default_factory=dict)
-
-
 class SLURMLauncher:
     """Submits experiments, and tells the truth about them.
 
-    LOCAL runs them on this machine and returns when they are over; DRY_RUN writes everything and starts nothing.
+    SLURM submits what is due, each run exactly once, and returns when the cluster has it; what an earlier call was kept
+    from submitting is submitted first. LOCAL runs experiments on this machine and returns when they are over. DRY_RUN
+    writes everything that SLURM would, and starts nothing.
 
     Args:
         slurm_template_path: the user's template of the submission script; None is the built-in one.
@@ -60,6 +65,7 @@ class SLURMLauncher:
         command: what a run executes, as a line or as words; `{python}`, `{config}`, `{run_dir}` and `{name}` are
             filled in.
         display: shows the progress of local runs; None draws a table on a terminal and prints lines elsewhere.
+        submit_timeout_s: how long to wait for a cluster that does not answer, or takes no more jobs.
 
     Raises:
         SLURMError: the template or the project root does not exist.
@@ -75,6 +81,7 @@ class SLURMLauncher:
         project_root: str | os.PathLike[str] | None = None,
         command: str | Sequence[str] = DEFAULT_COMMAND,
         display: Display | None = None,
+        submit_timeout_s: float = 600.0,
     ) -> None:
         self.slurm_template_path = None if slurm_template_path is None else Path(slurm_template_path)
         if self.slurm_template_path is not None and not self.slurm_template_path.is_file():
@@ -85,7 +92,9 @@ class SLURMLauncher:
         self.output_dir = Path(output_dir).absolute()
         self.git_manager = git_manager
         self.command = split_command(command)
+        self.submit_timeout_s = submit_timeout_s
         self._display = display
+        self._watch = Watch(Controller())
         self._folders = [self.output_dir / SINGLE]
 
     def submit_experiment(
@@ -96,10 +105,11 @@ class SLURMLauncher:
         An experiment that is already active keeps its id; a finished one is not run again.
 
         Returns:
-            Its job id: `local-<token>` after the run ended, or `dry-<token>`.
+            Its job id: `123` as Slurm numbers it, `local-<token>` after the run ended, or `dry-<token>`.
 
         Raises:
-            JobSubmissionError: the name is taken by an experiment with other settings, or the run cannot be started.
+            JobSubmissionError: the name is taken by an experiment with other settings, or the run cannot be started:
+                the cluster refuses it, or takes no jobs for too long.
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the run has saved and ended.
         """
@@ -120,9 +130,11 @@ class SLURMLauncher:
         Args:
             experiments: with names of their own.
             execution_mode: how they are executed.
-            max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one.
+            max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one; in Slurm as
+                many as the cluster likes.
 
         Raises:
+            JobSubmissionError: the cluster takes no jobs for too long; a repeated call goes on.
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
@@ -143,22 +155,28 @@ class SLURMLauncher:
             search: the base and the grids.
             sweep_dir: the folder of the sweep; its name is the sweep's.
             execution_mode: how the runs are executed.
-            max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one.
+            max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one; in Slurm as
+                many as the cluster likes.
             command: instead of the launcher's.
 
         Raises:
-            JobSubmissionError: names are taken by runs with other settings; nothing was written.
+            JobSubmissionError: names are taken by runs with other settings, or Slurm cannot be asked for what runs ask
+                for, and nothing was written; or the cluster took no run at all, or not all of them in time.
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
         check_request(execution_mode, max_concurrent_jobs)
         directory = SweepDirectory(Path(sweep_dir).absolute())
         request = self._request(search, directory, command)
-        with held(directory):
+        with self._held(directory, execution_mode):
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
+            if execution_mode is not ExecutionMode.LOCAL:
+                _refuse_options(directory, _option_problems(plan.configs))
             done = self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
-        return GridSearchResult(directory.path, unnoted=done.unnoted if done else None)
+        if done is not None and done.refused and execution_mode is ExecutionMode.SLURM:
+            self._tell_refused(directory, done)
+        return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
 
     def plan_sweep(
         self,
@@ -207,8 +225,8 @@ class SLURMLauncher:
         with held(directory):
             names = [run.name for run in result.refresh()]
             self._remember(directory)
-            done = execute(directory, names, ExecutionMode.LOCAL, max_concurrent_jobs, display=self._display)
-        return GridSearchResult(directory.path, unnoted=done.unnoted)
+            done = execute_locally(directory, names, max_concurrent_jobs, display=self._display)
+        return GridSearchResult(directory.path, unnoted=done.unnoted, watch=self._watch)
 
     def get_job_status(self, job_id: str) -> JobStatus:
         """The status of a job; UNKNOWN if nothing is known of it."""
@@ -227,7 +245,7 @@ class SLURMLauncher:
         directory, _, name = found
         sweep = directory.sweep()
         entry = next((run for run in sweep.runs if run["name"] == name), None) if sweep else None
-        return read_run(Witness.look(directory), entry) if entry else None
+        return read_run(Witness.look(directory, self._watch, patient=True, names=[name]), entry) if entry else None
 
     def cancel_job(self, job_id: str) -> bool:
         """Have a job save and end, and not be started again.
@@ -236,28 +254,25 @@ class SLURMLauncher:
             Whether it was active; False if it is over or unknown.
 
         Raises:
+            ClusterUnreachableError: Slurm cannot be asked, or told.
             SLURMError: it is not a job id.
         """
         found = self._find(job_id)
         if found is None:
             return False
         directory, submission, name = found
-        witness = Witness.look(directory)
-        evidence, verdict = witness.verdict(name)
-        if witness.latest[name].token != submission.token or not verdict.status.is_active:
+        if Witness.look(directory, self._watch, names=[name]).latest[name].token != submission.token:
             return False
-        Submissions(directory).cancel(submission, name)
-        if evidence.alive and evidence.last is not None and evidence.last.started is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(evidence.last.started.pid, signal.SIGTERM)
-        return True
+        return cancel_runs(directory, [name], self._watch)[name]
 
     def _submit_lone(
         self, experiments: Sequence[ExperimentConfig], mode: ExecutionMode, limit: int | None, *, single: bool
     ) -> BatchSubmissionResult:
         check_request(mode, limit)
         directory = SweepDirectory(self.output_dir / SINGLE)
-        points = {point.identity + point.name: point for point in map(lone_point, experiments)}
+        problems = {} if mode is ExecutionMode.LOCAL else _option_problems({x.experiment_name: x for x in experiments})
+        fine = [item for item in experiments if item.experiment_name not in problems]
+        points = {point.identity + point.name: point for point in map(lone_point, fine)}
         request = SweepRequest(
             name=SINGLE,
             points=list(points.values()),
@@ -269,21 +284,24 @@ class SLURMLauncher:
         active = self._active(directory, request) if single else {}
         if active:
             return BatchSubmissionResult(successful=tuple(active), job_ids=active)
-        with held(directory):
+        if not points:
+            return BatchSubmissionResult(failed=problems)
+        with self._held(directory, mode):
             plan = plan_sweep(directory, request)
-            return _batch(plan, self._carry_out(directory, plan, mode, limit, single=single))
+            return batch_result(plan, self._carry_out(directory, plan, mode, limit, single=single), problems)
 
     def _active(self, directory: SweepDirectory, request: SweepRequest) -> dict[str, str]:
         """The job ids of those requested runs that another launcher has at work or in its queue."""
         plan = plan_sweep(directory, request)
-        witness = Witness.look(directory)
-        if not witness.launcher_at_work:
+        if not is_locked(directory):
             return {}
-        names = [name for name in plan.names if name in witness.latest]
+        witness = Witness.look(directory, self._watch, names=plan.names)
         return {
-            name: witness.latest[name].job_id(name)
-            for name in names
-            if witness.verdict(name)[1].status.is_active and name not in plan.conflicts
+            name: job_id
+            for name in plan.names
+            if name not in plan.conflicts
+            and (job_id := witness.job_id(name))
+            and witness.verdict(name)[1].status.is_active
         }
 
     def _carry_out(
@@ -293,12 +311,55 @@ class SLURMLauncher:
         names = plan.names
         if not names:
             return None
+        planner = None if mode is ExecutionMode.LOCAL else self._planner(directory, plan)
+        launch = self._launch(planner) if planner is not None and mode is ExecutionMode.SLURM else None
+        if launch is not None:
+            launch.reach()
         self._remember(directory)
         with explain_write_errors(directory):
             write_plan(directory, plan)
-        orphaned = ", ".join(plan.orphaned)
-        remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
-        return execute(directory, names, mode, limit, single=single, display=self._display, remark=remark)
+        if planner is None:
+            orphaned = ", ".join(plan.orphaned)
+            remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
+            return execute_locally(directory, names, limit, single=single, display=self._display, remark=remark)
+        if launch is None:
+            return plan_only(planner, names, self._most_tasks(), limit, single=single)
+        return submit(launch, names, limit, single=single)
+
+    def _planner(self, directory: SweepDirectory, plan: SweepPlan) -> SubmissionPlanner:
+        from mtf_slurm.cluster.planning import SubmissionPlanner, read_template  # loads Jinja2
+
+        return SubmissionPlanner(directory, read_template(self.slurm_template_path), plan.configs)
+
+    def _most_tasks(self) -> int:
+        """How many tasks an array may have; where no cluster tells, what is usual."""
+        from mtf_slurm.cluster.planning import most_tasks
+
+        try:
+            settings = self._watch.controller.settings()
+        except ClusterUnreachableError:
+            settings = ClusterConfig()
+        return most_tasks(settings.max_array_size, settings.max_job_count)
+
+    def _launch(self, planner: SubmissionPlanner) -> Launch:
+        from mtf_slurm.cluster.patience import Patience
+        from mtf_slurm.cluster.submission import Launch  # loads tenacity
+
+        return Launch(planner, self._watch.controller, self._say, Patience(timeout_s=self.submit_timeout_s))
+
+    def _say(self, text: str) -> None:
+        self._display = self._display or default_display()
+        self._display.say(text)
+
+    def _tell_refused(self, directory: SweepDirectory, done: Executed) -> None:
+        """Runs that were not submitted stop no other; where there is no other, it is an error."""
+        reasons = "; ".join(by_reason(done.refused))
+        if not done.job_ids:
+            raise JobSubmissionError(f"{directory.path}: no run was submitted: {reasons}", reasons=done.refused)
+        self._say(f"not submitted: {reasons}")
+
+    def _held(self, directory: SweepDirectory, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
+        return held(directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0)
 
     def _remember(self, directory: SweepDirectory) -> None:
         """Look for job ids there, too."""
@@ -306,24 +367,27 @@ class SLURMLauncher:
             self._folders.append(directory.path)
 
     def _find(self, job_id: str) -> tuple[SweepDirectory, Submission, str] | None:
-        if _SLURM_JOB_ID.fullmatch(job_id):
-            return None
-        token, index = split_job_id(job_id)
+        """The run that a job id stands for; Slurm gives an id again after a crash, and then the newest has it."""
+        is_slurm = _SLURM_JOB_ID.fullmatch(job_id) is not None
+        token, index = ("", 0) if is_slurm else split_job_id(job_id)
+        found: list[tuple[SweepDirectory, Submission, str]] = []
         inside = self.output_dir.iterdir() if self.output_dir.is_dir() else iter(())
         for folder in dict.fromkeys([*self._folders, *sorted(inside)]):
             directory = SweepDirectory(folder)
-            submission = Submissions(directory).find(token) if folder.is_dir() else None
-            if submission is not None and index < len(submission.runs):
-                return directory, submission, submission.runs[index]
-        return None
+            if is_slurm:
+                found += ((directory, *owner) for owner in Submissions(directory).owners(job_id))
+            elif (submission := Submissions(directory).find(token)) is not None and index < len(submission.runs):
+                found.append((directory, submission, submission.runs[index]))
+        return max(found, key=lambda item: item[1].token, default=None)
 
 
-def _batch(plan: SweepPlan, done: Executed | None) -> BatchSubmissionResult:
-    if done is None:
-        return BatchSubmissionResult(failed=plan.conflicts)
-    submitted = tuple(name for name in plan.names if name not in done.refused)
-    return BatchSubmissionResult(
-        successful=tuple(name for name in submitted if name not in plan.conflicts),
-        failed=dict(plan.conflicts) | done.refused,
-        job_ids={name: done.submission.job_id(name) for name in submitted},
-    )
+def _option_problems(configs: Mapping[str, ExperimentConfig]) -> dict[str, str]:
+    from mtf_slurm.cluster.planning import check_options  # loads Jinja2
+
+    return check_options(configs)
+
+
+def _refuse_options(directory: SweepDirectory, problems: Mapping[str, str]) -> None:
+    if problems:
+        reasons = "\n".join(by_reason(problems))
+        raise JobSubmissionError(f"{directory.path}: nothing was submitted:\n{reasons}", reasons=problems)

@@ -72,7 +72,7 @@ class LocalRunner:
         sweep = directory.sweep()
         self._identities = {run["name"]: run["identity"] for run in sweep.runs} if sweep else {}
         self._tasks = [Task(directory.run(name)) for name in submission.runs]
-        self._witness = Witness(directory, True, dict.fromkeys(submission.runs, submission), submission.token)
+        self._witness = replace(Witness.look(directory, names=submission.runs), launcher_at_work=True)
         self._interrupts = Interrupts()
         self._shown_at = float("-inf")
         self.refused: dict[str, str] = {}

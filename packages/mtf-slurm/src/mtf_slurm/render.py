@@ -14,10 +14,13 @@ from typing import Final
 from mtf_slurm.errors import JobSubmissionError
 from mtf_utils.settings import nearest
 
-__all__ = ["DEFAULT_COMMAND", "JobScript", "render_job", "split_command"]
+__all__ = ["DEFAULT_COMMAND", "ENDS_SRUN", "JobScript", "render_job", "split_command"]
 
 DEFAULT_COMMAND: Final = ("{python}", "train.py", "--config", "{config}")
 """The command of a run when nothing else is asked for."""
+
+ENDS_SRUN: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+"""The signals that srun takes as its own end instead of passing them on to its tasks."""
 
 # the folder of a run may be moved as a whole: what lies in it is found when the script runs
 _WHEN_RUN: Final = {"config": "MTF_CONFIG", "run_dir": "MTF_RUN_DIR"}
@@ -37,6 +40,10 @@ class JobScript:
         setup: shell lines to run first (`slurm.setup`).
         signals: the signals that announce a preemption, as in `SIGTERM`; they are passed on to the command.
         deterministic: whether to ask cuBLAS for repeatable results.
+        nodes: on how many machines it runs.
+        tasks: how many processes of it work side by side; inside Slurm, srun starts more than one.
+        max_preemptions: after more preemptions its job is not requeued; None is no limit.
+        checkpoints: the folder of the checkpoints, relative to the run's.
     """
 
     name: str
@@ -46,6 +53,10 @@ class JobScript:
     setup: tuple[str, ...] = ()
     signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1")
     deterministic: bool = True
+    nodes: int = 1
+    tasks: int = 1
+    max_preemptions: int | None = None
+    checkpoints: str = "checkpoints"
 
 
 def split_command(command: str | Sequence[str]) -> tuple[str, ...]:
@@ -91,9 +102,11 @@ def render_job(job: JobScript) -> str:
     root = str(job.project_root)
     if ":" in root:
         raise JobSubmissionError(f"project root {root!r}: no path with a colon fits into PYTHONPATH; rename the folder")
-    for value in (job.name, root, job.python, *job.setup):
+    for value in (job.name, root, job.python, job.checkpoints, *job.setup):
         if "\0" in value:
             raise JobSubmissionError(f"{value!r}: a script cannot hold a NUL character")
+    if "SIGURG" in job.signals:
+        raise JobSubmissionError("preemption.signals: 'SIGURG' wakes the job script itself; choose another signal")
     names = dict.fromkeys(name.removeprefix("SIG") for name in ("SIGTERM", "SIGUSR1", *job.signals))
     names.pop("INT", None)  # has a treatment of its own
     words = " ".join(_render_word(word, job) for word in job.command)
@@ -104,10 +117,20 @@ def render_job(job: JobScript) -> str:
         f"mtf_project_root={shlex.quote(root)}\n"
         f"mtf_deterministic={int(job.deterministic)}\n"
         f"mtf_signals={shlex.quote(' '.join(names))}\n"
+        f"mtf_instead_of_term={_instead_of_term(job)}\n"
+        f"mtf_nodes={job.nodes}\n"
+        f"mtf_tasks={job.tasks}\n"
+        f"mtf_max_preemptions={'' if job.max_preemptions is None else job.max_preemptions}\n"
+        f"mtf_checkpoints={shlex.quote(job.checkpoints)}\n"
         f"mtf_setup={shlex.quote(chr(10).join(job.setup))}\n"
-        f"mtf_command() {{ exec -- {words}; }}\n"
+        f'mtf_command() {{ exec -- "$@" {words}; }}\n'
         f"{_body()}"
     )
+
+
+def _instead_of_term(job: JobScript) -> str:
+    """The signal that asks the tasks of srun to save: the first configured one that srun passes on as it is."""
+    return next((name.removeprefix("SIG") for name in job.signals if name not in ENDS_SRUN), "USR1")
 
 
 def _render_word(word: str, job: JobScript) -> str:

@@ -14,12 +14,16 @@ __all__ = ["columns", "plan_lines", "ranking_lines", "status_lines"]
 
 
 def status_lines(result: GridSearchResult) -> Iterator[str]:
-    """How the runs stand, and how many stand so."""
-    lines = [["run", "state", "epoch", "step", "attempts", "note"]]
+    """How the runs stand, and how many stand so; with their jobs if Slurm has numbered any."""
+    jobs = any(run.job_id and run.job_id[0].isdecimal() for run in result)
+    lines = [["run", "state", *(["job"] if jobs else []), "epoch", "step", "attempts", "note"]]
     for run in result:
         metric = format_metric(run.headline, run.metrics[run.headline]) if run.headline else ""
         note = "; ".join(text for text in (metric, run.reason) if text)
-        lines.append([run.name, run.status.value, _text(run.epoch), _text(run.global_step), str(run.attempts), note])
+        job = [run.job_id or ""] if jobs else []
+        lines.append(
+            [run.name, run.status.value, *job, _text(run.epoch), _text(run.global_step), str(run.attempts), note]
+        )
     yield from columns(lines)
     yield ", ".join(f"{count} {status.value.lower()}" for status, count in result.counts.items())
     if result.orphaned:

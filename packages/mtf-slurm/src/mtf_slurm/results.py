@@ -2,69 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from mtf_slurm import export
+from mtf_slurm.cancelling import cancel_runs
+from mtf_slurm.cluster.controller import Observation
+from mtf_slurm.cluster.holders import rebalance
+from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.status import Evidence, JobStatus
-from mtf_slurm.telemetry import failure_reason, read_telemetry
+from mtf_slurm.run_result import RunResult, read_run
+from mtf_slurm.status import JobStatus
 from mtf_utils.names import nearest
-from mtf_utils.rundir import RunDirectory, RunDirectoryError, SweepDirectory
+from mtf_utils.rundir import SweepDirectory
 
 if TYPE_CHECKING:
     from mtf_config import ExecutionMode
 
 __all__ = ["GridSearchResult", "RunResult", "read_run"]
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """One run of a sweep.
+READING_SHARE: Final = 0.2
+"""The part of the time that waiting spends on reading the folder at most."""
 
-    Attributes:
-        name: of the experiment.
-        grid: the grid that it comes from; empty for an experiment submitted by itself.
-        parameters: what the grid says: dotted key → value.
-        identity: the identity of the run.
-        status: its state, as far as there is evidence for one.
-        reason: why it is in that state, where there is something to say.
-        attempts: how many attempts were started.
-        metrics: the last epoch's metrics of a finished training, else the last ones recorded; None stands for NaN.
-        headline: the metric to show where there is room for one; None without any.
-        best: metric, value, epoch and global_step of the best validation, if training is complete and had one.
-        epoch: epochs completed, or the epoch of the last record.
-        global_step: optimizer steps taken, or the step of the last record.
-        path: the folder of the run.
-        log: the output of the last attempt; None without one.
-        checkpoint: the final checkpoint; None while training is not complete.
-        job_id: the id of its last submission; None without one.
-    """
-
-    name: str
-    grid: str
-    parameters: Mapping[str, Any]
-    identity: str
-    status: JobStatus
-    reason: str = ""
-    attempts: int = 0
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-    headline: str | None = None
-    best: Mapping[str, Any] | None = None
-    epoch: int | None = None
-    global_step: int | None = None
-    path: Path
-    log: Path | None = None
-    checkpoint: Path | None = None
-    job_id: str | None = None
+_BAD: Final = frozenset(
+    {
+        JobStatus.BOOT_FAIL,
+        JobStatus.DEADLINE,
+        JobStatus.FAILED,
+        JobStatus.LOST,
+        JobStatus.NODE_FAIL,
+        JobStatus.OUT_OF_MEMORY,
+        JobStatus.TIMEOUT,
+        JobStatus.UNKNOWN,
+    }
+)
 
 
 class GridSearchResult:
@@ -73,6 +53,7 @@ class GridSearchResult:
     Args:
         output_dir: the folder of the sweep.
         unnoted: why the launcher gave runs up, by token and name, where the disk took no note of it.
+        watch: asks Slurm; None is one of its own.
 
     Raises:
         SLURMError: there is no sweep in that folder.
@@ -83,18 +64,26 @@ class GridSearchResult:
         mode: how it was last submitted; None if it never was.
         runs: the runs, in the order of the sweep.
         orphaned: the names of runs that an earlier form of the sweep asked for; their folders are still there.
+        cluster_error: why Slurm could not be asked about the runs; empty if it could, or had nothing to say of them.
     """
 
     def __init__(
-        self, output_dir: str | os.PathLike[str], *, unnoted: Mapping[tuple[str, str], str] | None = None
+        self,
+        output_dir: str | os.PathLike[str],
+        *,
+        unnoted: Mapping[tuple[str, str], str] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.output_dir = Path(output_dir).absolute()
         self._unnoted = dict(unnoted or {})
+        self._watch = watch or Watch()
         self.name = ""
         self.mode: ExecutionMode | None = None
         self.runs: tuple[RunResult, ...] = ()
         self.orphaned: tuple[str, ...] = ()
-        self.refresh()
+        self.cluster_error = ""
+        self._observation: Observation | None = None
+        self._read(patient=False)
 
     @classmethod
     def load(cls, output_dir: str | os.PathLike[str]) -> Self:
@@ -106,45 +95,95 @@ class GridSearchResult:
         return cls(output_dir)
 
     def refresh(self) -> Self:
-        """Read the folder again."""
+        """Read the folder again, and ask Slurm, once, about the jobs of runs that have not finished.
+
+        Where max_concurrent_jobs leaves some jobs waiting although others have ended, those waiting get their place.
+        """
+        self._read(patient=False)
+        self._rebalance()
+        return self
+
+    def _read(self, *, patient: bool) -> None:
         directory = SweepDirectory(self.output_dir)
         sweep = directory.sweep()
         if sweep is None:
             raise SLURMError(f"{self.output_dir}: there is no sweep here (no {directory.sweep_file.name})")
-        witness = Witness.look(directory)
+        settled = {run.name: run for run in self.runs if patient and run.status is JobStatus.COMPLETED}
+        entries = [entry for entry in sweep.runs if not entry.get("orphaned")]
+        names = {entry["name"] for entry in entries} - set(settled)
+        witness = Witness.look(directory, self._watch, patient=patient, names=names)
         witness.unnoted |= self._unnoted
         self.name = sweep.name
         self.mode = max(witness.latest.values(), key=lambda item: item.token).mode if witness.latest else None
-        self.runs = tuple(read_run(witness, entry) for entry in sweep.runs if not entry.get("orphaned"))
         self.orphaned = tuple(entry["name"] for entry in sweep.runs if entry.get("orphaned"))
-        return self
+        self._observation = witness.observation
+        self.cluster_error = witness.observation.queue_error if witness.observation else ""
+        self.runs = tuple(settled.get(entry["name"]) or read_run(witness, entry) for entry in entries)
+
+    def _rebalance(self) -> None:
+        if self._observation is None:
+            return
+        try:
+            rebalance(SweepDirectory(self.output_dir), self._watch.controller, self._observation)
+        except (SLURMError, OSError) as error:  # nothing is wrong but that jobs wait longer
+            logger.warning("%s: idle places could not be given to waiting jobs: %s", self.output_dir, error)
 
     def wait(
         self,
         timeout_s: float | None = None,
         *,
-        poll_s: float = 1.0,
+        poll_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Self:
-        """Wait until no run is at work or waits its turn.
+        """Wait until no run is at work or waits its turn, and while the cluster cannot be asked.
+
+        The folder is read every `poll_s` seconds, or less often if that takes long. Slurm is asked at intervals that
+        grow with the number of jobs and while nothing happens.
 
         Args:
             timeout_s: how long at most; None is no limit.
-            poll_s: seconds between two looks.
+            poll_s: seconds between two looks into the folder.
             clock: a monotonic clock, in seconds.
             sleep: waits for some seconds.
 
         Raises:
-            TimeoutError: some run is still active.
+            TimeoutError: some run is still active, or cannot be told of.
         """
         start = clock()
-        while active := [run.name for run in self.runs if run.status.is_active]:
+        complaint, spent_s = "", 0.0
+        while still := [run.name for run in self.runs if run.may_change]:
             if timeout_s is not None and clock() - start >= timeout_s:
-                raise TimeoutError(f"{len(active)} runs are still active after {timeout_s} s, such as {active[0]}")
-            sleep(poll_s)
-            self.refresh()
+                raise TimeoutError(f"{len(still)} runs are still active after {timeout_s} s, such as {still[0]}")
+            if self.cluster_error != complaint:
+                complaint = self.cluster_error
+                logger.warning("%s", f"Slurm cannot be asked ({complaint}); waiting" if complaint else "Slurm answers")
+            sleep(max(poll_s, spent_s / READING_SHARE))
+            began = clock()
+            before = self._observation
+            self._read(patient=True)
+            if self._observation is not before:
+                self._rebalance()
+            spent_s = clock() - began
         return self
+
+    def cancel(self, names: Iterable[str] | None = None) -> dict[str, bool]:
+        """Have runs save and end, and not be started again.
+
+        Args:
+            names: of the runs; None is all.
+
+        Returns:
+            Whether the run was active, by name.
+
+        Raises:
+            KeyError: there is no run of a name.
+            SLURMError: the cluster cannot be reached, or refuses; runs on this machine were told all the same.
+        """
+        chosen = [run.name for run in self.runs] if names is None else [self[name].name for name in names]
+        done = cancel_runs(SweepDirectory(self.output_dir), chosen, self._watch)
+        self.refresh()
+        return done
 
     def __iter__(self) -> Iterator[RunResult]:
         return iter(self.runs)
@@ -174,13 +213,12 @@ class GridSearchResult:
         return all(run.status is JobStatus.COMPLETED for run in self.runs)
 
     def failures(self) -> dict[str, str]:
-        """Why runs failed, were lost or could not be started, by name.
+        """Why runs failed, were ended by Slurm, lost or could not be started, by name.
 
         The exception's last line in the log, else what the receipt says, else what the launcher said.
         """
-        bad = (JobStatus.FAILED, JobStatus.LOST, JobStatus.UNKNOWN)
         refused = (run.status is JobStatus.NOT_SUBMITTED and run.reason for run in self.runs)
-        return {run.name: run.reason for run, no in zip(self.runs, refused, strict=True) if no or run.status in bad}
+        return {run.name: run.reason for run, no in zip(self.runs, refused, strict=True) if no or run.status in _BAD}
 
     def leaderboard(
         self, metric: str, mode: Literal["min", "max"] = "min", *, top: int | None = None, unfinished: bool = False
@@ -235,6 +273,7 @@ class GridSearchResult:
             "name": self.name,
             "output_dir": str(self.output_dir),
             "mode": self.mode.value if self.mode else None,
+            "cluster_error": self.cluster_error,
             "counts": {status.value: count for status, count in self.counts.items()},
             "runs": [export.run_to_dict(run) for run in self.runs],
             "orphaned": list(self.orphaned),
@@ -252,44 +291,3 @@ class GridSearchResult:
 def _number(run: RunResult, metric: str) -> float | None:
     value = run.metrics.get(metric)
     return value if value is not None and not math.isnan(value) else None
-
-
-def read_run(witness: Witness, entry: Mapping[str, Any]) -> RunResult:
-    """One run, from its entry in `sweep.json` and what is known of it."""
-    run = witness.directory.run(entry["name"])
-    evidence, verdict = witness.verdict(run.name)
-    submission = witness.latest.get(run.name)
-    log = run.log_file(evidence.last.number) if evidence.last else None
-    return RunResult(
-        name=run.name,
-        grid=entry["grid"],
-        parameters=entry["parameters"],
-        identity=entry["identity"],
-        status=verdict.status,
-        reason=failure_reason(evidence, verdict, log),
-        attempts=len(evidence.attempts),
-        path=run.path,
-        log=log if log is not None and log.exists() else None,
-        job_id=submission.job_id(run.name) if submission else None,
-        **_outcome(run, evidence),
-    )
-
-
-def _outcome(run: RunDirectory, evidence: Evidence) -> dict[str, Any]:
-    """What the training came to; a result counts only together with the receipt that it finished."""
-    try:
-        result = run.result() if evidence.is_finished else None
-    except RunDirectoryError:
-        result = None  # the metrics' journal has the same values
-    if result is None:
-        telemetry = read_telemetry(run.metrics_file)
-        return dataclasses.asdict(telemetry)
-    monitored = (result.best or {}).get("metric")
-    return {
-        "metrics": result.metrics,
-        "headline": monitored if monitored in result.metrics else next(iter(result.metrics), None),
-        "best": result.best,
-        "epoch": result.epoch,
-        "global_step": result.global_step,
-        "checkpoint": run.path / result.checkpoint,
-    }

@@ -1,15 +1,17 @@
-"""From evidence to a status: what may be said of a run, given its receipts and who is alive. Pure."""
+"""The states of a run, and what is known of one: its receipts, its processes, its job. Plain data."""
 
 from __future__ import annotations
 
 import enum
-import signal
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mtf_utils.rundir import FinishReceipt, Outcome, StartReceipt
 
-__all__ = ["AttemptEvidence", "Evidence", "JobStatus", "Verdict", "judge", "unseen", "was_killed"]
+if TYPE_CHECKING:
+    from mtf_slurm.cluster.answers import TaskState
+
+__all__ = ["AttemptEvidence", "Evidence", "JobEvidence", "JobStatus", "Verdict"]
 
 
 class JobStatus(enum.StrEnum):
@@ -44,7 +46,7 @@ class JobStatus(enum.StrEnum):
     UNKNOWN = "UNKNOWN"
     """The evidence that can be seen from here does not tell."""
     LOST = "LOST"
-    """It started, left no receipt, and its process is gone."""
+    """It was to run and is gone: it started, left no receipt, and its process is no more; or Slurm lost its job."""
 
     @property
     def is_active(self) -> bool:
@@ -64,6 +66,7 @@ _ACTIVE: Final = frozenset(
         JobStatus.RESV_DEL_HOLD,
         JobStatus.RUNNING,
         JobStatus.SIGNALING,
+        JobStatus.SPECIAL_EXIT,
         JobStatus.STAGE_OUT,
         JobStatus.STOPPED,
         JobStatus.SUSPENDED,
@@ -87,6 +90,69 @@ class AttemptEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobEvidence:
+    """What is known of the Slurm job that a run was last submitted in.
+
+    Attributes:
+        token: of the submission.
+        first_attempt: the number of the first attempt that the job may claim.
+        job_id: its id, `123` or `123_4`; empty while no answer to its submission is known.
+        sent: whether sbatch was called for it.
+        refused: why Slurm did not take it; empty if it did, or may have.
+        task: what Slurm says of it; None if Slurm has nothing to say.
+        unseen: why the controller could not be asked; empty if it answered.
+        unforgettable: whether a controller that answered would still know the job if it had not lost it: since the
+            submission it had no time to forget it.
+        siblings: whether Slurm knows other tasks of the same array.
+        unaccounted: why the accounting had nothing to add; empty if it was not needed, or answered.
+        superseded: whether the run was submitted in another way since.
+        output: where the job's own output goes.
+    """
+
+    token: str
+    first_attempt: int
+    job_id: str = ""
+    sent: bool = True
+    refused: str = ""
+    task: TaskState | None = None
+    unseen: str = ""
+    unforgettable: bool = False
+    siblings: bool = False
+    unaccounted: str = ""
+    superseded: bool = False
+    output: str = ""
+
+    @property
+    def state(self) -> JobStatus | None:
+        """The state that may be believed; None without one, UNKNOWN if Slurm has a word that is not known here.
+
+        The accounting lags and may never hear of an end. What it calls active is not known to be: of a job that is, the
+        controller has to tell.
+        """
+        if self.unseen or self.task is None or (self.task.source == "sacct" and self.task.state.is_active):
+            return None
+        return self.task.state
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job is in the queue or at work."""
+        return self.state is not None and self.state.is_active
+
+    @property
+    def may_be_active(self) -> bool:
+        """Whether it cannot be ruled out that the job is in the queue or at work."""
+        if not self.sent or self.refused:
+            return False
+        unanswered = not self.job_id and self.task is None
+        return self.is_active or bool(self.unseen) or self.state is JobStatus.UNKNOWN or unanswered
+
+    def claimed(self, attempts: tuple[AttemptEvidence, ...]) -> tuple[AttemptEvidence, ...]:
+        """The attempts that this job made, or may have made: of a claim without a receipt nobody knows whose it is."""
+        mine = (a for a in attempts if a.number >= self.first_attempt)
+        return tuple(a for a in mine if a.started is None or a.started.token == self.token)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Everything that is known of a run.
 
@@ -96,6 +162,7 @@ class Evidence:
         queued: whether something is going to start the next attempt without being asked again.
         cancelled: whether its last submission was cancelled.
         given_up: why its last submission is not tried again although it is not over; empty if it may be.
+        job: the Slurm job that it was last submitted in; None if it never was.
     """
 
     attempts: tuple[AttemptEvidence, ...] = ()
@@ -103,6 +170,7 @@ class Evidence:
     queued: bool = False
     cancelled: bool = False
     given_up: str = ""
+    job: JobEvidence | None = None
 
     @property
     def last(self) -> AttemptEvidence | None:
@@ -120,6 +188,27 @@ class Evidence:
         """Whether some attempt left a receipt of success."""
         return any(a.finished is not None and a.finished.outcome is Outcome.FINISHED for a in self.attempts)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the receipts tell of an end that Slurm, when it was asked, had not come to."""
+        ended = self.last is not None and self.last.finished is not None
+        return ended and self.job is not None and self.job.state in (JobStatus.RUNNING, JobStatus.COMPLETING)
+
+    @property
+    def decisive_job(self) -> JobEvidence | None:
+        """The job, if the state of the run is that of its job.
+
+        It is not when the job never reached Slurm, when it is over and the run was submitted otherwise since (and not
+        given up there), or when someone else has made an attempt since it was submitted.
+        """
+        job, last = self.job, self.last
+        if job is None or not job.sent or job.refused:
+            return None
+        if job.superseded and not job.may_be_active and not self.given_up:
+            return None
+        foreign = last is not None and last.number >= job.first_attempt and not job.claimed((last,))
+        return None if foreign else job
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -128,74 +217,9 @@ class Verdict:
     Attributes:
         status: the state of the run.
         reason: one line for a person; empty when the status says it all.
+        may_change: whether the status may be another one later without anything being asked again.
     """
 
     status: JobStatus
     reason: str = ""
-
-
-def judge(evidence: Evidence) -> Verdict:
-    """The status that the evidence supports, and no more than that.
-
-    Success and failure need a receipt. An attempt without one is running if its process is seen alive, lost if it is
-    seen gone, and otherwise unknown.
-    """
-    last = evidence.last
-    if evidence.is_finished:
-        return Verdict(JobStatus.COMPLETED)
-    if last is None:
-        return _judge_unstarted(evidence)
-    if last.finished is not None:
-        return _judge_ended(evidence, last.finished)
-    if evidence.alive:
-        return Verdict(JobStatus.RUNNING)
-    never_ran = last.started is None
-    if evidence.alive is None and not (never_ran and evidence.given_up):
-        return Verdict(JobStatus.UNKNOWN, unseen(last))
-    ended = unseen(last) if never_ran else f"{_place(last)} ended without a receipt"
-    return _waiting(evidence, JobStatus.LOST, ended)
-
-
-def unseen(attempt: AttemptEvidence) -> str:
-    """Why nothing can be said about an attempt that left no finish receipt."""
-    if attempt.started is None:
-        return f"attempt {attempt.number} was claimed, but left no receipt"
-    return f"{_place(attempt)} left no receipt, and whether it still runs cannot be seen from here"
-
-
-def _judge_unstarted(evidence: Evidence) -> Verdict:
-    return _waiting(evidence, JobStatus.NOT_SUBMITTED, "")
-
-
-def _judge_ended(evidence: Evidence, receipt: FinishReceipt) -> Verdict:
-    reason = receipt.reason or ""
-    if receipt.outcome is Outcome.DO_NOT_REQUEUE:
-        return Verdict(JobStatus.FAILED, reason)
-    if receipt.outcome is not Outcome.FAILED:
-        return _waiting(evidence, JobStatus.PREEMPTED, reason)
-    if was_killed(receipt):
-        return _waiting(evidence, JobStatus.FAILED, reason)
-    # given up after a failure: it was to be started again, and could not be
-    return Verdict(JobStatus.CANCELLED if evidence.cancelled else JobStatus.FAILED, evidence.given_up or reason)
-
-
-def was_killed(receipt: FinishReceipt) -> bool:
-    """Whether the command was ended by SIGKILL, which says nothing against the command itself."""
-    return receipt.outcome is Outcome.FAILED and receipt.exit_status == 128 + signal.SIGKILL
-
-
-def _waiting(evidence: Evidence, otherwise: JobStatus, reason: str) -> Verdict:
-    """The verdict on a run that is not at work and could go on: it is cancelled, given up, queued or none of these."""
-    if evidence.cancelled:
-        return Verdict(JobStatus.CANCELLED, reason)
-    if evidence.given_up:
-        return Verdict(otherwise, evidence.given_up)
-    return Verdict(JobStatus.PENDING if evidence.queued else otherwise, reason)
-
-
-def _place(attempt: AttemptEvidence) -> str:
-    receipt = attempt.started
-    if receipt is None:
-        return f"attempt {attempt.number}"
-    job = f" as job {receipt.job_id}" if receipt.job_id else ""
-    return f"attempt {attempt.number} (process {receipt.pid} on {receipt.host}{job})"
+    may_change: bool = False

@@ -1,20 +1,54 @@
-"""Submissions: what was asked to run when, under which token, and what has been withdrawn since."""
+"""Submissions: what was asked to run when, under which token, what became of it, and what has been withdrawn since."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, Literal
 
 from mtf_config import ExecutionMode
 from mtf_slurm.errors import SLURMError
 from mtf_utils.atomic import write_text
 from mtf_utils.rundir import Record, SweepDirectory, now
-from mtf_utils.settings import about
+from mtf_utils.settings import Settings, about
 
-__all__ = ["Submission", "Submissions", "split_job_id"]
+__all__ = ["JobFile", "JobPlan", "Submission", "Submissions", "split_job_id"]
+
+_UNPUBLISHED: Final = ".new-"
+
+
+@dataclass(kw_only=True)
+class JobPlan(Settings):
+    """One job that a submission to Slurm consists of, as it was planned before anything was sent."""
+
+    start: int = field(metadata=about("Where its runs begin in the submission's list.", minimum=0))
+    count: int = field(metadata=about("How many runs it has; task i of an array is run start + i.", minimum=1))
+    job_name: str = field(metadata=about("Its name in Slurm; no other job has it."))
+    is_array: bool = field(default=True, metadata=about("Whether it is a job array; else it has one run."))
+    options: list[str] = field(default_factory=list, metadata=about("What its runs ask for, as options of sbatch."))
+    lanes: list[int] = field(
+        default_factory=list,
+        metadata=about("The lanes of the folder that it holds, one for each task at work; none: there is no limit."),
+    )
+    after: list[str] = field(
+        default_factory=list,
+        metadata=about("Jobs that have to be over first: ids, or @<k> for job k of this submission."),
+    )
+
+    @property
+    def throttle(self) -> int | None:
+        """How many of its tasks may run at a time; None is no limit."""
+        return len(self.lanes) if self.lanes and self.is_array else None
+
+    @property
+    def slice(self) -> slice:
+        """Which runs of the submission are its own."""
+        return slice(self.start, self.start + self.count)
 
 
 @dataclass(kw_only=True)
@@ -25,12 +59,39 @@ class Submission(Record):
     mode: ExecutionMode = field(metadata=about("How the runs are executed."))
     runs: list[str] = field(metadata=about("The names of the runs, in order."))
     single: bool = field(default=False, metadata=about("Whether one experiment was submitted by itself."))
+    jobs: list[JobPlan] = field(default_factory=list, metadata=about("The jobs that Slurm gets."))
+    max_concurrent_jobs: int | None = field(
+        default=None,
+        metadata=about("How many runs of the folder may be at work in Slurm; null is no limit.", minimum=1),
+    )
     created_at: str = field(metadata=about("Time of the submission, UTC."))
 
     def job_id(self, name: str) -> str:
-        """The job id of one of the runs: `local-<token>`, or `local-<token>_<index>` in a batch."""
+        """The job id of a run that Slurm does not number: `local-<token>`, or `local-<token>_<index>` in a batch."""
         kind = "dry" if self.mode is ExecutionMode.DRY_RUN else self.mode.value
         return f"{kind}-{self.token}" if self.single else f"{kind}-{self.token}_{self.runs.index(name)}"
+
+    def runs_of(self, number: int) -> list[str]:
+        """The names of the runs of one of its jobs, in the order of the tasks."""
+        return self.runs[self.jobs[number].slice]
+
+    def task_id(self, number: int, name: str, job_id: str) -> str:
+        """The id of a run's task in one of its jobs: `123_4`, or `123` if the job is no array."""
+        return f"{job_id}_{self.runs_of(number).index(name)}" if self.jobs[number].is_array else job_id
+
+
+@dataclass(kw_only=True)
+class JobFile(Record):
+    """`submissions/<token>/<k>.job.json`: the id that Slurm gave to job k. Written by the launcher."""
+
+    job_id: str = field(metadata=about("Of the whole job, such as 123."))
+    submitted_at: str = field(metadata=about("When it was known to be in the queue, UTC."))
+    how: Literal["answered", "found"] = field(
+        metadata=about("Whether sbatch said so, or it was found in the queue after sbatch had not.")
+    )
+    lanes: list[int] = field(
+        default_factory=list, metadata=about("Lanes that it was given later, beside those of the plan.")
+    )
 
 
 class Submissions:
@@ -44,22 +105,51 @@ class Submissions:
         self.path = directory.path / "submissions"
 
     def add(self, mode: ExecutionMode, runs: Sequence[str], *, single: bool = False) -> Submission:
-        """Record a new submission."""
+        """Record a new submission that Slurm has no part in."""
+        submission = Submission(token=self.new_token(), mode=mode, runs=list(runs), single=single, created_at=now())
+        self.publish(submission, {})
+        return submission
+
+    def new_token(self) -> str:
+        """A token that no submission has."""
         while True:
             token = f"{int(time.time() * 1000):011x}{secrets.token_hex(2)}"
-            try:
-                self.path.joinpath(token).mkdir(parents=True)
-                break
-            except FileExistsError:
-                continue
-        submission = Submission(token=token, mode=mode, runs=list(runs), single=single, created_at=now())
-        submission.write(self.path / token / "intent.json")
-        return submission
+            if not (self.path / token).exists():
+                return token
+
+    def publish(self, submission: Submission, files: Mapping[str, str]) -> None:
+        """Record a new submission together with files of its own; it is there whole or not at all.
+
+        Args:
+            submission: with its token.
+            files: their text by name.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        new = self.path / f"{_UNPUBLISHED}{submission.token}"
+        new.mkdir()
+        try:
+            self.write_files(new, files)
+            submission.write(new / "intent.json")
+            new.rename(self.path / submission.token)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+
+    def replace(self, submission: Submission, files: Mapping[str, str]) -> None:
+        """Record that jobs which were not taken are planned otherwise, together with their new files."""
+        self.write_files(self.path / submission.token, files)
+        submission.write(self.path / submission.token / "intent.json")
+
+    @staticmethod
+    def write_files(folder: Path, files: Mapping[str, str]) -> None:
+        """Write the files that go with an intent."""
+        for name, text in files.items():
+            write_text(folder / name, text)
 
     def all(self) -> list[Submission]:
         """Every recorded submission."""
         try:
-            tokens = sorted(entry.name for entry in self.path.iterdir())
+            tokens = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
         found = (Submission.read(self.path / token / "intent.json") for token in tokens)
@@ -68,6 +158,64 @@ class Submissions:
     def find(self, token: str) -> Submission | None:
         """The submission of that token, or None."""
         return Submission.read(self.path / token / "intent.json")
+
+    def script(self, submission: Submission, number: int) -> Path:
+        """Where the text lies that sbatch gets for one of the jobs."""
+        return self.path / submission.token / f"{number}.sh"
+
+    def output(self, submission: Submission, number: int) -> Path:
+        """Where the output of that script goes, from all tasks; the runs have logs of their own."""
+        return self.path / submission.token / f"{number}.out"
+
+    def sent_file(self, submission: Submission, number: int) -> Path:
+        """The note that sbatch is about to be called; locked for as long as that call may be in flight."""
+        return self.path / submission.token / f"{number}.sent"
+
+    def was_sent(self, submission: Submission, number: int) -> bool:
+        """Whether sbatch was called for one of the jobs, or was about to be."""
+        return self.sent_file(submission, number).exists() or self._job_file(submission, number).exists()
+
+    def job(self, submission: Submission, number: int) -> JobFile | None:
+        """What is known of one of the jobs; None while it is not known to be in the queue."""
+        return JobFile.read(self._job_file(submission, number))
+
+    def note_job(self, submission: Submission, number: int, job: JobFile) -> None:
+        """Note the id of one of the jobs."""
+        job.write(self._job_file(submission, number))
+
+    def owners(self, job_id: str) -> Iterator[tuple[Submission, str]]:
+        """The runs that a Slurm job id, `123` or `123_4`, stands for in submissions of this folder."""
+        base, _, index = job_id.partition("_")
+        for submission in self.all():
+            for number, plan in enumerate(submission.jobs):
+                job = self.job(submission, number)
+                if job is None or job.job_id != base or plan.is_array is not bool(index):
+                    continue
+                if int(index or 0) < plan.count:
+                    yield submission, submission.runs_of(number)[int(index or 0)]
+
+    def forget_job(self, submission: Submission, number: int) -> None:
+        """Take back that one of the jobs is in the queue: the cluster has lost it."""
+        self._job_file(submission, number).unlink(missing_ok=True)
+
+    def refused(self, submission: Submission, number: int) -> str:
+        """Why Slurm does not take one of the jobs; empty if it did, or was not asked yet."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._refused_file(submission, number).read_text("utf-8").strip()
+        return ""
+
+    def refuse(self, submission: Submission, number: int, reason: str) -> None:
+        """Note that Slurm does not take one of the jobs."""
+        write_text(self._refused_file(submission, number), reason + "\n")
+
+    def first_attempts(self, submission: Submission, number: int) -> dict[str, int]:
+        """By the name of the run, the number of the attempt that the first start of its task claims."""
+        text = (self.path / submission.token / f"{number}.tasks").read_text("utf-8")
+        found: dict[str, int] = {}
+        for line in text.splitlines():
+            attempt, _, name = line.partition(" ")
+            found[name] = int(attempt)
+        return found
 
     def cancel(self, submission: Submission, name: str) -> None:
         """Note that the run is not to be started again under this submission."""
@@ -88,6 +236,12 @@ class Submissions:
         except FileNotFoundError:
             return ""
 
+    def _job_file(self, submission: Submission, number: int) -> Path:
+        return self.path / submission.token / f"{number}.job.json"
+
+    def _refused_file(self, submission: Submission, number: int) -> Path:
+        return self.path / submission.token / f"{number}.refused"
+
     def _file(self, submission: Submission, kind: str, name: str) -> Path:
         return self.path / submission.token / kind / name
 
@@ -107,7 +261,7 @@ def split_job_id(job_id: str) -> tuple[str, int]:
     token, _, index = rest.partition("_")
     if kind not in ("local", "dry") or not token.isalnum() or not (index.isdecimal() or "_" not in rest):
         raise SLURMError(
-            f"{job_id!r} is no job id that this launcher gave: expected local-<token> or dry-<token>, followed by "
-            "_<index> for a batch"
+            f"{job_id!r} is no job id that this launcher gave: expected 123 or 123_4 from Slurm, or local-<token> or "
+            "dry-<token>, followed by _<index> for a batch"
         )
     return token, int(index or 0)

@@ -15,6 +15,7 @@ from mtf_config import ExperimentConfig, ParameterGridSearch, SweepPoint, run_id
 from mtf_config.identity import IDENTITY_FIELDS
 from mtf_config.naming import slug
 from mtf_config.writer import dump_yaml
+from mtf_slurm.cluster.options import task_count
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.render import JobScript, render_job
 from mtf_utils.atomic import write_text
@@ -205,6 +206,10 @@ def _script(config: ExperimentConfig, request: SweepRequest) -> str:
             setup=tuple(config.slurm.setup) if config.slurm else (),
             signals=tuple(config.preemption.signals),
             deterministic=config.deterministic,
+            nodes=(config.slurm.nodes or 1) if config.slurm else 1,
+            tasks=task_count(config.slurm),
+            max_preemptions=config.preemption.max_preemptions,
+            checkpoints=config.checkpoint.checkpoint_dir,
         )
     )
 

@@ -12,7 +12,15 @@ from typing import Any, Final
 from mtf_slurm.status import Evidence, JobStatus, Verdict
 from mtf_utils.rundir import WALL_CLOCK_FIELDS, Outcome
 
-__all__ = ["Telemetry", "failure_reason", "last_error_line", "metrics_of", "read_telemetry"]
+__all__ = [
+    "Telemetry",
+    "failure_reason",
+    "last_error_line",
+    "last_error_lines",
+    "metrics_of",
+    "read_telemetry",
+    "tail_lines",
+]
 
 TAIL_BYTES: Final = 16 * 1024
 POSITION_FIELDS: Final = frozenset({"epoch", "step", "global_step"})
@@ -79,7 +87,7 @@ def last_error_line(log: Path) -> str:
 
     Source: the layout of a Python traceback: indented frames, then the exception flush left.
     """
-    lines = [_ANSI.sub("", line).rstrip() for line in _tail(log).splitlines()]
+    lines = tail_lines(log)
     starts = [index for index, line in enumerate(lines) if line.endswith(_TRACEBACK)]
     for start in reversed(starts):
         margin = lines[start][: -len(_TRACEBACK)]  # a launcher may put a prefix before every line
@@ -90,15 +98,30 @@ def last_error_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "")
 
 
+def last_error_lines(log: Path, most: int = 15) -> list[str]:
+    """The end of the log that shows what went wrong: the last traceback with what follows it, else the last lines."""
+    lines = tail_lines(log)
+    starts = [index for index, line in enumerate(lines) if line.endswith(_TRACEBACK)]
+    shown = lines[starts[-1] :] if starts else lines[-most:]
+    return shown if len(shown) <= most else [shown[0], "  ...", *shown[2 - most :]]
+
+
 def failure_reason(evidence: Evidence, verdict: Verdict, log: Path | None) -> str:
     """Why a run is in its state; where the receipt only says that the command failed, what its log says."""
     receipt = evidence.last.finished if evidence.last else None
     if verdict.status is not JobStatus.FAILED or receipt is None or evidence.given_up or log is None:
         return verdict.reason
+    if receipt.outcome not in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):
+        return verdict.reason  # it is not this attempt that failed
     if receipt.outcome is Outcome.DO_NOT_REQUEUE:
         return receipt.reason or last_error_line(log)
     killed = receipt.exit_status is None or receipt.exit_status > 128
     return verdict.reason if killed else last_error_line(log) or verdict.reason
+
+
+def tail_lines(path: Path) -> list[str]:
+    """The last lines of a log, without colours; none if there is no such file."""
+    return [_ANSI.sub("", line).rstrip() for line in _tail(path).splitlines()]
 
 
 def _tail(path: Path) -> str:

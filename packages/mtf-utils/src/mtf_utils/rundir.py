@@ -112,6 +112,15 @@ CONTRACT: Final = (
         1,
         FinishReceipt,
     ),
+    FileContract(
+        "runs/<name>/attempts/<n>/before.txt",
+        "job.sh (in Slurm)",
+        "job.sh",
+        "bytes of metrics and names of checkpoints when it started: attempts without progress are noticed by it",
+    ),
+    FileContract(
+        "runs/<name>/attempts/<n>/task-<rank>", "job.sh (under srun)", "job.sh", "the status of a task that was stopped"
+    ),
     FileContract("runs/<name>/logs/attempt-<n>.log", "job.sh", "people", "output of the attempt"),
     FileContract("runs/<name>/checkpoints/", "trainer", "trainer", "checkpoint folders; own manifest version"),
     FileContract("runs/<name>/metrics.jsonl", "trainer", "results, people", "one record a line", 1),

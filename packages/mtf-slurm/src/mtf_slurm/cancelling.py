@@ -1,0 +1,80 @@
+"""Cancel runs, wherever they are: note it first, so that nothing starts them again, then tell who is at work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+
+from mtf_slurm.cluster.watch import Watch
+from mtf_slurm.errors import ClusterUnreachableError
+from mtf_slurm.evidence import Witness
+from mtf_slurm.status import Evidence, JobEvidence, JobStatus, Verdict
+from mtf_slurm.submissions import Submissions
+from mtf_utils.rundir import SweepDirectory
+
+__all__ = ["cancel_runs"]
+
+
+def cancel_runs(directory: SweepDirectory, names: Iterable[str], watch: Watch | None = None) -> dict[str, bool]:
+    """Have runs save and end, and not be started again.
+
+    Args:
+        directory: the folder of the sweep.
+        names: of its runs.
+        watch: asks Slurm; None is one of its own.
+
+    Returns:
+        Whether the run was active, by name; where it was not, nothing has been done.
+
+    Raises:
+        ClusterUnreachableError: the cluster cannot be asked whether a run is active, or cannot be told. Runs on this
+            machine have been told all the same.
+        SLURMError: the cluster refuses.
+    """
+    names = list(dict.fromkeys(names))
+    watch = watch or Watch()
+    witness = Witness.look(directory, watch, names=names)
+    cancelled: dict[str, bool] = {}
+    jobs: list[tuple[str, JobEvidence]] = []
+    unseen: list[str] = []
+    for name in names:
+        evidence, verdict = witness.verdict(name)
+        job = evidence.job
+        if job is not None and job.unseen and job.may_be_active and verdict.may_change:
+            unseen.append(f"{name}: {job.unseen}")
+            continue
+        cancelled[name] = _withdraw(witness, name, evidence, verdict)
+        if cancelled[name] and job is not None and job.is_active:
+            jobs.append((name, job))
+    watch.forget()
+    _tell_slurm(watch, witness, jobs)
+    if unseen:
+        more = f" (and {len(unseen) - 1} more)" if len(unseen) > 1 else ""
+        raise ClusterUnreachableError(f"{unseen[0]}{more}; nothing was cancelled there, repeat it when Slurm answers")
+    return cancelled
+
+
+def _withdraw(witness: Witness, name: str, evidence: Evidence, verdict: Verdict) -> bool:
+    """Note the cancellation of a run that is active, and tell its process if it is on this machine."""
+    if not verdict.may_change:
+        return False
+    submissions = Submissions(witness.directory)
+    job = evidence.job if evidence.job is not None and evidence.job.may_be_active else None
+    submission = submissions.find(job.token) if job else witness.latest.get(name)
+    if submission is not None:
+        submissions.cancel(submission, name)
+    if job is None and evidence.alive and evidence.last is not None and evidence.last.started is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(evidence.last.started.pid, signal.SIGTERM)
+    return verdict.status is not JobStatus.UNKNOWN
+
+
+def _tell_slurm(watch: Watch, witness: Witness, jobs: list[tuple[str, JobEvidence]]) -> None:
+    """One request for all tasks of an array; the name keeps it from another job that got the same id."""
+    by_name: dict[str, list[str]] = {}
+    for name, job in jobs:
+        by_name.setdefault(witness.jobs[name].job_name, []).append(job.job_id)
+    for job_name, ids in by_name.items():
+        watch.controller.cancel(ids, job_name=job_name)

@@ -1,0 +1,1 @@
+"""Everything that speaks Slurm: what its programs are told, and what they answer."""

@@ -1,0 +1,281 @@
+"""What Slurm's programs answer, as values: parsing and classification. Pure functions.
+
+Source: squeue(1), sacct(1), scontrol(1), sinfo(1) of Slurm 22.05 and later, and what they print in fact.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from mtf_slurm.cluster.programs import Ran
+from mtf_slurm.status import JobStatus
+
+__all__ = [
+    "ACCOUNTING_FIELDS",
+    "QUEUE_FIELDS",
+    "ClusterConfig",
+    "Partition",
+    "TaskState",
+    "base_id",
+    "complaint",
+    "parse_accounting",
+    "parse_config",
+    "parse_partitions",
+    "parse_queue",
+]
+
+# the name comes last: it alone may contain the separator
+QUEUE_FIELDS: Final = (
+    "JobArrayID:|,State:|,Reason:|,RestartCnt:|,exit_code:|,MinMemory:|,StartTime:|,EndTime:|,TimeLimit:|,Name:|"
+)
+"""What squeue is asked for with `--Format`."""
+
+ACCOUNTING_FIELDS: Final = "JobID,State,Reason,ExitCode,ReqMem,Start,End,Timelimit,JobName"
+"""What sacct is asked for with `--format`."""
+
+_JOB_ID: Final = re.compile(r"\d+(_\d+)?")
+_ARRAY: Final = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")
+_RANGE: Final = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
+_NO_VALUE: Final = ("N/A", "Unknown", "None", "(null)")
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """What Slurm says of one job, or of one task of a job array.
+
+    Attributes:
+        job_id: `123`, or `123_4` for a task of an array.
+        job_name: tells it from an earlier job that had the same id.
+        state: the state that Slurm says it is in; UNKNOWN where this version has no word for it.
+        reason: why it waits or ended, in Slurm's words; empty if there is nothing to say.
+        source: who said so.
+        restarts: how often it was queued again; None if the source does not tell.
+        exit_status: of the script; None while it runs, or when a signal ended it.
+        signal: what ended it, if a signal did.
+        memory: what was asked for, such as `16000M`.
+        start: when it began, as Slurm writes it; empty if it has not.
+        end: when it ended, or will at the latest.
+        time_limit: as Slurm writes it.
+    """
+
+    job_id: str
+    job_name: str
+    state: JobStatus
+    reason: str
+    source: Literal["squeue", "sacct"]
+    restarts: int | None = None
+    exit_status: int | None = None
+    signal: int | None = None
+    memory: str = ""
+    start: str = ""
+    end: str = ""
+    time_limit: str = ""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """What of the controller's configuration matters here.
+
+    Attributes:
+        max_array_size: the highest index of an array task, plus one; 0 or 1: no arrays.
+        max_job_count: how many jobs the controller holds, counting every task.
+        min_job_age_s: how long squeue remembers a job that is over.
+        message_timeout_s: how long Slurm's programs wait for an answer.
+        requeue: whether jobs are queued again unless they ask not to be.
+        accounting: the kind of accounting, such as `accounting_storage/slurmdbd`.
+        version: such as `22.05.8`.
+    """
+
+    max_array_size: int = 1001
+    max_job_count: int = 10000
+    min_job_age_s: int = 300
+    message_timeout_s: int = 10
+    requeue: bool = True
+    accounting: str = ""
+    version: str = ""
+
+    @property
+    def keeps_accounts(self) -> bool:
+        """Whether sacct can tell anything."""
+        return self.accounting not in ("", "accounting_storage/none", "(null)")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition.
+
+    Attributes:
+        name: as `partition` of an experiment names it.
+        is_default: whether it is taken where none is named.
+        is_up: whether it takes jobs.
+        time_limit: of its jobs, as Slurm writes it.
+        nodes: how many there are.
+    """
+
+    name: str
+    is_default: bool
+    is_up: bool
+    time_limit: str
+    nodes: int
+
+
+def complaint(ran: Ran) -> str:
+    """What a program complained of, in one line."""
+    if ran.timed_out:
+        return "no answer in time"
+    lines = [line.strip() for line in (ran.err or ran.out).splitlines()]
+    return "; ".join(line for line in lines if line) or f"exit status {ran.status}"
+
+
+def base_id(job_id: str) -> str:
+    """The id of the whole job: of `123_4` it is `123`."""
+    return job_id.partition("_")[0]
+
+
+def parse_queue(text: str) -> Iterator[TaskState]:
+    """The jobs and tasks in the output of `squeue --array --Format=QUEUE_FIELDS --noheader`."""
+    for columns in _columns(text, 10):
+        job_id, state, reason, restarts, code, memory, start, end, limit, name = columns
+        status, signal = _wait_status(code) if _is_over(state) else (None, None)
+        for one in _expand(job_id):
+            yield TaskState(
+                job_id=one,
+                # the format ends every field, the last one too, with the separator
+                job_name=name.removesuffix("|"),
+                state=_state(state),
+                reason=_value(reason),
+                source="squeue",
+                restarts=int(restarts) if restarts.isdecimal() else None,
+                exit_status=status,
+                signal=signal,
+                memory=_value(memory),
+                start=_value(start),
+                end=_value(end),
+                time_limit=_value(limit),
+            )
+
+
+def parse_accounting(text: str) -> Iterator[TaskState]:
+    """The jobs and tasks in the output of `sacct -X --parsable2 --noheader --format=ACCOUNTING_FIELDS`."""
+    for columns in _columns(text, 9):
+        job_id, state, reason, code, memory, start, end, limit, name = columns
+        status, signal = _exit_code(code) if _is_over(state) else (None, None)
+        for one in _expand(job_id):
+            yield TaskState(
+                job_id=one,
+                job_name=name,
+                state=_state(state),
+                reason=_value(reason),
+                source="sacct",
+                exit_status=status,
+                signal=signal,
+                memory=_value(memory),
+                start=_value(start),
+                end=_value(end),
+                time_limit=_value(limit),
+            )
+
+
+def parse_config(text: str) -> ClusterConfig:
+    """The configuration in the output of `scontrol show config`; what it does not say has Slurm's default."""
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        key, separator, value = line.partition("=")
+        if separator:
+            values[key.strip()] = value.strip()
+    usual = ClusterConfig()
+    return ClusterConfig(
+        max_array_size=_number(values.get("MaxArraySize"), usual.max_array_size),
+        max_job_count=_number(values.get("MaxJobCount"), usual.max_job_count),
+        min_job_age_s=_number(values.get("MinJobAge"), usual.min_job_age_s),
+        message_timeout_s=_number(values.get("MessageTimeout"), usual.message_timeout_s),
+        requeue=values.get("JobRequeue", "1") != "0",
+        accounting=values.get("AccountingStorageType", ""),
+        version=values.get("SLURM_VERSION", ""),
+    )
+
+
+PARTITION_FORMAT: Final = "%P|%a|%l|%D"
+"""What sinfo is asked for with `--summarize --format`."""
+
+
+def parse_partitions(text: str) -> list[Partition]:
+    """The partitions in the output of `sinfo --summarize --noheader --format=PARTITION_FORMAT`."""
+    return [
+        Partition(
+            name=name.removesuffix("*"),
+            is_default=name.endswith("*"),
+            is_up=up == "up",
+            time_limit=limit,
+            nodes=_number(nodes, 0),
+        )
+        for name, up, limit, nodes in _columns(text, 4)
+    ]
+
+
+def _columns(text: str, count: int) -> Iterator[list[str]]:
+    """The lines that have as many columns; what else a program prints (warnings, say) is not an answer."""
+    for line in text.splitlines():
+        columns = line.split("|", count - 1)
+        if len(columns) == count:
+            yield [column.strip() for column in columns]
+
+
+def _expand(job_id: str) -> Sequence[str]:
+    """The ids of single tasks: `4_[1-3,9%2]` stands for four of them."""
+    if _JOB_ID.fullmatch(job_id):
+        return (job_id,)
+    array = _ARRAY.fullmatch(job_id)
+    if array is None:
+        return ()
+    ids: list[str] = []
+    for part in array[2].split(","):
+        found = _RANGE.fullmatch(part)
+        if found is not None:
+            first, last, step = int(found[1]), int(found[2] or found[1]), int(found[3] or 1)
+            ids += (f"{array[1]}_{index}" for index in range(first, last + 1, max(step, 1)))
+    return ids
+
+
+def _state(text: str) -> JobStatus:
+    """`CANCELLED by 1000` is CANCELLED; a `+` stands for what did not fit."""
+    word = text.split(" ", 1)[0].removesuffix("+")
+    try:
+        return JobStatus(word)
+    except ValueError:
+        return JobStatus.UNKNOWN
+
+
+def _is_over(state: str) -> bool:
+    return not _state(state).is_active
+
+
+def _wait_status(text: str) -> tuple[int | None, int | None]:
+    """Exit status and signal from the status that wait(2) gives, which is what squeue prints."""
+    if not text.isdecimal():
+        return None, None
+    raw = int(text)
+    if os.WIFSIGNALED(raw):
+        return None, os.WTERMSIG(raw)
+    return os.WEXITSTATUS(raw), None
+
+
+def _exit_code(text: str) -> tuple[int | None, int | None]:
+    """Exit status and signal from `3:0`, `0:9`."""
+    status, _, signal = text.partition(":")
+    if not (status.isdecimal() and signal.isdecimal()):
+        return None, None
+    return (None, int(signal)) if int(signal) else (int(status), None)
+
+
+def _value(text: str) -> str:
+    return "" if text in _NO_VALUE else text
+
+
+def _number(text: str | None, otherwise: int) -> int:
+    found = re.match(r"\d+", text or "")
+    return int(found[0]) if found else otherwise

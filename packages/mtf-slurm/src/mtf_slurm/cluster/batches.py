@@ -1,0 +1,174 @@
+"""From runs to the jobs that Slurm gets: grouped by what they ask for, cut to the cluster's limits, within the bound.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mtf_slurm.cluster.lanes import Holder, Lanes, quotas
+from mtf_slurm.submissions import JobPlan
+
+__all__ = ["Group", "Request", "group_runs", "plan_jobs", "split_job"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run that is to be submitted.
+
+    Attributes:
+        name: of the run.
+        options: what it asks for, as options of sbatch.
+        stem: what its job is called.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    stem: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that can be tasks of one array.
+
+    Attributes:
+        options: what each of them asks for.
+        stem: what their jobs are called.
+        names: of the runs.
+    """
+
+    options: tuple[str, ...]
+    stem: str
+    names: tuple[str, ...]
+
+
+def group_runs(requests: Iterable[Request]) -> list[Group]:
+    """Put runs that ask for the same together; groups and the runs in them keep their order."""
+    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for request in requests:
+        groups.setdefault((request.options, request.stem), []).append(request.name)
+    return [Group(options, stem, tuple(names)) for (options, stem), names in groups.items()]
+
+
+def plan_jobs(
+    groups: Sequence[Group],
+    *,
+    name_job: Callable[[str, int], str],
+    max_tasks: int,
+    limit: int | None = None,
+    holders: Sequence[Holder] = (),
+    single: bool = False,
+) -> tuple[list[str], list[JobPlan]]:
+    """The runs of some groups in the order of the jobs, and the jobs.
+
+    Groups that have to wait for a lane come last.
+
+    Args:
+        groups: see `group_runs`.
+        name_job: gives a job its name, from the stem and its number.
+        max_tasks: how many tasks an array may have; below 2 there are no arrays.
+        limit: how many runs may be at work at a time; None is no bound.
+        holders: the jobs of the same folder that are not over, in the order of their submission.
+        single: whether it is one run, which needs no array.
+    """
+    is_array = not single and max_tasks > 1
+    planned: list[JobPlan] = []
+    dealer = _Dealer(groups, limit, holders)
+    start = 0
+    names: list[str] = []
+    for number, group in sorted(enumerate(groups), key=lambda item: dealer.waits(item[0])):
+        names += group.names
+        for count in _cut(len(group.names), max_tasks if is_array else 1):
+            index = len(planned)
+            lanes, after = dealer.place(f"@{index}", number, count)
+            planned.append(
+                JobPlan(
+                    start=start,
+                    count=count,
+                    job_name=name_job(group.stem, index),
+                    is_array=is_array,
+                    options=list(group.options),
+                    lanes=lanes,
+                    after=after,
+                )
+            )
+            start += count
+    return names, planned
+
+
+def split_job(jobs: Sequence[JobPlan], number: int, rename: Callable[[str, int], str]) -> list[JobPlan]:
+    """The jobs with one array cut in two, for a cluster that does not take as many tasks at once.
+
+    The second half waits for the first where there is a bound, and what waited for the whole waits for the second half,
+    which itself ends after the first. None of the jobs from that number on may have been sent.
+
+    Args:
+        jobs: of a submission.
+        number: of the job to cut.
+        rename: gives a job of another number its name, from the one that it had.
+    """
+    job = jobs[number]
+    half = job.count // 2
+    first = _changed(job, count=half, lanes=job.lanes[:half])
+    second = _changed(
+        job,
+        start=job.start + half,
+        count=job.count - half,
+        lanes=job.lanes[: job.count - half],
+        after=[*job.after, f"@{number}"] if job.lanes else job.after,
+        job_name=rename(job.job_name, number + 1),
+    )
+    later = [
+        _changed(other, after=[_shifted(ref, number) for ref in other.after], job_name=rename(other.job_name, index))
+        for index, other in enumerate(jobs[number + 1 :], number + 2)
+    ]
+    return [*jobs[:number], first, second, *later]
+
+
+class _Dealer:
+    """Deals the lanes out to the jobs of the groups, one job after the other."""
+
+    def __init__(self, groups: Sequence[Group], limit: int | None, holders: Sequence[Holder]) -> None:
+        if limit is None:
+            self._lanes = None
+            return
+        self._lanes = Lanes(limit, holders)
+        places = self._lanes.free or self._lanes.shortest(limit)
+        self._places: list[list[int]] = []
+        for count in quotas([len(group.names) for group in groups], len(places)):
+            self._places.append(places[:count])
+            places = places[count:]
+
+    def waits(self, group: int) -> bool:
+        """Whether there is no lane for a group."""
+        return self._lanes is not None and not self._places[group]
+
+    def place(self, job: str, group: int, tasks: int) -> tuple[list[int], list[str]]:
+        """The lanes of a job, and the jobs that have to be over first."""
+        if self._lanes is None:
+            return [], []
+        if not self._places[group]:
+            self._places[group] = self._lanes.shortest(1)
+        mine = self._places[group]
+        if tasks < len(mine):
+            mine = [index for index in self._lanes.shortest(self._lanes.count) if index in mine][:tasks]
+        return mine, self._lanes.take(job, mine, tasks)
+
+
+def _cut(count: int, most: int) -> Iterator[int]:
+    while count > 0:
+        yield min(count, most)
+        count -= most
+
+
+def _changed(job: JobPlan, **changes: object) -> JobPlan:
+    return JobPlan.from_dict(job.to_dict() | changes)
+
+
+def _shifted(reference: str, number: int) -> str:
+    """A reference to a job from that number on, when there is one more of them."""
+    if reference.startswith("@") and int(reference[1:]) >= number:
+        return f"@{int(reference[1:]) + 1}"
+    return reference

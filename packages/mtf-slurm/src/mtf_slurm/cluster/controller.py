@@ -1,0 +1,247 @@
+"""The cluster as the launcher sees it: ask for the state of jobs, submit, cancel; silence is never an answer."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from mtf_slurm.cluster.answers import (
+    ACCOUNTING_FIELDS,
+    PARTITION_FORMAT,
+    QUEUE_FIELDS,
+    ClusterConfig,
+    Partition,
+    TaskState,
+    base_id,
+    complaint,
+    parse_accounting,
+    parse_config,
+    parse_partitions,
+    parse_queue,
+)
+from mtf_slurm.cluster.programs import Ran, RunProgram, run_program
+from mtf_slurm.cluster.refusals import Answer, is_silence, read_answer
+from mtf_slurm.errors import ClusterUnreachableError, SLURMError, SlurmNotFoundError
+
+__all__ = ["Controller", "Observation"]
+
+# sacct looks back no further than today unless it is told to; for ids it does by itself
+_SINCE: Final = "now-30days"
+_IDS_AT_ONCE: Final = 500
+_FINISHED_ALREADY: Final = re.compile(r"already (finished|completing)|No error", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What the cluster said of jobs at one moment.
+
+    Attributes:
+        tasks: the state of jobs and of tasks of arrays, by id.
+        outdated: by id, what sacct calls active although the controller answered and does not know it: the job ended
+            a moment ago and sacct lags, or the controller lost it in a crash.
+        queue_error: why squeue did not answer; empty if it did.
+        accounting_error: why sacct did not answer; empty if it did, or was not needed.
+        min_job_age_s: how long squeue remembers a job that is over; None if that is not known.
+        seen_at: when, in seconds since 1970.
+    """
+
+    tasks: Mapping[str, TaskState] = field(default_factory=dict)
+    outdated: Mapping[str, TaskState] = field(default_factory=dict)
+    queue_error: str = ""
+    accounting_error: str = ""
+    min_job_age_s: int | None = None
+    seen_at: float = 0.0
+
+    def find(self, job_id: str, job_name: str) -> TaskState | None:
+        """What is known of a job; an id that now belongs to a job of another name tells nothing about it."""
+        task = self.tasks.get(job_id)
+        return task if task is not None and task.job_name == job_name else None
+
+    def ids_named(self, job_name: str) -> set[str]:
+        """The ids of the whole jobs of that name that are known."""
+        return self._ids_by_name.get(job_name, set())
+
+    @cached_property
+    def _ids_by_name(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for task in self.tasks.values():
+            found.setdefault(task.job_name, set()).add(base_id(task.job_id))
+        return found
+
+
+class Controller:
+    """Asks the cluster, and tells it what to do.
+
+    Args:
+        run: runs a program of Slurm.
+        wall_clock: seconds since 1970.
+    """
+
+    def __init__(self, run: RunProgram = run_program, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self._run = run
+        self._wall_clock = wall_clock
+        self._config: ClusterConfig | None = None
+
+    def settings(self) -> ClusterConfig:
+        """The controller's configuration, asked for once.
+
+        Raises:
+            ClusterUnreachableError: it does not answer.
+        """
+        if self._config is None:
+            self._config = parse_config(self._ask(["scontrol", "show", "config"]))
+        return self._config
+
+    def partitions(self) -> list[Partition]:
+        """The partitions that this user sees.
+
+        Raises:
+            ClusterUnreachableError: the controller does not answer.
+        """
+        return parse_partitions(self._ask(["sinfo", "--summarize", "--noheader", f"--format={PARTITION_FORMAT}"]))
+
+    def observe(self, job_ids: Collection[str], *, names: Collection[str] = ()) -> Observation:
+        """Look at jobs: one squeue, and one sacct for what it does not know (or two, if names are missing as well).
+
+        Args:
+            job_ids: of whole jobs or tasks.
+            names: of jobs whose ids are not known.
+
+        Returns:
+            Every job of this user that squeue tells of, and what sacct tells of the others that are asked for. If the
+            cluster cannot be asked, that is said, and nothing is raised.
+        """
+        seen_at = self._wall_clock()
+        if not job_ids and not names:
+            return Observation(seen_at=seen_at)
+        queued, queue_error = self._queue()
+        known = {base_id(job_id) for job_id in queued} | set(queued)
+        missing = {base_id(job_id) for job_id in job_ids if job_id not in known}
+        unseen = set(names) - {task.job_name for task in queued.values()}
+        recorded, accounting_error = self._accounts(missing, unseen)
+        outdated = {job_id: task for job_id, task in recorded.items() if task.state.is_active and not queue_error}
+        return Observation(
+            tasks={job_id: task for job_id, task in recorded.items() if job_id not in outdated} | queued,
+            outdated={job_id: task for job_id, task in outdated.items() if job_id not in queued},
+            queue_error=queue_error,
+            accounting_error=accounting_error,
+            min_job_age_s=self._min_job_age_s(),
+            seen_at=seen_at,
+        )
+
+    def queue(self) -> Observation:
+        """Look at every job of this user that is active, or was a short time ago; the accounting is not asked."""
+        seen_at = self._wall_clock()
+        queued, queue_error = self._queue()
+        return Observation(tasks=queued, queue_error=queue_error, min_job_age_s=self._min_job_age_s(), seen_at=seen_at)
+
+    def submit(self, script: Path, options: Sequence[str], *, keep_open: Sequence[int] = ()) -> Answer:
+        """Have sbatch queue a script, once; what came of that may be unclear.
+
+        Args:
+            script: its path.
+            options: of sbatch.
+            keep_open: file descriptors that sbatch inherits, and with them the locks that they hold.
+
+        Raises:
+            ClusterUnreachableError: there is no sbatch here.
+        """
+        return read_answer(self._run(["sbatch", "--parsable", *options, str(script)], keep_open=keep_open))
+
+    def cancel(self, job_ids: Iterable[str], *, job_name: str | None = None) -> None:
+        """End jobs or tasks of arrays; those that are over or unknown are no error.
+
+        Args:
+            job_ids: of whole jobs or tasks.
+            job_name: only if that is their name: an id may have passed to another job.
+
+        Raises:
+            ClusterUnreachableError: the controller does not answer.
+            SLURMError: it refuses.
+        """
+        filters = [] if job_name is None else [f"--name={job_name}"]
+        listed = _compact(job_ids)
+        for start in range(0, len(listed), _IDS_AT_ONCE):
+            ran = self._run(["scancel", *filters, *listed[start : start + _IDS_AT_ONCE]])
+            if ran.timed_out or is_silence(ran.err):
+                raise ClusterUnreachableError(f"scancel: {complaint(ran)}; try again when the cluster answers")
+            if ran.status != 0 and not _FINISHED_ALREADY.search(ran.err):
+                raise SLURMError(f"scancel: {complaint(ran)}")
+
+    def set_throttle(self, job_id: str, limit: int | None) -> bool:
+        """Set how many tasks of an array may run at a time.
+
+        Args:
+            job_id: of the array.
+            limit: None is no limit.
+
+        Returns:
+            Whether the controller knows the array.
+
+        Raises:
+            ClusterUnreachableError: the controller does not answer.
+            SLURMError: it refuses.
+        """
+        ran = self._run(["scontrol", "update", f"JobId={job_id}", f"ArrayTaskThrottle={limit or 0}"])
+        # it says so of single tasks that are over, having set it for the others
+        if ran.status == 0 or _FINISHED_ALREADY.search(ran.err):
+            return True
+        if "Invalid job id" in ran.err:
+            return False
+        if ran.timed_out or is_silence(ran.err):
+            raise ClusterUnreachableError(f"scontrol: {complaint(ran)}; try again when the cluster answers")
+        raise SLURMError(f"scontrol: {complaint(ran)}")
+
+    def _queue(self) -> tuple[dict[str, TaskState], str]:
+        ran = self._look(["squeue", "--me", "--noheader", "--array", "--states=all", f"--Format={QUEUE_FIELDS}"])
+        if ran.status != 0:
+            return {}, complaint(ran)
+        return {task.job_id: task for task in parse_queue(ran.out)}, ""
+
+    def _accounts(self, job_ids: set[str], names: set[str]) -> tuple[dict[str, TaskState], str]:
+        queries = [["--jobs=" + ",".join(sorted(job_ids))]] if job_ids else []
+        queries += [[f"--starttime={_SINCE}", "--name=" + ",".join(sorted(names))]] if names else []
+        found: dict[str, TaskState] = {}
+        error = ""
+        for query in queries:
+            words = ["sacct", "-X", "--parsable2", "--noheader", f"--format={ACCOUNTING_FIELDS}", *query]
+            ran = self._look(words)
+            if ran.status == 0:
+                found |= {task.job_id: task for task in parse_accounting(ran.out)}
+            else:
+                error = complaint(ran)
+        return found, error
+
+    def _min_job_age_s(self) -> int | None:
+        try:
+            return self.settings().min_job_age_s
+        except ClusterUnreachableError:
+            return None
+
+    def _look(self, words: Sequence[str]) -> Ran:
+        try:
+            return self._run(words)
+        except ClusterUnreachableError as error:
+            return Ran(-1, err=str(error))
+
+    def _ask(self, words: Sequence[str]) -> str:
+        ran = self._run(words)
+        if "fatal:" in ran.err:
+            raise SlurmNotFoundError(f"no cluster is configured on this machine ({words[0]}: {complaint(ran)})")
+        if ran.status != 0:
+            raise ClusterUnreachableError(f"{words[0]}: {complaint(ran)}")
+        return ran.out
+
+
+def _compact(job_ids: Iterable[str]) -> list[str]:
+    """One word for all tasks of an array: it is one request to the controller."""
+    tasks: dict[str, list[str]] = {}
+    for job_id in dict.fromkeys(job_ids):
+        base, _, index = job_id.partition("_")
+        tasks.setdefault(base, []).append(index)
+    return [base if "" in indices else f"{base}_[{','.join(indices)}]" for base, indices in tasks.items()]

@@ -1,0 +1,165 @@
+"""The status of a run whose last submission is a Slurm job: receipts first, then Slurm, else unknown. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
+from mtf_utils.rundir import FinishReceipt, Outcome
+
+__all__ = ["judge_job"]
+
+_RAN_OUT: Final = {
+    JobStatus.TIMEOUT: "the time limit was reached",
+    JobStatus.DEADLINE: "the deadline passed",
+    JobStatus.OUT_OF_MEMORY: "out of memory",
+    JobStatus.NODE_FAIL: "a node failed",
+    JobStatus.BOOT_FAIL: "a node did not boot",
+    JobStatus.PREEMPTED: "preempted by Slurm, and not queued again",
+    JobStatus.CANCELLED: "",
+    JobStatus.REVOKED: "taken over by another cluster",
+}
+"""Ends that Slurm decided on, whatever the receipt of the attempt that they met says."""
+
+
+def judge_job(evidence: Evidence, job: JobEvidence) -> Verdict:
+    """The status of a run that has not finished and whose job was sent to Slurm.
+
+    A job in the queue is in the state that Slurm says. Of one that is over Slurm says what ended it, unless that was
+    the run itself: then its receipt tells, and without a receipt nobody does. While the controller cannot be asked,
+    only a receipt that the run failed stands.
+    """
+    claimed = job.claimed(evidence.attempts)
+    last = claimed[-1] if claimed else None
+    if job.unseen:
+        return _judge_unseen(evidence, job, last)
+    state = job.state
+    if state is not None and state.is_active:
+        return Verdict(state, _notes(_queue_words(job), _preempted(evidence), _cancelling(evidence)), may_change=True)
+    if not job.job_id and state is None:
+        return _judge_unanswered(evidence)
+    if state is JobStatus.UNKNOWN:
+        return Verdict(state, "Slurm says a state that this version has no word for; see squeue", may_change=True)
+    if state in _RAN_OUT and not _is_last_word(last):
+        return _judge_ended_by_slurm(evidence, job, state, last)
+    if last is not None and last.finished is not None:
+        return _judge_receipt(evidence, last.finished)
+    if evidence.cancelled:
+        return Verdict(JobStatus.CANCELLED)
+    if state is JobStatus.FAILED:
+        return Verdict(JobStatus.FAILED, _notes(_failed_without_receipt(job), _see(job, last)))
+    if state is not None:
+        words = f"Slurm says {state.value}, but {_left_no(last, 'finish receipt')}"
+        return Verdict(JobStatus.UNKNOWN, _notes(words, _see(job, last)))
+    return _judge_gone(job, last)
+
+
+def _is_last_word(last: AttemptEvidence | None) -> bool:
+    """Whether the run itself said that it must not run again, which no later end of its job changes."""
+    return last is not None and last.finished is not None and last.finished.outcome is Outcome.DO_NOT_REQUEUE
+
+
+def _judge_unseen(evidence: Evidence, job: JobEvidence, last: AttemptEvidence | None) -> Verdict:
+    receipt = last.finished if last else None
+    if receipt is not None and receipt.outcome in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):
+        return Verdict(JobStatus.FAILED, receipt.reason or "")
+    if receipt is not None:
+        known = f"{_name(last)} ended {receipt.outcome.value}; whether it is queued again is not known"
+    elif last is not None:
+        known = f"{_name(last)} started" if last.started else f"{_name(last)} was claimed"
+    else:
+        known = f"job {job.job_id} was submitted" if job.job_id else "its submission was not answered"
+    said = f"the accounting says {job.task.state.value}" if job.task else ""
+    return Verdict(JobStatus.UNKNOWN, _notes(f"Slurm cannot be asked ({job.unseen})", known, said), may_change=True)
+
+
+def _judge_unanswered(evidence: Evidence) -> Verdict:
+    if evidence.queued:
+        return Verdict(JobStatus.PENDING, "being sent to Slurm", may_change=True)
+    remedy = "the same submission, repeated, finds out whether Slurm has it"
+    return Verdict(JobStatus.UNKNOWN, f"sbatch was called, and what came of it was not noted; {remedy}")
+
+
+def _judge_ended_by_slurm(
+    evidence: Evidence, job: JobEvidence, state: JobStatus, last: AttemptEvidence | None
+) -> Verdict:
+    task = job.task
+    words = _RAN_OUT[state]
+    if task is not None and state is JobStatus.TIMEOUT and task.time_limit:
+        words = f"the time limit of {task.time_limit} was reached"
+    if task is not None and state is JobStatus.OUT_OF_MEMORY and task.memory:
+        words = f"out of memory ({task.memory} asked for)"
+    receipt = last.finished if last else None
+    saved = "the state is saved" if receipt is not None and receipt.outcome is Outcome.PREEMPTED else ""
+    # who cancels a job that went on after preemptions knows that; of a job that ran out of time it matters
+    return Verdict(state, _notes(words, saved, _preempted(evidence) if words else ""))
+
+
+def _judge_receipt(evidence: Evidence, receipt: FinishReceipt) -> Verdict:
+    reason = receipt.reason or ""
+    if receipt.outcome in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):
+        return Verdict(JobStatus.FAILED, reason)
+    if evidence.cancelled:
+        return Verdict(JobStatus.CANCELLED, reason)
+    return Verdict(JobStatus.PREEMPTED, _notes(reason, "Slurm has not queued the job again", _preempted(evidence)))
+
+
+def _judge_gone(job: JobEvidence, last: AttemptEvidence | None) -> Verdict:
+    """The controller answered, and does not know the job."""
+    because = f"the accounting cannot be asked: {job.unaccounted}" if job.unaccounted else ""
+    if last is not None:
+        words = f"{_name(last)} left no finish receipt, and Slurm has forgotten job {job.job_id}"
+        return Verdict(JobStatus.UNKNOWN, _notes(words, because))
+    if job.unforgettable and job.siblings:
+        # a task that is cancelled before it starts is struck off its array; what has started is remembered
+        return Verdict(JobStatus.CANCELLED, f"struck off its array before it started (job {job.job_id})")
+    if job.unforgettable:
+        return Verdict(JobStatus.LOST, f"Slurm took job {job.job_id}, and does not know it any more; it never started")
+    words = f"Slurm has forgotten job {job.job_id}, which claimed no attempt"
+    return Verdict(JobStatus.UNKNOWN, _notes(words, because, _see(job, last)))
+
+
+def _queue_words(job: JobEvidence) -> str:
+    """Why the job waits, in Slurm's own words."""
+    task = job.task
+    return task.reason if task is not None and task.reason.strip("()") not in ("", "None") else ""
+
+
+def _preempted(evidence: Evidence) -> str:
+    count = evidence.preemptions
+    return "" if count == 0 else "preempted once" if count == 1 else f"preempted {count} times"
+
+
+def _cancelling(evidence: Evidence) -> str:
+    return "to be cancelled" if evidence.cancelled else ""
+
+
+def _failed_without_receipt(job: JobEvidence) -> str:
+    task = job.task
+    if task is None:
+        return ""
+    if task.signal:
+        return f"the job was ended by signal {task.signal}, without a receipt"
+    if task.exit_status:
+        return f"the job ended with status {task.exit_status}, without a receipt"
+    return f"Slurm could not start the job: {task.reason or 'it does not say why'}"
+
+
+def _left_no(last: AttemptEvidence | None, what: str) -> str:
+    return f"{_name(last)} left no {what}" if last else "no attempt was claimed"
+
+
+def _name(last: AttemptEvidence | None) -> str:
+    assert last is not None
+    receipt = last.started
+    place = f" (process {receipt.pid} on {receipt.host})" if receipt else ""
+    return f"attempt {last.number}{place}"
+
+
+def _see(job: JobEvidence, last: AttemptEvidence | None) -> str:
+    """Where more may be found; an attempt has a log of its own."""
+    return f"see {job.output}" if job.output and last is None else ""
+
+
+def _notes(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)

@@ -1,0 +1,218 @@
+"""Submit runs of a folder to Slurm: finish what an earlier call left open, plan, note the intent, send, make sure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from mtf_config import ExecutionMode
+from mtf_slurm.cluster.answers import ClusterConfig
+from mtf_slurm.cluster.controller import Controller
+from mtf_slurm.cluster.holders import outstanding
+from mtf_slurm.cluster.journal import JobJournal
+from mtf_slurm.cluster.lanes import Holder
+from mtf_slurm.cluster.patience import NotYetError, Patience
+from mtf_slurm.cluster.planning import SubmissionPlanner, most_tasks
+from mtf_slurm.cluster.submitter import Submitter
+from mtf_slurm.cluster.watch import Watch
+from mtf_slurm.decisions import Step, due
+from mtf_slurm.errors import ClusterUnreachableError, SlurmNotFoundError
+from mtf_slurm.evidence import Witness
+from mtf_slurm.submissions import Submission, Submissions
+from mtf_utils.rundir import RunDirectoryError
+
+__all__ = ["Launch", "Submitted"]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a submission came to.
+
+    Attributes:
+        submission: as it is on disk; None if no run was due.
+        job_ids: by the name of the run: its job now, whether it was submitted this time or before.
+        refused: why a run was not submitted, by its name.
+        over: the names of runs that are over, and were not submitted for that reason.
+    """
+
+    submission: Submission | None = None
+    job_ids: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    over: tuple[str, ...] = ()
+
+
+@dataclass
+class Launch:
+    """Submissions to Slurm in one folder, which the caller holds.
+
+    Attributes:
+        planner: plans them.
+        controller: the cluster.
+        say: tells the user what takes long.
+        patience: how long to wait for what.
+    """
+
+    planner: SubmissionPlanner
+    controller: Controller
+    say: Callable[[str], None]
+    patience: Patience = field(default_factory=Patience)
+
+    def reach(self) -> None:
+        """Wait until the cluster answers.
+
+        Raises:
+            JobSubmissionError: it does not, for too long.
+            SlurmNotFoundError: there is none.
+        """
+        self._settings()
+
+    def submit(self, names: Sequence[str], limit: int | None, *, single: bool = False) -> Submitted:
+        """Submit those of some runs that are due, and return when Slurm has all of them.
+
+        Args:
+            names: of the runs, which have folders.
+            limit: how many runs of the folder may be at work at a time; None is no bound.
+            single: whether it is one experiment, submitted by itself.
+
+        Raises:
+            JobSubmissionError: the cluster did not take a job in time; a repeated call goes on.
+            SlurmNotFoundError: there is no cluster.
+            OSError: something cannot be written.
+        """
+        self.complete()
+        witness = self._look(names)
+        due_names, refused, over = self._select(witness, names)
+        submission = self._send(due_names, limit, single=single) if due_names else None
+        job_ids: dict[str, str] = {}
+        for name in names:
+            if name not in refused and (job_id := witness.job_id(name)):
+                job_ids[name] = job_id
+            elif name in over:
+                refused[name] = "it is over already, and no job did it; its folder tells how it ended"
+        if submission is not None:
+            sent, not_taken = self._outcome(submission)
+            job_ids |= sent
+            refused |= not_taken
+            job_ids = {name: job_id for name, job_id in job_ids.items() if name not in not_taken}
+        return Submitted(submission, job_ids, refused, over)
+
+    def complete(self) -> None:
+        """Send what earlier calls were stopped from sending, and what the controller has lost since.
+
+        Raises:
+            JobSubmissionError: the cluster did not take a job in time; a repeated call goes on.
+        """
+        submissions = Submissions(self.planner.directory).all()
+        later: set[str] = set()
+        pending: list[Submission] = []
+        for submission in reversed(submissions):
+            if submission.mode is ExecutionMode.SLURM and not later.issuperset(submission.runs):
+                pending.append(submission)
+            if submission.mode is not ExecutionMode.DRY_RUN:
+                later |= set(submission.runs)
+        for submission in reversed(pending):
+            self._complete(submission)
+
+    def _complete(self, submission: Submission) -> None:
+        journals = [self._journal(submission, number) for number in range(len(submission.jobs))]
+        submitter = self._submitter()
+        is_open = not all(journal.is_settled for journal in journals)
+        if is_open:
+            self.say(f"completing the submission {submission.token}, which was interrupted")
+            submission = submitter.send(submission)
+        if is_open or min(journal.age_s() for journal in journals) < self._settings().min_job_age_s:
+            submitter.confirm(submission)
+
+    def _select(self, witness: Witness, names: Sequence[str]) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
+        """The runs that are due, why others are not submitted, and those that are over."""
+        chosen: list[str] = []
+        refused: dict[str, str] = {}
+        over: list[str] = []
+        for name in names:
+            try:
+                decision = due(witness.evidence(name))
+            except RunDirectoryError as error:
+                refused[name] = str(error)
+                continue
+            if decision.step is Step.START:
+                chosen.append(name)
+            elif decision.step is Step.DONE:
+                over.append(name)
+            elif decision.step is not Step.ADOPT:
+                refused[name] = decision.reason
+        return chosen, refused, tuple(over)
+
+    def _send(self, names: Sequence[str], limit: int | None, *, single: bool) -> Submission:
+        directory = self.planner.directory
+        settings = self._settings()
+        submission, files = self.planner.plan(
+            names,
+            mode=ExecutionMode.SLURM,
+            max_tasks=most_tasks(settings.max_array_size, settings.max_job_count),
+            limit=limit,
+            holders=self._holders() if limit is not None else (),
+            single=single,
+        )
+        Submissions(directory).publish(submission, files)
+        submitter = self._submitter()
+        return submitter.confirm(submitter.send(submission))
+
+    def _outcome(self, submission: Submission) -> tuple[dict[str, str], dict[str, str]]:
+        """The ids of the runs that Slurm took, and why it did not take others."""
+        job_ids: dict[str, str] = {}
+        refused: dict[str, str] = {}
+        store = Submissions(self.planner.directory)
+        for number in range(len(submission.jobs)):
+            names = submission.runs_of(number)
+            if reason := store.refused(submission, number):
+                refused |= dict.fromkeys(names, reason)
+            elif job := store.job(submission, number):
+                job_ids |= {name: submission.task_id(number, name, job.job_id) for name in names}
+        return job_ids, refused
+
+    def _look(self, names: Sequence[str]) -> Witness:
+        """What is known of some runs; waits until Slurm answers, if that matters."""
+        found: list[Witness] = []
+
+        def step() -> None:
+            witness = Witness.look(self.planner.directory, Watch(self.controller), names=names)
+            if witness.observation is not None and witness.observation.queue_error:
+                raise NotYetError(
+                    f"whether the runs are in the queue cannot be told ({witness.observation.queue_error})"
+                )
+            found.append(witness)
+
+        self._submitter().wait_for(step)
+        return found[-1]
+
+    def _settings(self) -> ClusterConfig:
+        found: list[ClusterConfig] = []
+
+        def step() -> None:
+            try:
+                found.append(self.controller.settings())
+            except SlurmNotFoundError:
+                raise
+            except ClusterUnreachableError as error:
+                raise NotYetError(f"the cluster cannot be asked ({error})") from error
+
+        self._submitter().wait_for(step)
+        return found[-1]
+
+    def _holders(self) -> list[Holder]:
+        found: list[list[Holder]] = []
+
+        def step() -> None:
+            seen = self.controller.queue()
+            if seen.queue_error:
+                raise NotYetError(f"the cluster cannot be asked ({seen.queue_error})")
+            found.append(outstanding(self.planner.directory, seen))
+
+        self._submitter().wait_for(step)
+        return found[-1]
+
+    def _submitter(self) -> Submitter:
+        return Submitter(self.planner.directory, self.controller, self.say, self.planner.split, self.patience)
+
+    def _journal(self, submission: Submission, number: int) -> JobJournal:
+        return JobJournal(self.planner.directory, submission, number, self.patience.wall_clock)

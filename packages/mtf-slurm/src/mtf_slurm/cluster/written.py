@@ -1,0 +1,93 @@
+"""What a template came to: whether sbatch will take it as it is meant. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from mtf_slurm.cluster.known_options import ADDABLE, FIELD_OF, LONG_FORMS, OWNED
+from mtf_slurm.errors import SLURMError
+from mtf_utils.settings import nearest
+
+__all__ = ["check_written"]
+
+_MARK: Final = "#SBATCH"
+# Jobs stand or fall with these; a template may repeat what the launcher says, and not say anything else.
+_FIXED: Final = {
+    "dependency": "write slurm.dependency",
+    "job-name": "by this name the job is found again; for a name of your own, write slurm.job_name",
+    "no-requeue": "write slurm.requeue",
+    "requeue": "write slurm.requeue",
+    "signal": "write slurm.signal",
+} | OWNED
+
+
+def check_written(text: str, *, body: str, words: Sequence[str], name: str) -> None:
+    """Refuse a script that sbatch would not take, or not as it was meant.
+
+    Args:
+        text: the script.
+        body: what it has to do.
+        words: the options of the job, which a line of the script must not contradict.
+        name: of the template, for errors.
+
+    Raises:
+        SLURMError: every problem, each with its line in the script.
+    """
+    problems = [*_frame_problems(text, body), *_line_problems(text.partition(body)[0], words)]
+    if problems:
+        raise SLURMError("\n".join(f"{name}: {problem}" for problem in problems))
+
+
+def _frame_problems(text: str, body: str) -> Iterator[str]:
+    if not text.startswith("#!"):
+        yield f"the script begins with {text[:20]!r}; sbatch takes only what begins with '#!', such as '#!/bin/sh'"
+    if (count := text.count(body)) != 1:
+        yield f"the script has {{{{ body }}}} {count} times; write it once, and without a filter"
+    after = [line for line in text.partition(body)[2].splitlines() if line.strip() and not line.startswith("#")]
+    if after:
+        yield f"{after[0].strip()!r} would never run: {{{{ body }}}} does not return; move it up"
+
+
+def _line_problems(head: str, words: Sequence[str]) -> Iterator[str]:
+    commands = False
+    for number, line in enumerate(head.splitlines(), 1):
+        if not line.startswith(_MARK):
+            commands = commands or bool(line.strip() and not line.lstrip().startswith("#"))
+            continue
+        if commands:
+            yield f"line {number}: {line!r} comes after a command, where sbatch does not read it; move it up"
+        try:
+            parts = shlex.split(line.removeprefix(_MARK), comments=True)
+        except ValueError as error:
+            yield f"line {number}: {line!r}: {error}"
+            continue
+        for option, value in _options(parts):
+            if trouble := _about(option, value, words):
+                yield f"line {number}: {line!r}: {trouble}"
+
+
+def _options(parts: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """The options of a line by their long names; a value that stands by itself belongs to the option before it."""
+    found: list[tuple[str, str | None]] = []
+    for part in parts:
+        if part.startswith("--"):
+            name, equals, value = part[2:].partition("=")
+            found.append((name, value if equals else None))
+        elif part.startswith("-") and len(part) > 1:
+            found.append((LONG_FORMS.get(part[1], part[1]), part[2:] or None))
+        elif found:
+            found[-1] = (found[-1][0], part)
+    yield from found
+
+
+def _about(name: str, value: str | None, words: Sequence[str]) -> str:
+    if (name if value is None else f"{name}={value}") in (word.removeprefix("--") for word in words):
+        return ""
+    if name in _FIXED:
+        return f"--{name} is the launcher's: {_FIXED[name]}"
+    if name in ADDABLE or name in FIELD_OF:
+        return ""
+    guess = nearest(name, [*ADDABLE, *FIELD_OF])
+    return f"sbatch has no option --{name}" + (f"; did you mean --{guess}?" if guess else "")

@@ -1,0 +1,184 @@
+"""Everything that is known of one run, and what follows from it: why it is in its state, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mtf_slurm.evidence import Witness
+from mtf_slurm.run_result import RunResult, read_run
+from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus
+from mtf_slurm.telemetry import last_error_lines
+from mtf_slurm.views import format_metric
+
+__all__ = ["Explanation", "explain"]
+
+_AGAIN: Final = "submit the sweep again: it continues from the last checkpoint"
+_REMEDIES: Final[Mapping[JobStatus, str]] = {
+    JobStatus.BOOT_FAIL: _AGAIN,
+    JobStatus.CANCELLED: _AGAIN,
+    JobStatus.DEADLINE: _AGAIN,
+    JobStatus.FAILED: "see the log, mend what is wrong, and submit the sweep again",
+    JobStatus.LOST: "submit the sweep again; nothing runs twice",
+    JobStatus.NODE_FAIL: _AGAIN,
+    JobStatus.NOT_SUBMITTED: "submit or run the sweep",
+    JobStatus.OUT_OF_MEMORY: f"ask for more (slurm.mem), or make the batch smaller, and {_AGAIN}",
+    JobStatus.PREEMPTED: _AGAIN,
+    JobStatus.TIMEOUT: f"{_AGAIN}; a longer slurm.time_limit saves the restart",
+}
+_WAITS_FOR: Final[Mapping[str, str]] = {
+    "AssocGrpJobsLimit": "your account's limit of running jobs",
+    "BeginTime": "its earliest start: a job that is queued again is held back for a while",
+    "Dependency": "other jobs to end first, those that keep to max_concurrent_jobs included",
+    "JobArrayTaskLimit": "its turn: max_concurrent_jobs of its array run already",
+    "JobHeldAdmin": "an administrator, who has to release it",
+    "JobHeldUser": "scontrol release",
+    "PartitionTimeLimit": "ever: its time limit is longer than the partition's",
+    "Priority": "jobs of higher priority",
+    "QOSMaxJobsPerUserLimit": "your limit of running jobs",
+    "ReqNodeNotAvail": "nodes that are down, drained or reserved",
+    "Resources": "free resources",
+}
+"""What the reasons of squeue mean. Source: squeue(1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What is known of one run.
+
+    Attributes:
+        run: the run as results tell it.
+        evidence: what that was concluded from.
+        remedy: what to do now; empty if there is nothing to do.
+        last_words: the end of the last log, if it tells what went wrong.
+        submitted: when and how it was submitted last; empty if it never was.
+    """
+
+    run: RunResult
+    evidence: Evidence
+    remedy: str = ""
+    last_words: list[str] = field(default_factory=list)
+    submitted: str = ""
+
+    def lines(self) -> Iterator[str]:
+        """The explanation as text."""
+        run = self.run
+        yield f"{run.name}: {run.status.value}"
+        for label, text in self._facts():
+            if text:
+                yield f"  {label:<10} {text}"
+        for attempt in self.evidence.attempts:
+            yield f"  attempt {attempt.number}: {'; '.join(_attempt_words(attempt))}"
+        if self.last_words:
+            yield f"  last lines of {run.log}:"
+            yield from (f"    {line}" for line in self.last_words)
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        run = self.run
+        yield "because", run.reason
+        yield "submitted", self.submitted
+        yield "Slurm", _slurm_words(self.evidence.job)
+        yield "to do", self.remedy
+        place = [f"epoch {run.epoch}"] if run.epoch is not None else []
+        place += [f"step {run.global_step}"] if run.global_step is not None else []
+        place += [format_metric(run.headline, run.metrics[run.headline])] if run.headline else []
+        yield "progress", ", ".join(place)
+        yield "folder", str(run.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation as plain data."""
+        run, job = self.run, self.evidence.job
+        return {
+            "name": run.name,
+            "status": run.status.value,
+            "reason": run.reason,
+            "may_change": run.may_change,
+            "remedy": self.remedy,
+            "submitted": self.submitted,
+            "slurm": _slurm_words(job),
+            "job_id": run.job_id,
+            "attempts": [_attempt_data(attempt) for attempt in self.evidence.attempts],
+            "path": str(run.path),
+            "log": str(run.log) if run.log else None,
+            "last_words": self.last_words,
+        }
+
+
+def explain(witness: Witness, entry: Mapping[str, Any]) -> Explanation:
+    """Explain one run.
+
+    Args:
+        witness: what is known of the runs of its folder.
+        entry: of the run in `sweep.json`.
+    """
+    run = read_run(witness, entry)
+    evidence, _ = witness.verdict(run.name)
+    submission = witness.latest.get(run.name)
+    over = not run.may_change and run.status is not JobStatus.COMPLETED
+    return Explanation(
+        run=run,
+        evidence=evidence,
+        remedy=_remedy(run, evidence),
+        last_words=last_error_lines(run.log) if over and run.log is not None else [],
+        submitted=f"{submission.created_at}, {submission.mode.value}" if submission else "",
+    )
+
+
+def _remedy(run: RunResult, evidence: Evidence) -> str:
+    job = evidence.job
+    if run.status is JobStatus.UNKNOWN:
+        if run.may_change:
+            return "ask again when Slurm answers"
+        return "submit the sweep again: what is not over is left alone, and nothing runs twice"
+    if run.status.is_active:
+        reason = job.task.reason if job and job.task else ""
+        waits_for = _WAITS_FOR.get(reason.strip("()").partition(",")[0], "")
+        return f"wait for {waits_for}" if waits_for and run.status is JobStatus.PENDING else ""
+    if job is not None and job.refused and run.status is JobStatus.NOT_SUBMITTED:
+        return "change what it asks for (section slurm), and submit the sweep again"
+    return _REMEDIES.get(run.status, "")
+
+
+def _slurm_words(job: JobEvidence | None) -> str:
+    """What Slurm says of the job, or why it says nothing."""
+    if job is None:
+        return ""
+    name = f"job {job.job_id}" if job.job_id else "a job without a known id"
+    if job.refused:
+        return "did not take it"
+    if not job.sent:
+        return "not sent"
+    if job.task is not None:
+        parts = [f"{job.task.source} says {job.task.state.value}", job.task.reason]
+        parts += [f"exit status {job.task.exit_status}"] if job.task.exit_status else []
+        parts += [f"signal {job.task.signal}"] if job.task.signal else []
+        said = ", ".join(part for part in parts if part)
+    else:
+        said = "" if job.unseen else "the controller does not know it"
+    told = "; ".join(part for part in (said, job.unseen and f"squeue does not answer: {job.unseen}") if part)
+    unaccounted = f"; sacct does not answer: {job.unaccounted}" if job.unaccounted else ""
+    return f"{name}: {told}{unaccounted}"
+
+
+def _attempt_words(attempt: AttemptEvidence) -> Iterator[str]:
+    started, finished = attempt.started, attempt.finished
+    if started is not None:
+        job = f", job {started.job_id}" if started.job_id else ""
+        yield f"started {started.started_at} on {started.host} (process {started.pid}{job})"
+    else:
+        yield "claimed, no start receipt"
+    if finished is not None:
+        status = f", status {finished.exit_status}" if finished.exit_status is not None else ""
+        why = f": {finished.reason}" if finished.reason else ""
+        yield f"{finished.outcome.value} {finished.finished_at}{status}{why}"
+    else:
+        yield "no finish receipt"
+
+
+def _attempt_data(attempt: AttemptEvidence) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "started": attempt.started.to_dict() if attempt.started else None,
+        "finished": attempt.finished.to_dict() if attempt.finished else None,
+    }

@@ -1,0 +1,142 @@
+"""The verbs of `mtf` that work on single runs: `logs`, `explain`, `cancel`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mtf_slurm.cluster.watch import Watch
+from mtf_slurm.evidence import Witness
+from mtf_slurm.explain import explain
+from mtf_slurm.logs import LogReader, choose_attempt, follow, tail_start
+from mtf_slurm.results import GridSearchResult, RunResult
+from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached
+from mtf_utils.cli import DONE, Command, CommandError
+from mtf_utils.rundir import RunDirectory, SweepDirectory
+
+__all__ = ["CANCEL", "EXPLAIN", "LOGS"]
+
+LISTED = 10
+
+
+def _configure_logs(parser: argparse.ArgumentParser) -> None:
+    add_folder(parser)
+    parser.add_argument("--run", metavar="NAME", help="which run (needed if there are several)")
+    parser.add_argument("--attempt", type=int, metavar="N", help="which attempt (default: the last)")
+    parser.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="how many lines (default: 50)")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on, attempt by attempt, until the run is over")
+    add_json(parser)
+
+
+@explained
+def _logs(arguments: argparse.Namespace) -> int:
+    if arguments.lines < 0:
+        raise CommandError(f"--lines {arguments.lines}: expected a number from 0")
+    if arguments.follow and arguments.json:
+        raise CommandError("--follow and --json do not go together: JSON is complete, or it is none")
+    watch = Watch()
+    result = GridSearchResult(arguments.dir, watch=watch)
+    run = _chosen(result, arguments.run)
+    folder = SweepDirectory(result.output_dir).run(run.name)
+    number = choose_attempt(folder, arguments.attempt)
+    if number is None and not (arguments.follow or arguments.json):
+        why = f" ({run.reason})" if run.reason else ""
+        sys.stderr.write(f"{run.name} has not started: {run.status.value}{why}\n")
+        return reached(result)
+    log = folder.log_file(number) if number is not None else None
+    start = tail_start(log, arguments.lines) if log is not None else 0
+    if arguments.follow:
+        _print(follow(folder, number, _ending(watch, folder), only=arguments.attempt is not None, start=start))
+        return DONE
+    text = LogReader(log, start).read() if log is not None else iter(())
+    if arguments.json:
+        lines = "".join(text).splitlines()
+        data = {"run": run.name, "attempt": number, "path": str(log) if log is not None else None, "lines": lines}
+        print_json("logs", data)
+    else:
+        _print(text)
+    return DONE
+
+
+def _print(texts: Iterable[str]) -> None:
+    for text in texts:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _ending(watch: Watch, run: RunDirectory) -> Callable[[], bool]:
+    """Tells whether nothing more is to be expected of the run."""
+    directory = SweepDirectory(run.path.parent.parent)
+
+    def is_over() -> bool:
+        _, verdict = Witness.look(directory, watch, patient=True, names=[run.name]).verdict(run.name)
+        return not verdict.may_change
+
+    return is_over
+
+
+def _chosen(result: GridSearchResult, name: str | None) -> RunResult:
+    if name is not None:
+        check_runs(result, [name])
+        return result[name]
+    if len(result) == 1:
+        return result.runs[0]
+    names = [run.name for run in result]
+    listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+    raise CommandError(f"{result.output_dir} has {len(result)} runs; choose one with --run: {listed or 'none'}")
+
+
+def _configure_explain(parser: argparse.ArgumentParser) -> None:
+    add_folder(parser)
+    parser.add_argument("run", metavar="RUN", help="the name of a run")
+    add_json(parser)
+
+
+@explained
+def _explain(arguments: argparse.Namespace) -> int:
+    watch = Watch()
+    result = GridSearchResult(arguments.dir, watch=watch)
+    check_runs(result, [arguments.run])
+    directory = SweepDirectory(result.output_dir)
+    sweep = directory.sweep()
+    entry: dict[str, Any] = next(run for run in sweep.runs if run["name"] == arguments.run) if sweep else {}
+    explanation = explain(Witness.look(directory, watch, patient=True, names=[arguments.run]), entry)
+    if arguments.json:
+        print_json("explain", explanation.to_dict())
+    else:
+        print_lines(explanation.lines())
+    return reached(result)
+
+
+def _configure_cancel(parser: argparse.ArgumentParser) -> None:
+    add_folder(parser)
+    parser.add_argument("runs", metavar="RUN", nargs="*", help="the names of runs")
+    parser.add_argument("--all", action="store_true", help="every run of the sweep")
+    add_json(parser)
+
+
+@explained
+def _cancel(arguments: argparse.Namespace) -> int:
+    if bool(arguments.runs) == arguments.all:
+        raise CommandError("name the runs to cancel, or say --all; one of the two")
+    result = GridSearchResult(arguments.dir)
+    check_runs(result, arguments.runs)
+    before = {run.name: run.status for run in result}
+    done = result.cancel(None if arguments.all else arguments.runs)
+    if arguments.json:
+        runs = {name: {"cancelled": was, "status": result[name].status.value} for name, was in done.items()}
+        print_json("cancel", {"output_dir": str(result.output_dir), "runs": runs})
+        return DONE
+    told = [name for name, was in done.items() if was]
+    print_lines(f"{name}: told to save and end" for name in told)
+    if not arguments.all:
+        print_lines(f"{name}: was not active ({before[name].value})" for name, was in done.items() if not was)
+    print_lines([f"{len(told)} of {len(done)} runs cancelled"])
+    return DONE
+
+
+LOGS = Command("show the output of a run", _configure_logs, _logs)
+EXPLAIN = Command("say why a run is in the state it is in, and what to do", _configure_explain, _explain)
+CANCEL = Command("have runs save and end, and not be started again", _configure_cancel, _cancel)

@@ -1,0 +1,144 @@
+"""From runs to jobs: everything is in a job once, in order, within the limits, and never too much at a time."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtf_slurm.cluster.batches import Group, Request, group_runs, plan_jobs, split_job
+from mtf_slurm.cluster.lanes import Holder, Lanes, quotas
+from mtf_slurm.submissions import JobPlan
+
+SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)
+
+
+def groups_of(sizes: list[int]) -> list[Group]:
+    return [
+        Group((f"--mem={index}G",), "job", tuple(f"run-{index}-{number}" for number in range(size)))
+        for index, size in enumerate(sizes)
+    ]
+
+
+def name_job(stem: str, number: int) -> str:
+    return f"{stem}-t.{number}"
+
+
+def rename(name: str, number: int) -> str:
+    return f"{name.rpartition('.')[0]}.{number}"
+
+
+def most_at_a_time(jobs: list[JobPlan], held: dict[str, int], after_held: dict[str, list[str]]) -> int:
+    """The largest number of tasks that may run at once under the dependencies, by trying every order of ends."""
+    width = dict(held) | {f"@{k}": len(job.lanes) for k, job in enumerate(jobs)}
+    after = dict(after_held) | {f"@{k}": job.after for k, job in enumerate(jobs)}
+    most = 0
+    seen: set[frozenset[str]] = set()
+    open_sets = [frozenset[str]()]
+    while open_sets:
+        over = open_sets.pop()
+        if over in seen or len(seen) > 3000:
+            continue
+        seen.add(over)
+        running = [name for name in width if name not in over and all(w in over or w not in width for w in after[name])]
+        most = max(most, sum(width[name] for name in running))
+        open_sets += [over | {name} for name in running]
+    return most
+
+
+def test_runs_that_ask_for_the_same_share_a_group() -> None:
+    asked = [("a", "4G"), ("b", "8G"), ("c", "4G")]
+    groups = group_runs(Request(name, (f"--mem={mem}",), "job") for name, mem in asked)
+    assert [group.names for group in groups] == [("a", "c"), ("b",)]
+
+
+def test_other_names_of_jobs_are_other_groups() -> None:
+    assert len(group_runs([Request("a", (), "one"), Request("b", (), "two")])) == 2
+
+
+@given(SIZES, st.integers(0, 15), st.one_of(st.none(), st.integers(1, 12)))
+def test_every_run_is_in_one_job(sizes: list[int], max_tasks: int, limit: int | None) -> None:
+    groups = groups_of(sizes)
+    names, jobs = plan_jobs(groups, name_job=name_job, max_tasks=max_tasks, limit=limit)
+    assert sorted(names) == sorted(name for group in groups for name in group.names)
+    assert [job.start for job in jobs] == [sum(job.count for job in jobs[:k]) for k in range(len(jobs))]
+    assert sum(job.count for job in jobs) == len(names)
+    assert all(job.count <= max(max_tasks, 1) for job in jobs)
+    assert all(job.is_array is (max_tasks > 1) for job in jobs)
+    assert len({job.job_name for job in jobs}) == len(jobs)
+    asked = {name: list(group.options) for group in groups for name in group.names}
+    assert all(asked[name] == job.options for job in jobs for name in names[job.slice])
+    for number, job in enumerate(jobs):  # what is waited for was sent before
+        assert all(int(reference[1:]) < number for reference in job.after)
+    if limit is None:
+        assert all(job.throttle is None and not job.after for job in jobs)
+    else:
+        assert all(job.throttle == (len(job.lanes) if job.is_array else None) for job in jobs)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(2, 6), st.integers(1, 6), st.data())
+def test_no_order_of_ends_lets_more_run_than_the_limit(
+    sizes: list[int], max_tasks: int, limit: int, data: st.DataObject
+) -> None:
+    _, jobs = plan_jobs(groups_of(sizes), name_job=name_job, max_tasks=max_tasks, limit=limit)
+    assert most_at_a_time(jobs, {}, {}) <= limit
+    # some of these jobs are over, perhaps cancelled before their turn came; a second launcher sends its own
+    over = data.draw(st.sets(st.sampled_from(range(len(jobs)))))
+    left = {k: job for k, job in enumerate(jobs) if k not in over}
+    holders = [Holder(f"#{k}", tuple(job.lanes), job.count) for k, job in left.items()]
+    more = data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=2))
+    _, second = plan_jobs(groups_of(more), name_job=name_job, max_tasks=max_tasks, limit=limit, holders=holders)
+    held = {holder.job: len(holder.lanes) for holder in holders}
+    waits = {f"#{k}": [f"#{n}" for n in _numbers(job) if n in left] for k, job in left.items()}
+    assert most_at_a_time(second, held, waits) <= limit
+
+
+def _numbers(job: JobPlan) -> list[int]:
+    return [int(reference[1:]) for reference in job.after]
+
+
+@given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 9))
+def test_a_smaller_limit_waits_for_what_was_sent_under_a_larger_one(limit: int, held: int, size: int) -> None:
+    holders = [Holder("7", tuple(range(held)), held)]
+    _, jobs = plan_jobs(groups_of([size]), name_job=name_job, max_tasks=100, limit=limit, holders=holders)
+    if held >= limit:
+        assert all(job.after for job in jobs)
+    assert most_at_a_time(jobs, {"7": held}, {"7": []}) <= max(limit, held)
+
+
+@given(SIZES, st.integers(0, 50))
+def test_quotas_use_every_lane_that_can_be_used(sizes: list[int], lanes: int) -> None:
+    given_ = quotas(sizes, lanes)
+    assert sum(given_) == min(lanes, sum(sizes) if lanes >= len(sizes) else lanes)
+    assert all(quota <= size for quota, size in zip(given_, sizes, strict=True))
+    assert sum(quota > 0 for quota in given_) == min(lanes, len(sizes))
+
+
+def test_quotas_are_in_proportion() -> None:
+    assert quotas([90, 10], 10) == [9, 1]
+    assert quotas([100, 100, 1], 9) == [4, 4, 1]
+    assert quotas([5, 9, 7], 2) == [0, 1, 1]
+
+
+@given(SIZES, st.integers(2, 15), st.one_of(st.none(), st.integers(1, 6)), st.data())
+def test_a_job_cut_in_two_has_the_same_runs_and_the_same_bound(
+    sizes: list[int], max_tasks: int, limit: int | None, data: st.DataObject
+) -> None:
+    _, jobs = plan_jobs(groups_of(sizes[:3]), name_job=name_job, max_tasks=max_tasks, limit=limit)
+    large = [number for number, job in enumerate(jobs) if job.count > 1]
+    if not large:
+        return
+    number = data.draw(st.sampled_from(large))
+    cut = split_job(jobs, number, rename)
+    assert len(cut) == len(jobs) + 1
+    assert [task for job in cut for task in range(job.start, job.start + job.count)] == list(range(sum(sizes[:3])))
+    assert [job.job_name for job in cut] == [f"job-t.{k}" for k in range(len(cut))]
+    if limit is not None:
+        assert most_at_a_time(cut, {}, {}) <= limit
+
+
+def test_free_lanes_are_taken_first() -> None:
+    lanes = Lanes(4, [Holder("7", (0, 2), 50)])
+    assert lanes.free == [1, 3]
+    assert lanes.take("@0", lanes.free, 10) == []
+    assert lanes.free == []
+    assert lanes.take("@1", lanes.shortest(1), 1) == ["@0"]  # which has less left to do than job 7

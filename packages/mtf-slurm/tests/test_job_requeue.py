@@ -1,0 +1,238 @@
+"""job.sh inside a job of Slurm: requeueing, giving up, several tasks. Slurm's programs are stand-ins."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_folders import Script, Slurm, text_of
+
+from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Slurm:
+    (tmp_path / "runs").mkdir()
+    slurm = Slurm(Script(tmp_path / "runs"))
+    slurm.answer("squeue", "echo RUNNING None")
+    slurm.answer("scontrol", "true")
+    return slurm
+
+
+REQUEUE = "scontrol requeue 79_3"
+LOOK = "squeue --noheader --jobs=79_3 --format=%T %r"
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(75)", "import os; os.kill(os.getpid(), 15)"])
+def test_a_preempted_job_requeues_itself_by_its_array_and_index(slurm: Slurm, code: str) -> None:
+    slurm.script.write(code)
+    assert slurm.execute()[0] == EXIT_PREEMPTED
+    assert slurm.asked() == [LOOK, REQUEUE]
+    assert slurm.script.receipt().outcome == "preempted"
+
+
+@pytest.mark.parametrize("status", [0, 1, 76])
+def test_no_other_end_asks_slurm_for_anything(slurm: Slurm, status: int) -> None:
+    slurm.script.write(f"raise SystemExit({status})")
+    slurm.execute()
+    assert slurm.asked() == []
+
+
+def test_outside_a_submission_nothing_is_requeued(slurm: Slurm) -> None:
+    """As in an interactive allocation."""
+    slurm.script.write("raise SystemExit(75)")
+    slurm.execute(MTF_SWEEP_DIR="")
+    assert slurm.asked() == []
+    assert not (slurm.script.run.path / "attempts" / "1" / "before.txt").exists()
+
+
+@pytest.mark.parametrize(("state", "requeued"), [
+    ("RUNNING None", True), ("SIGNALING None", True), ("COMPLETING TimeLimit", True), ("COMPLETING None", False),
+    ("PENDING BeginTime", False), ("CANCELLED None", False), ("", False),
+])  # fmt: skip
+def test_only_a_job_that_nobody_else_decides_about_is_requeued(slurm: Slurm, state: str, requeued: bool) -> None:
+    slurm.script.write("raise SystemExit(75)")
+    slurm.answer("squeue", f"echo {state}")
+    slurm.execute()
+    assert slurm.asked() == ([LOOK, REQUEUE] if requeued else [LOOK])
+    assert slurm.script.receipt().outcome == "preempted"
+
+
+def test_a_cancelled_run_is_not_requeued_and_not_started(slurm: Slurm) -> None:
+    slurm.script.write("raise SystemExit(75)")
+    mark = slurm.sweep / "submissions" / "t1" / "cancelled" / "run-1"
+    slurm.script.write(
+        f"import pathlib; p = pathlib.Path({str(mark)!r}); p.parent.mkdir(parents=True); p.touch(); exit(75)"
+    )
+    assert slurm.execute()[0] == EXIT_PREEMPTED
+    assert slurm.asked() == []
+    assert slurm.execute(restart=1) == (0, "mtf: run-1: cancelled, nothing to do\n")
+    assert len(slurm.script.run.attempts()) == 1
+
+
+def test_what_has_finished_is_not_run_again_by_a_controller_that_missed_it(slurm: Slurm) -> None:
+    """One that was away when the task ended requeues it."""
+    slurm.script.write("open('ran', 'a').write('x')")
+    assert slurm.execute()[0] == 0
+    status, said = slurm.execute(restart=1)
+    assert (status, len(slurm.script.run.attempts())) == (0, 1)
+    assert "nothing to do" in said
+    assert (slurm.script.root / "ran").read_text() == "x"
+
+
+def test_a_controller_that_is_away_is_asked_again(slurm: Slurm) -> None:
+    slurm.script.write("raise SystemExit(75)")
+    away = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    slurm.answer("squeue", away, "echo RUNNING None")
+    slurm.answer("scontrol", "echo 'Socket timed out on send/recv operation' >&2; exit 1", "true")
+    slurm.execute()
+    assert slurm.asked() == [LOOK, LOOK, REQUEUE, LOOK, REQUEUE]
+    assert slurm.script.receipt().outcome == "preempted"
+    assert text_of(slurm.script.run.log_file(1)).count("cannot requeue yet") == 2
+
+
+def test_a_timed_out_request_that_was_carried_out_is_not_repeated(slurm: Slurm) -> None:
+    slurm.script.write("raise SystemExit(75)")
+    slurm.answer("squeue", "echo RUNNING None", "echo COMPLETING None")
+    slurm.answer("scontrol", "echo 'Socket timed out on send/recv operation' >&2; exit 1")
+    slurm.execute()
+    assert slurm.asked() == [LOOK, REQUEUE, LOOK]
+
+
+@pytest.mark.parametrize("program", ["squeue", "scontrol"])
+def test_a_refusal_becomes_the_receipt(slurm: Slurm, program: str) -> None:
+    slurm.script.write("raise SystemExit(75)")
+    slurm.answer(program, "echo 'note'; echo 'slurm \"says\" no\\way' >&2; exit 1")
+    assert slurm.execute()[0] == EXIT_PREEMPTED
+    receipt = slurm.script.receipt()
+    assert receipt.outcome == "wants-requeue"
+    assert receipt.reason == "the state is saved, but Slurm does not requeue the job: slurm  says  no way"
+
+
+def test_slurm_that_is_not_on_the_node_is_a_refusal(slurm: Slurm) -> None:
+    slurm.script.write("raise SystemExit(75)")
+    (slurm.programs / "squeue").unlink()
+    links = slurm.sweep / "bin"
+    links.mkdir()
+    for name in ("bash", "mkdir", "mv", "rm", "date", "uname", "sync", "wc", "ls", "tail", "grep", "cat"):
+        (links / name).symlink_to(f"/usr/bin/{name}")
+    slurm.execute(PATH=str(links))
+    assert slurm.script.receipt().outcome == "wants-requeue"
+    assert "not found" in (slurm.script.receipt().reason or "")
+
+
+def test_three_attempts_without_progress_end_it(slurm: Slurm) -> None:
+    slurm.script.write("raise SystemExit(75)")
+    assert [slurm.execute(restart)[0] for restart in range(3)] == [75, 75, EXIT_DO_NOT_REQUEUE]
+    assert slurm.script.receipt(3).reason == "3 attempts in a row ended without progress; see the logs"
+    assert slurm.asked() == [LOOK, REQUEUE] * 2
+
+
+@pytest.mark.parametrize("progress", ["open('../metrics.jsonl', 'a').write('x')", "os.makedirs('../ck/%d' % attempt)"])
+def test_any_progress_in_three_attempts_is_enough(slurm: Slurm, progress: str) -> None:
+    code = "import os; os.chdir(os.environ['MTF_RUN_DIR'] + '/logs'); attempt = int(os.environ['MTF_ATTEMPT'])\n"
+    slurm.script.write(f"{code}if attempt % 3 == 0: {progress}\nraise SystemExit(75)", checkpoints="ck")
+    assert [slurm.execute(restart)[0] for restart in range(7)] == [75] * 7
+
+
+def test_names_that_come_and_go_are_no_progress(slurm: Slurm) -> None:
+    """A checkpoint that is removed again, hidden files, and files that have been there before."""
+    shelf = slurm.script.run.path / "checkpoints"
+    shelf.mkdir()
+    (shelf / "1-step").touch()
+    slurm.script.write(
+        f"open({str(shelf / '.tmp')!r} + __import__('os').environ['MTF_ATTEMPT'], 'w'); raise SystemExit(75)"
+    )
+    assert [slurm.execute(restart)[0] for restart in range(3)] == [75, 75, EXIT_DO_NOT_REQUEUE]
+
+
+def test_slurm_that_requeues_on_its_own_is_stopped_at_the_start(slurm: Slurm) -> None:
+    """A preemption without grace: by the time the command has ended, Slurm has requeued the job."""
+    slurm.answer("squeue", "echo COMPLETING None")
+    slurm.script.write("import os; open('ran', 'a').write('x'); os.kill(os.getppid(), 9); raise SystemExit(75)")
+    for restart in range(3):
+        slurm.execute(restart)
+    assert slurm.execute(3)[0] == EXIT_DO_NOT_REQUEUE
+    assert slurm.script.receipt(4).outcome == "do-not-requeue"
+    assert (slurm.script.root / "ran").read_text() == "xxx"
+
+
+def test_attempts_of_an_earlier_submission_do_not_count_as_stalled(slurm: Slurm) -> None:
+    slurm.script.write("raise SystemExit(75)")
+    for restart in range(2):
+        slurm.execute(restart)
+    assert slurm.execute(MTF_FIRST_ATTEMPT="3", MTF_TOKEN="t2")[0] == 75
+
+
+def test_more_preemptions_than_allowed_end_it(slurm: Slurm) -> None:
+    slurm.script.write(
+        "import os; open(os.environ['MTF_RUN_DIR'] + '/metrics.jsonl', 'a').write('x'); raise SystemExit(75)",
+        max_preemptions=2,
+    )
+    assert [slurm.execute(restart)[0] for restart in range(3)] == [75, 75, EXIT_DO_NOT_REQUEUE]
+    assert slurm.script.receipt(3).reason == "preempted 3 times, and preemption.max_preemptions is 2"
+
+
+SRUN = """
+set -m # each task is a process group, which gets the signal as a whole
+trap 'echo srun-got-USR1 >>{asked}; kill -s USR1 -- "${tasks[@]/#/-}"' USR1
+trap 'echo srun-got-TERM >>{asked}; exit 1' TERM
+while [ "$1" != bash ]; do echo "option $1" >>{asked}; shift; done
+for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@" & tasks+=($!); done
+worst=0
+for job in "${tasks[@]}"; do
+  wait $job; status=$?
+  while kill -0 $job 2>/dev/null; do wait $job; status=$?; done
+  [ $status -gt $worst ] && worst=$status
+done
+exit $worst
+"""
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "outcome"),
+    [
+        ((0, 0), 0, "finished"),
+        ((75, 75), 75, "preempted"),
+        ((0, 75), 75, "preempted"),
+        ((75, 76), 76, "do-not-requeue"),
+        ((75, 1), 1, "failed"),
+        ((0, 3), 1, "failed"),
+    ],
+)
+def test_what_the_tasks_of_srun_say_is_one_outcome(
+    slurm: Slurm, statuses: tuple[int, int], status: int, outcome: str
+) -> None:
+    slurm.answer("srun", SRUN.replace("{asked}", str(slurm.asked_file)))
+    slurm.script.write(f"import os; raise SystemExit({statuses}[int(os.environ['SLURM_PROCID'])])", nodes=2, tasks=2)
+    assert slurm.execute(SLURM_CPUS_PER_TASK="4")[0] == status
+    assert slurm.script.receipt().outcome == outcome
+    options = [line.removeprefix("option ") for line in slurm.asked() if line.startswith("option")]
+    wanted = ["--kill-on-bad-exit=1", "--export=ALL", "--nodes=2", "--ntasks=2", "--cpus-per-task=4"]
+    assert options == wanted
+
+
+def test_outside_slurm_there_is_no_srun(slurm: Slurm) -> None:
+    slurm.script.write("pass", nodes=2, tasks=2)
+    assert slurm.execute(MTF_JOB_ID="", MTF_SWEEP_DIR="")[0] == 0
+    assert slurm.asked() == []
+
+
+def test_srun_is_never_sent_a_signal_that_kills_its_tasks(slurm: Slurm, wait_until: Callable[..., Any]) -> None:
+    slurm.answer("srun", SRUN.replace("{asked}", str(slurm.asked_file)))
+    slurm.script.write(
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGUSR1, lambda *a: sys.exit(75))\n"
+        "open('up' + os.environ['SLURM_PROCID'], 'w'); time.sleep(60)",
+        tasks=2,
+    )
+    process = slurm.script.start(PATH=f"{slurm.programs}:{os.environ['PATH']}", SLURM_JOB_ID="5", MTF_TOKEN="t1")
+    wait_until(lambda: all((slurm.script.root / f"up{rank}").exists() for rank in (0, 1)))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == EXIT_PREEMPTED
+    assert [line for line in slurm.asked() if line.startswith("srun-got")] == ["srun-got-USR1"]

@@ -1,0 +1,1 @@
+"""Real trainings under a real Slurm that takes their nodes away."""
