@@ -39,7 +39,7 @@ logger = WandbLogger(GenericTrainerConfig.from_experiment({"logging": {"use_wand
 journal = Path(sys.argv[1], "metrics.jsonl")
 logger.open(journal, None)
 for step in range(4):
-    logger.log("train", step, {"train_loss": 1.0 / (step + 1)})
+    logger.log({"event": "train", "step": step, "train_loss": 1.0 / (step + 1)})
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -67,8 +67,7 @@ class Training:
         self.logger.open(self.journal.path, None if offset is None else self.journal.records)
 
     def log(self, event: str, step: int, **metrics: float) -> int:
-        self.journal.write({"event": event, "step": step, **metrics})
-        self.logger.log(event, step, metrics)
+        self.logger.log(self.journal.write({"event": event, "step": step, **metrics}))
         return self.journal.flush()
 
     def close(self) -> None:
@@ -236,7 +235,7 @@ def test_a_spoilt_file_is_named(tmp_path: Path, content: str) -> None:
     logger = WandbLogger(configuration(), tmp_path)
     logger.open(tmp_path / "metrics.jsonl", 3)
     with pytest.raises(TrainerError, match=r"wandb\.json: cannot tell which W&B run to continue"):
-        logger.log("train", 1, {"train_loss": 1.0})
+        logger.log({"event": "train", "step": 1, "train_loss": 1.0})
     assert (tmp_path / "wandb.json").read_text() == content
 
 
