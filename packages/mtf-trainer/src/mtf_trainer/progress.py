@@ -44,6 +44,7 @@ class Progress:
         self._total = total_steps
         self._clock = clock
         self._bar: Any | None = None
+        self._waiting: tuple[ResumeState, Mapping[str, float]] | None = None
         self._started_at = self._shown_at = 0.0
         self._first_step = 0
         self._first_samples = 0.0
@@ -65,11 +66,15 @@ class Progress:
         if self._kind == "off":
             return
         now = self._clock()
-        elapsed = now - self._started_at
-        pause = REDRAW_S if self._bar is not None else min(max(elapsed / 10, FIRST_LINES_S), LATER_LINES_S)
+        lines_s = min(max((now - self._started_at) / 10, FIRST_LINES_S), LATER_LINES_S)
+        pause = lines_s if self._bar is None else REDRAW_S
         if now - self._shown_at < pause and state.global_step != self._total:
+            self._waiting = state, metrics
             return
-        self._shown_at = now
+        self._shown_at, self._waiting = now, None
+        self._draw(state, metrics, now - self._started_at)
+
+    def _draw(self, state: ResumeState, metrics: Mapping[str, float], elapsed: float) -> None:
         rate = (state.samples - self._first_samples) / elapsed if elapsed > 0 else math.nan
         shown = {name: f"{value:.4g}" for name, value in metrics.items() if name != "samples_per_s"}
         if rate > 0:
@@ -77,7 +82,7 @@ class Progress:
         if self._bar is None:
             logger.info("%s", self._line(state, shown, elapsed))
             return
-        self._bar.set_description(f"epoch {state.epoch + 1}/{self._epochs}", refresh=False)
+        self._bar.set_description(f"epoch {min(state.epoch + 1, self._epochs)}/{self._epochs}", refresh=False)
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(state.global_step - self._bar.n)
 
@@ -92,9 +97,12 @@ class Progress:
 
     def close(self) -> None:
         """Leave the terminal in order."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        if self._bar is None:
+            return
+        if self._waiting is not None:
+            self._draw(*self._waiting, self._clock() - self._started_at)
+        self._bar.close()
+        self._bar = self._waiting = None
 
 
 def _in_notebook() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import struct
 import time
 from itertools import islice
@@ -17,6 +18,9 @@ from mtf_utils.rundir import read_metrics
 __all__ = ["TensorBoardLogger"]
 
 PREFIX: Final = "events.out.tfevents."
+HEADER: Final = 2
+"""Events before the first record: the version of the format, and the start of a session at step 0."""
+
 INSTALL: Final = 'install it with `pip install "mtf-trainer[tensorboard]"`, or set logging.use_tensorboard to false'
 
 
@@ -25,8 +29,9 @@ class TensorBoardLogger:
 
     Every record is one event, so that a process that continues a run knows where to cut the file: behind the record
     that its checkpoint counts on. What is lost with the end of a file comes back out of the journal. A file that must
-    be cut is replaced by one of a new name: a TensorBoard that looks on has read beyond the cut, and begins with the
-    new one.
+    be cut is replaced by one of a new name and emptied: a TensorBoard that looks on has read beyond the cut, forgets
+    what it knows, and begins with the new one. An empty file goes when the next process starts: TensorBoard would wait
+    for a file that it reads and that is gone.
 
     Raises:
         TrainerError: tensorboard is not installed.
@@ -50,30 +55,38 @@ class TensorBoardLogger:
         folder = journal.parent / "tensorboard"
         folder.mkdir(exist_ok=True)
         files = sorted(folder.glob(f"{PREFIX}*"))
-        events, end = (0, 0) if position is None or not files else _first_events(files[-1], 1 + position)
-        path = self._cut(folder, files, end)
-        for file in files:
-            if file != path:
-                file.unlink()
-        self._file = path.open("ab", buffering=0)
+        for emptied in [file for file in files if not file.stat().st_size]:
+            emptied.unlink()
+            files.remove(emptied)
+        for older in files[:-1]:  # its cut was under way when a process was killed
+            os.truncate(older, 0)
+        newest = files[-1] if files else None
+        events, end = (0, 0) if newest is None or position is None else _first_events(newest, HEADER + position)
+        if events < HEADER:
+            events, end = 0, 0
+        self._file = self._continued(folder, newest, end).open("ab", buffering=0)
         if events == 0:
-            self._write(self._events.Event(wall_time=time.time(), file_version="brain.Event:2"))
-        for record in islice(read_metrics(journal), max(events - 1, 0), position) if position else ():
+            self._begin()
+        for record in islice(read_metrics(journal), max(events - HEADER, 0), position) if position else ():
             self.log(record)
 
     @staticmethod
-    def _cut(folder: Path, files: list[Path], end: int) -> Path:
+    def _continued(folder: Path, newest: Path | None, end: int) -> Path:
         """The file to write to, with the first `end` bytes of the newest one."""
-        if files and files[-1].stat().st_size == end:
-            return files[-1]
-        number = int(files[-1].name.removeprefix(PREFIX)) + 1 if files else 0
-        path = folder / f"{PREFIX}{number:010d}"
-        kept = b""
-        if end:
-            with files[-1].open("rb") as file:
-                kept = file.read(end)
-        write_bytes(path, kept)
+        if newest is None:
+            return folder / f"{PREFIX}{0:010d}"
+        if newest.stat().st_size == end:
+            return newest
+        path = folder / f"{PREFIX}{int(newest.name.removeprefix(PREFIX)) + 1:010d}"
+        with newest.open("rb") as file:
+            write_bytes(path, file.read(end))
+        os.truncate(newest, 0)
         return path
+
+    def _begin(self) -> None:
+        now, start = time.time(), self._events.SessionLog(status=self._events.SessionLog.START)
+        self._write(self._events.Event(wall_time=now, file_version="brain.Event:2"))
+        self._write(self._events.Event(wall_time=now, session_log=start))  # who read another file forgets it
 
     def log(self, record: LogRecord) -> None:
         """See `MetricLogger.log`."""
