@@ -114,6 +114,13 @@ def test_early_stopping_ends_training_after_validation_or_epoch(tmp_path: Path) 
         assert trainer.state.stop_requested
 
 
+def test_early_stopping_after_a_validation_by_step_trains_no_further_batch(tmp_path: Path) -> None:
+    stopping = EarlyStopping("val_loss", patience=1, min_delta=1e6)
+    trainer = train(tmp_path, stopping, validate_every_n_steps=1)
+    assert (trainer.global_step, trainer.current_epoch) == (2, 1)
+    assert len(records(tmp_path, "validation")) == 2
+
+
 def test_early_stopping_on_a_metric_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match=r"monitors 'val_accuracy', but there is: val_loss"):
         train(tmp_path, EarlyStopping("val_accuracy"))

@@ -311,6 +311,8 @@ class Loop:
                 self.engine.scheduler_step(state.metric)
         if self.events.fire("on_validation_end", dict(state.val_metrics)):
             state.val = None
+            if state.stop_requested and not val.at_epoch_end:  # no further batch is needed to notice
+                self._train.exhausted = True
             state.phase = self.agenda.after_validation(at_epoch_end=val.at_epoch_end)
 
     def _rank(self) -> None:
