@@ -17,11 +17,13 @@ from mtf_utils.sections import CheckpointConfig
 
 CONFIG = CheckpointConfig(keep_last=1, save_top_k=0)
 SAVE = """
+# In small pieces, so that a file is a number of writes, all but the last past the page cache.
 import sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from test_crash_points import CONFIG, snapshot
-from mtf_trainer.checkpoint import CheckpointStore, Kind
+from mtf_trainer.checkpoint import CheckpointStore, Kind, writing
+writing.PIECE = 4096
 with CheckpointStore(Path({folder!r}), CONFIG, run_id="run") as store:
     open({begin!r}, "w").close()
     if {background}:
@@ -35,7 +37,7 @@ with CheckpointStore(Path({folder!r}), CONFIG, run_id="run") as store:
 
 
 def snapshot(step: int) -> Snapshot:
-    model = {f"layer.{index}": torch.full((400,), step + index / 8) for index in range(3)}
+    model = {f"layer.{index}": torch.full((2000,), step + index / 8) for index in range(3)}
     return Snapshot({"step": step}, {"model": model, "training": {"step": step}}, 0, step, steady=list(model.values()))
 
 

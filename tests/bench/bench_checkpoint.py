@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,56 +43,73 @@ def _snapshot(training: Training) -> Snapshot:
     return Snapshot({"step": 1}, dict(training.state()), 0, 1, steady=training.tensors)
 
 
+@dataclasses.dataclass
+class _Figures:
+    """Seconds of each sample."""
+
+    copies: list[float] = dataclasses.field(default_factory=list)
+    bare: list[float] = dataclasses.field(default_factory=list)
+    in_save: list[float] = dataclasses.field(default_factory=list)
+    losses: list[float] = dataclasses.field(default_factory=list)
+    slower: list[float] = dataclasses.field(default_factory=list)
+    quiets: list[float] = dataclasses.field(default_factory=list)
+    beside: list[float] = dataclasses.field(default_factory=list)
+    awaited: list[float] = dataclasses.field(default_factory=list)
+    blocking: list[float] = dataclasses.field(default_factory=list)
+
+
 def _own(training: Training, store: CheckpointStore, folder: Path, samples: int) -> Iterator[Row]:
-    in_save: list[float] = []
-    losses: list[float] = []
-    slower: list[float] = []
-    copies: list[float] = []
-    quiets: list[float] = []
-    durable: list[float] = []
-    bare: list[float] = []
-
-    def save() -> Callable[[], bool]:
-        store.save_in_background(_snapshot(training), kind=Kind.PERIODIC)
-        return lambda: not store.is_saving
-
-    store.save(_snapshot(training), kind=Kind.INITIAL)
-    for number in range(samples + 1):
-        joins: list[float] = []
-
-        def join(joins: list[float] = joins) -> None:
-            began = time.perf_counter()
-            store.join_copies()
-            joins.append(time.perf_counter() - began)
-
-        copied = _seconds(training.copy)
-        wrote = _seconds(lambda: write_and_sync(training, folder))
-        call_s, steps, quiet = _save_and_train(training, save, join)
-        if number == 0:  # memory is mapped, code is loaded
-            store.wait()
-            _clean(folder, store)
-            continue
-        copies.append(copied)
-        bare.append(wrote)
-        in_save.append(call_s + sum(joins))
-        losses.append(call_s + sum(steps) - quiet * len(steps))
-        slower.append(statistics.mean(steps))
-        quiets.append(quiet)
-        began = time.perf_counter()
-        store.save_in_background(_snapshot(training), kind=Kind.PERIODIC)
-        store.wait()
-        durable.append(time.perf_counter() - began)
-        _clean(folder, store)
-    yield _row("loop's time in save code", "memcpy", in_save, copies)
-    yield _row("whole loss of the loop per save", "memcpy", losses, copies)
-    yield _row("steps while it is written", "step", slower, quiets)
-    yield _row("until durable", "write + fsync", durable, bare)
+    _sample(training, store, folder, _Figures())  # memory is mapped, code is loaded
+    taken = _Figures()
+    for _ in range(samples):
+        _sample(training, store, folder, taken)
+    yield _row("loop's time in save code", "memcpy", taken.in_save, taken.copies)
+    yield _row("whole loss of the loop per save", "memcpy", taken.losses, taken.copies)
+    yield _row("steps while it is written", "step", taken.slower, taken.quiets)
+    yield _row("until durable, while it trains", "write + fsync", taken.beside, taken.bare)
+    yield _row("until durable, the loop waits", "write + fsync", taken.awaited, taken.bare)
+    yield _row("blocking save, as for a preemption", "write + fsync", taken.blocking, taken.bare)
     yield from _load(store, samples)
 
 
-def _clean(folder: Path, store: CheckpointStore) -> None:
-    """Delete what is not needed, outside what is timed."""
+def _sample(training: Training, store: CheckpointStore, folder: Path, taken: _Figures) -> None:
+    joins: list[float] = []
+    ended: list[float] = []
+
+    def save() -> Callable[[], bool]:
+        began = time.perf_counter()
+        store.save_in_background(_snapshot(training), kind=Kind.PERIODIC)
+        threading.Thread(target=lambda: ended.append(_until(lambda: not store.is_saving) - began)).start()
+        return lambda: bool(ended)
+
+    def save_and_wait() -> None:
+        store.save_in_background(_snapshot(training), kind=Kind.PERIODIC)
+        store.wait()
+
+    taken.copies.append(_seconds(training.copy))
+    taken.bare.append(_seconds(lambda: write_and_sync(training, folder)))
     (folder / "bare").unlink()
+    call_s, steps, quiet = _save_and_train(training, save, lambda: joins.append(_seconds(store.join_copies)))
+    taken.in_save.append(call_s + sum(joins))
+    taken.losses.append(call_s + sum(steps) - quiet * len(steps))
+    taken.slower.append(statistics.mean(steps))
+    taken.quiets.append(quiet)
+    taken.beside += ended
+    _keep_newest(store)
+    taken.awaited.append(_seconds(save_and_wait))
+    _keep_newest(store)
+    taken.blocking.append(_seconds(lambda: store.save(_snapshot(training), kind=Kind.MANUAL)))
+    _keep_newest(store)
+
+
+def _until(condition: Callable[[], bool]) -> float:
+    while not condition():
+        time.sleep(0.005)
+    return time.perf_counter()
+
+
+def _keep_newest(store: CheckpointStore) -> None:
+    """Delete the others, outside what is timed."""
     for path in store.paths()[:-1]:
         shutil.rmtree(path)
 

@@ -8,9 +8,8 @@ import time
 import pytest
 import torch
 
-from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot, read_checkpoint
+from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot, directory, read_checkpoint
 from mtf_trainer.checkpoint.bandwidth import Bandwidth
-from mtf_trainer.checkpoint.deadline import Deadline
 from mtf_trainer.errors import CheckpointError, CheckpointTimeoutError
 from mtf_utils.sections import CheckpointConfig
 
@@ -179,14 +178,6 @@ def test_errors_of_time_name_the_last_durable_checkpoint(store, tmp_path):
     assert isinstance(caught.value, CheckpointError)
 
 
-def test_a_writer_rests_until_somebody_waits():
-    deadline = Deadline(None, rest=1e9)
-    deadline.hurry()
-    deadline.wrote(10, 1.0)
-    deadline.wrote(5, 1.0)
-    assert deadline.written == 15
-
-
 def test_a_nameless_run_keeps_its_id_and_a_named_one_has_its_own(tmp_path):
     with CheckpointStore(tmp_path / "a", KEEP_ALL, run_id=None) as store:
         first = store.run_id
@@ -201,3 +192,17 @@ def test_a_nameless_run_keeps_its_id_and_a_named_one_has_its_own(tmp_path):
         store.save(snapshot({}, 2), kind=Kind.FINAL)
     with CheckpointStore(tmp_path / "a", KEEP_ALL, run_id=None) as store:
         assert store.run_id not in (first, "named")
+
+
+def test_what_a_nameless_run_left_before_its_first_checkpoint_is_removed(tmp_path):
+    with CheckpointStore(tmp_path, KEEP_ALL, run_id=None) as store:
+        first = store.run_id
+    left = directory.new_temporary(tmp_path / "ckpt-000001-step-00000000", first)  # as a kill leaves it
+    others = directory.new_temporary(tmp_path / "ckpt-000001-step-00000000", "another")
+    with CheckpointStore(tmp_path, KEEP_ALL, run_id=None) as store:
+        assert store.run_id == first
+        assert not left.exists()
+        assert others.exists()
+        with pytest.raises(CheckpointError, match="another checkpoint store of this process"):
+            CheckpointStore(tmp_path, KEEP_ALL, run_id=None)
+        assert store.run_id == first

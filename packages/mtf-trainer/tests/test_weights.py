@@ -110,3 +110,10 @@ def test_damaged_weights_are_refused(checkpoint: tuple[Path, nn.Module]) -> None
     file.write_bytes(data)
     with pytest.raises(CheckpointError, match="not those that were written"):
         load_weights(build(), checkpoint[0])
+
+
+def test_a_file_of_torch_save_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
+    model = build()
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match=r"looks like a file of torch\.save.*safetensors\.torch\.save_file"):
+        load_weights(model, tmp_path / "weights.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mtf_trainer.checkpoint.faults import DamagedCheckpointError
 from mtf_trainer.checkpoint.folder import read_section
 from mtf_trainer.checkpoint.manifest import MANIFEST
 from mtf_trainer.checkpoint.tensorfile import read_plain_tensors
@@ -102,11 +104,24 @@ def load_weights(
 
 def _read(source: Path) -> dict[str, torch.Tensor]:
     if not source.is_dir():
-        return read_plain_tensors(source)
+        return _read_file(source)
     if not (source / MANIFEST).exists():
         raise CheckpointError(f"{source} is not a checkpoint: it has no {MANIFEST}", path=source)
     state = read_section(source, "model")
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _read_file(source: Path) -> dict[str, torch.Tensor]:
+    try:
+        return read_plain_tensors(source)
+    except DamagedCheckpointError as error:
+        if not zipfile.is_zipfile(source):
+            raise
+        raise CheckpointError(
+            f"{source} looks like a file of torch.save, not one in the safetensors format; load it with "
+            "torch.load(..., weights_only=True) and save it with safetensors.torch.save_file",
+            path=source,
+        ) from error
 
 
 def _translate(

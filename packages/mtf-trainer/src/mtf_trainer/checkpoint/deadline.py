@@ -1,8 +1,7 @@
-"""The terms of a save: by when it has to be durable, and how much of the processor it may take meanwhile."""
+"""The terms of a save: by when it has to be durable, and whether it is still wanted."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,6 @@ class Deadline:
         limit_s: seconds from now; None sets no limit.
         emergency: whether missing it is a `PreemptionTimeoutError` rather than a `CheckpointTimeoutError`.
         clock: what tells the time.
-        rest: how long to rest after each piece, in units of the time that the piece took; 0 works without a pause.
         last_durable: finds the newest checkpoint that is on the disk, to name it in errors.
 
     Attributes:
@@ -39,7 +37,6 @@ class Deadline:
         *,
         emergency: bool = False,
         clock: Clock = time.monotonic,
-        rest: float = 0.0,
         last_durable: Callable[[], Path | None] = lambda: None,
     ) -> None:
         self.written = 0
@@ -47,29 +44,20 @@ class Deadline:
         self._emergency = emergency
         self._clock = clock
         self._end = None if limit_s is None else clock() + limit_s
-        self._rest = rest
         self._last_durable = last_durable
         self._cancelled: str | None = None
-        self._hurried = threading.Event()
 
     def cancel(self, reason: str) -> None:
         """End the save at its next piece, from another thread."""
         self._cancelled = reason
-        self._hurried.set()
-
-    def hurry(self) -> None:
-        """Let the save work without a pause from now on, because somebody waits for it."""
-        self._hurried.set()
 
     def remaining_s(self) -> float | None:
         """Seconds that are left, not less than 0; None without a limit."""
         return None if self._end is None else max(0.0, self._end - self._clock())
 
-    def wrote(self, count: int, spent_s: float) -> None:
-        """Note a piece that was written, and rest accordingly."""
+    def wrote(self, count: int) -> None:
+        """Note a piece that was written."""
         self.written += count
-        if self._rest and not self._hurried.is_set():
-            self._hurried.wait(self._rest * spent_s)
 
     def check(self, doing: str) -> None:
         """Raise if the time is up or the save was cancelled.

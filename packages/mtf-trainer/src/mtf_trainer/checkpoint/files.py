@@ -1,32 +1,23 @@
-"""The files of a checkpoint: written through to the disk while they are hashed, and read without trust."""
+"""The files of a checkpoint: their names, their hashes, and reading them without trust."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import functools
 import io
 import os
 import re
 import stat
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 import xxhash
 
-from mtf_trainer.checkpoint.deadline import Deadline
-from mtf_trainer.checkpoint.faults import damaged, os_failure, read_failure
+from mtf_trainer.checkpoint.faults import damaged, read_failure
 
-__all__ = ["FileEntry", "MemberReader", "MemberWriter", "digest", "is_member_name", "read_member", "write_member"]
+__all__ = ["FileEntry", "MemberReader", "digest", "is_member_name", "read_member"]
 
 CHUNK: Final = 4 << 20
-"""Bytes that are written and hashed at once: they are still in the processor's cache for the second."""
-
-WINDOW: Final = 32 << 20
-"""Bytes that the disk is told to write at once; no more than three times as many are ever waiting to be written."""
+"""Bytes that are read and hashed at once: they are still in the processor's cache for the second."""
 
 _MEMBER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}")
 
@@ -54,84 +45,6 @@ def digest(data: bytes | memoryview) -> str:
 def is_member_name(name: str) -> bool:
     """Whether a file inside a checkpoint may have this name: one component, not hidden, no `..`."""
     return _MEMBER_NAME.fullmatch(name) is not None and ".." not in name
-
-
-class MemberWriter:
-    """A new file that is hashed as it is written and synced when it is finished.
-
-    The disk is set to work as soon as there is something to do, so that little is left to sync in the end. Calls that
-    move bytes do not hold the interpreter's lock.
-    """
-
-    def __init__(self, path: Path, deadline: Deadline) -> None:
-        self.size = 0
-        self._path = path
-        self._deadline = deadline
-        self._digest = xxhash.xxh3_128()
-        self._descriptor: int | None = None
-        self._flushed = 0
-
-    def __enter__(self) -> Self:
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(self._path, flags, 0o666)
-        except OSError as error:
-            raise os_failure("create", self._path, error) from error
-        return self
-
-    def write(self, data: bytes | memoryview) -> str:
-        """Append bytes; returns their own hash."""
-        own, view = xxhash.xxh3_128(), memoryview(data)
-        for start in range(0, len(view), CHUNK):
-            self._deadline.check(f"writing {self._path.name}")
-            began = time.perf_counter()
-            chunk = view[start : start + CHUNK]
-            self._put(chunk)
-            self._digest.update(chunk)
-            own.update(chunk)
-            self._deadline.wrote(len(chunk), time.perf_counter() - began)
-        return own.hexdigest()
-
-    def _put(self, chunk: memoryview) -> None:
-        assert self._descriptor is not None
-        try:
-            while chunk:
-                count = os.write(self._descriptor, chunk)
-                self.size += count
-                chunk = chunk[count:]
-            if self.size - self._flushed >= WINDOW:
-                _start_flushing(self._descriptor, self._flushed, self.size - self._flushed)
-                if self._flushed >= WINDOW:
-                    _finish_flushing(self._descriptor, self._flushed - WINDOW, WINDOW)
-                self._flushed = self.size
-        except OSError as error:
-            raise os_failure("write", self._path, error) from error
-
-    def finish(self) -> FileEntry:
-        """Make the content durable."""
-        assert self._descriptor is not None
-        self._deadline.check(f"syncing {self._path.name}")
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise os_failure("write", self._path, error) from error
-        return FileEntry(self.size, self._digest.hexdigest())
-
-    def __exit__(self, *exception: object) -> None:
-        if self._descriptor is None:
-            return
-        try:
-            os.close(self._descriptor)
-        except OSError as error:
-            if exception[0] is None:
-                raise os_failure("write", self._path, error) from error
-
-
-def write_member(path: Path, data: bytes, deadline: Deadline) -> FileEntry:
-    """Create a file with this content, durable on return."""
-    with MemberWriter(path, deadline) as writer:
-        writer.write(data)
-        return writer.finish()
 
 
 class MemberReader:
@@ -219,35 +132,3 @@ def read_member(path: Path, entry: FileEntry) -> bytes:
                 path, f"its bytes are not those that were written (xxh3 {reader.hexdigest()}, not {entry.xxh3})"
             )
         return data
-
-
-_SYNC_WAIT_BEFORE, _SYNC_WRITE, _SYNC_WAIT_AFTER = 1, 2, 4
-
-
-@functools.cache
-def _sync_file_range() -> Callable[..., int] | None:
-    """The call of Linux that flushes a part of a file, or None elsewhere.
-
-    Source: sync_file_range(2). It makes nothing durable by itself: that remains the business of fsync.
-    """
-    function = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
-    if function is not None:
-        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return function
-
-
-def _start_flushing(descriptor: int, offset: int, count: int) -> None:
-    _flush_range(descriptor, offset, count, _SYNC_WRITE)
-
-
-def _finish_flushing(descriptor: int, offset: int, count: int) -> None:
-    _flush_range(descriptor, offset, count, _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER)
-
-
-def _flush_range(descriptor: int, offset: int, count: int, flags: int) -> None:
-    function = _sync_file_range()
-    if function is None or function(descriptor, offset, count, flags) == 0:
-        return
-    number = ctypes.get_errno()
-    if number in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # others say that this file system does not know the call
-        raise OSError(number, os.strerror(number))

@@ -18,7 +18,7 @@ from mtf_trainer.checkpoint.deadline import Deadline
 from mtf_trainer.checkpoint.decoding import decode
 from mtf_trainer.checkpoint.encoding import encode
 from mtf_trainer.checkpoint.faults import DamagedCheckpointError, damaged
-from mtf_trainer.checkpoint.files import FileEntry, read_member, write_member
+from mtf_trainer.checkpoint.files import FileEntry, read_member
 from mtf_trainer.checkpoint.manifest import (
     MANIFEST,
     RESUME,
@@ -31,6 +31,7 @@ from mtf_trainer.checkpoint.manifest import (
 )
 from mtf_trainer.checkpoint.strictjson import dumps, loads
 from mtf_trainer.checkpoint.tensorfile import read_tensors, write_tensors
+from mtf_trainer.checkpoint.writing import write_member
 from mtf_trainer.errors import CheckpointError
 from mtf_utils.atomic import fsync_directory
 from mtf_utils.rundir import now

@@ -16,7 +16,7 @@ from mtf_trainer.checkpoint.faults import os_failure
 from mtf_trainer.errors import CheckpointError
 from mtf_utils.rundir import now
 
-__all__ = ["LOCK", "DirectoryLock"]
+__all__ = ["LOCK", "DirectoryLock", "last_holder"]
 
 LOCK = ".lock"
 """Name of the lock file inside the directory."""
@@ -98,6 +98,19 @@ class DirectoryLock:
                 self._path.parent,
                 error.strerror,
             )
+
+
+def last_holder(directory: Path) -> str | None:
+    """The run that holds the lock of a directory or held it last; None if that cannot be told."""
+    path = directory / LOCK
+    try:
+        status = path.stat()
+        if (status.st_dev, status.st_ino) in _held:
+            return None
+        run_id: Any = json.loads(path.read_bytes()[:4096])["run_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return run_id if isinstance(run_id, str) else None
 
 
 def _describe_holder(descriptor: int, run_id: str) -> None:

@@ -22,7 +22,7 @@ from mtf_trainer.checkpoint.folder import (
     read_checkpoint,
     write_checkpoint,
 )
-from mtf_trainer.checkpoint.lock import DirectoryLock
+from mtf_trainer.checkpoint.lock import DirectoryLock, last_holder
 from mtf_trainer.checkpoint.manifest import Kind, folder_name, read_manifest
 from mtf_trainer.checkpoint.shelf import Shelf
 from mtf_trainer.checkpoint.staging import Copies, Staging
@@ -31,9 +31,6 @@ from mtf_trainer.errors import CheckpointError, CheckpointTimeoutError
 from mtf_utils.sections import CheckpointConfig
 
 __all__ = ["CheckpointStore"]
-
-_REST = 0.1
-"""How long the writer rests in the background, in units of the time that it works: training needs the machine too."""
 
 _STUCK_S = 1.0
 _NOTABLE_S = 0.1
@@ -149,7 +146,7 @@ class CheckpointStore:
         """
         self._require_open()
         self._hold_back()
-        deadline = self._deadline(deadline_s, rest=_REST)
+        deadline = self._deadline(deadline_s)
         copies = self._staging.begin(encode_snapshot(snapshot), snapshot.steady if self._overlap else ())
         self._unconfirmed = self._start(copies, snapshot, kind, deadline, False)
 
@@ -256,8 +253,8 @@ class CheckpointStore:
         if not self._lock.held:
             raise CheckpointError(f"{self._directory}: this store is closed", path=self._directory)
 
-    def _deadline(self, limit_s: float | None, *, emergency: bool = False, rest: float = 0.0) -> Deadline:
-        return Deadline(limit_s, emergency=emergency, clock=self._clock, rest=rest, last_durable=self._shelf.last)
+    def _deadline(self, limit_s: float | None, *, emergency: bool = False) -> Deadline:
+        return Deadline(limit_s, emergency=emergency, clock=self._clock, last_durable=self._shelf.last)
 
     def _start(
         self, source: EncodedSnapshot | Copies, snapshot: Snapshot, kind: Kind, deadline: Deadline, pinned: bool
@@ -294,7 +291,6 @@ class CheckpointStore:
         running = self._in_flight
         if running is None:
             return None
-        running.deadline.hurry()
         running.join(timeout_s)
         if running.is_alive():
             raise too_late()
@@ -307,7 +303,6 @@ class CheckpointStore:
         running = self._in_flight
         if running is None:
             return
-        running.deadline.hurry()
         running.join(self._patience_s(running, deadline, nbytes))
         running.deadline.cancel("an emergency save needs the time")
         running.join(deadline.remaining_s())
@@ -375,11 +370,16 @@ def _remove_remains(temporary: Path) -> None:
 
 
 def _nameless(directory: Path) -> str:
-    """The id of a run that was given no name."""
+    """The id of a run that was given no name: the one that it has had here already, else a new one."""
     for path in reversed(folders.published(directory)):
         try:
             run_id = read_manifest(path).run_id
         except CheckpointError:
             continue  # a resume is going to say what is wrong with it
-        return run_id if run_id.startswith(_NAMELESS) else _NAMELESS + secrets.token_hex(8)
+        return run_id if run_id.startswith(_NAMELESS) else _new_nameless()
+    holder = last_holder(directory)  # it was killed before it had a checkpoint
+    return holder if holder is not None and holder.startswith(_NAMELESS) else _new_nameless()
+
+
+def _new_nameless() -> str:
     return _NAMELESS + secrets.token_hex(8)

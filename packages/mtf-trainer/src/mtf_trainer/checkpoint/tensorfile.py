@@ -20,9 +20,10 @@ import torch
 from mtf_trainer.checkpoint import dtypes
 from mtf_trainer.checkpoint.deadline import Deadline
 from mtf_trainer.checkpoint.faults import damaged
-from mtf_trainer.checkpoint.files import FileEntry, MemberReader, MemberWriter, digest
+from mtf_trainer.checkpoint.files import FileEntry, MemberReader, digest
 from mtf_trainer.checkpoint.memory import use_huge_pages
 from mtf_trainer.checkpoint.strictjson import loads
+from mtf_trainer.checkpoint.writing import MemberWriter
 from mtf_trainer.errors import CheckpointError
 
 __all__ = ["read_plain_tensors", "read_tensors", "write_plain_tensors", "write_tensors"]
