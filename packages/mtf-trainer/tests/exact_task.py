@@ -18,7 +18,20 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mtf_trainer import CheckpointConfig, GenericTrainer, GenericTrainerConfig, LoggingConfig, TrainingCallback
+from mtf_trainer import (
+    EMA,
+    CheckpointConfig,
+    EarlyStopping,
+    GenericTrainer,
+    GenericTrainerConfig,
+    GradientNorm,
+    LearningRateMonitor,
+    LoggingConfig,
+    ModelSummary,
+    Profiler,
+    Throughput,
+    TrainingCallback,
+)
 from mtf_utils.rundir import WALL_CLOCK_FIELDS, read_metrics
 
 
@@ -89,12 +102,47 @@ class Sum(Trace):
         self.events.append(f"{torch.rand(()).item()!r}")
 
 
+class LargestError:
+    """A metric that is no mean, as torchmetrics has them."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def update(self, errors: torch.Tensor) -> None:
+        self.largest = torch.maximum(self.largest, errors.detach().abs().max())
+
+    def compute(self) -> torch.Tensor:
+        return self.largest
+
+    def reset(self) -> None:
+        self.largest = torch.zeros(())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"largest": self.largest}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.largest = state["largest"]
+
+
+class Pictures(TrainingCallback):
+    """Logs a number and an image of its own after every validation."""
+
+    def on_validation_end(self, trainer: GenericTrainer, logs: dict[str, Any]) -> None:
+        trainer.log_metrics({"weight": trainer.model[0].weight[0, 0]})
+        trainer.log_image("weights", trainer.model[0].weight.sigmoid())
+
+
 class Regression(GenericTrainer):
     """Fits the sum of the inputs."""
 
+    errors: dict[str, LargestError] | None = None
+
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         inputs, targets = batch
-        loss = nn.functional.mse_loss(self.model(inputs).float(), targets)
+        outputs = self.model(inputs).float()
+        loss = nn.functional.mse_loss(outputs, targets)
+        if self.errors is not None:
+            self.errors["train" if self.model.training else "val"].update(outputs - targets)
         return {"loss": loss, "scale": random.random()}
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
@@ -119,7 +167,9 @@ def configure(folder: Path, *, precision: str = "fp32", **changes: Any) -> Gener
     return GenericTrainerConfig(**(settings | changes))
 
 
-def prepare(folder: Path, *, workers: int = 0, persistent: bool = False, **changes: Any) -> tuple[Regression, Any]:
+def prepare(
+    folder: Path, *, workers: int = 0, persistent: bool = False, stock: bool = False, **changes: Any
+) -> tuple[Regression, Any]:
     """A trainer with its callbacks, and what to call to train."""
     trainer = Regression(configure(folder, **changes))
     model = build_model()
@@ -130,7 +180,27 @@ def prepare(folder: Path, *, workers: int = 0, persistent: bool = False, **chang
     val = DataLoader(Noisy(6), batch_size=3, **options)
     trainer.add_callback(Trace("first"))
     trainer.add_callback(Sum("second"))
+    if stock:
+        add_stock(trainer)
     return trainer, lambda: trainer.fit(model, optimizer, train, val, scheduler)
+
+
+def add_stock(trainer: Regression) -> None:
+    """Everything that the trainer has ready for use; training ends early, in the middle of the last epoch."""
+    for callback in (
+        EMA(0.9),
+        EarlyStopping("val_largest", patience=4, min_delta=1.0),
+        LearningRateMonitor(momentum=True, weight_decay=True),
+        GradientNorm(),
+        Throughput(),
+        Profiler(start_step=4, num_steps=1),
+        ModelSummary(),
+        Pictures(),
+    ):
+        trainer.add_callback(callback)
+    trainer.errors = {"train": LargestError(), "val": LargestError()}
+    for stage, metric in trainer.errors.items():
+        trainer.add_metric("largest", metric, stage=stage)
 
 
 def digest(trainer: GenericTrainer, folder: Path) -> dict[str, str]:
@@ -151,7 +221,14 @@ def digest(trainer: GenericTrainer, folder: Path) -> dict[str, str]:
             {key: value for key, value in record.items() if key not in WALL_CLOCK_FIELDS}
             for record in read_metrics(folder / "checkpoints" / "metrics.jsonl")
         ],
-        "callbacks": [callback.events for callback in trainer.callbacks],
+        "callbacks": [callback.events for callback in trainer.callbacks if isinstance(callback, Trace)],
+        "averages": [
+            (callback.updates, name, _bytes(value))
+            for callback in trainer.callbacks
+            if isinstance(callback, EMA)
+            for name, value in callback.weights.items()
+        ],
+        "media": [(path.name, path.read_bytes()) for path in sorted((folder / "checkpoints" / "media").glob("*"))],
     }
     return {name: hashlib.sha256(repr(part).encode()).hexdigest() for name, part in parts.items()}
 

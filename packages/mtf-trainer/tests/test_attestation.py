@@ -51,6 +51,25 @@ def test_an_undisturbed_restart_is_exact(task: ModuleType, tmp_path: Path, caplo
     assert message.endswith(": exact")
 
 
+class StopBeforeTheFirstBatch(StopAt):
+    """Has the process told to go when an epoch begins, whose order is not drawn yet."""
+
+    def on_epoch_start(self, trainer: Any, epoch: int) -> None:
+        if epoch == 1 and self.batch is not None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    on_batch_end = TrainingCallback.on_batch_end
+
+
+def test_a_restart_before_the_first_batch_of_an_epoch_is_exact(
+    task: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "StopAt", StopBeforeTheFirstBatch)
+    stopped(task, tmp_path)
+    _, message = resumed(task, tmp_path, caplog)
+    assert message.endswith(": exact")
+
+
 def _nudge(tensor: torch.Tensor) -> None:
     tensor.data.view(-1)[0] = torch.nextafter(tensor.data.view(-1)[0], torch.tensor(9.0))
 

@@ -78,8 +78,9 @@ def train(task: ModuleType, flag: type[CountingFlag], folder: Path, stop_at: int
         ({"scheduler_interval": "epoch"}, 13),
         ({"workers": 2}, 23),
         ({"workers": 2, "persistent": True}, 41),
+        ({"stock": True}, 17),
     ],
-    ids=["fp32", "bf16", "scheduler-by-epoch", "2-workers", "2-persistent-workers"],
+    ids=["fp32", "bf16", "scheduler-by-epoch", "2-workers", "2-persistent-workers", "stock"],
 )
 @pytest.mark.timeout(1800)
 def test_a_stop_at_any_boundary_changes_nothing(

@@ -23,6 +23,7 @@ from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.journal import Journal
 from mtf_trainer.loggers import WandbLogger
+from mtf_utils.rundir import read_metrics
 from mtf_utils.sections import LoggingConfig
 
 _spec = importlib.util.find_spec("wandb")
@@ -35,11 +36,12 @@ import os, signal, sys
 from pathlib import Path
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.loggers import WandbLogger
+from mtf_utils.rundir import read_metrics
 logger = WandbLogger(GenericTrainerConfig.from_experiment({"logging": {"use_wandb": True}}), Path(sys.argv[1]))
 journal = Path(sys.argv[1], "metrics.jsonl")
 logger.open(journal, None)
 for step in range(4):
-    logger.log("train", step, {"train_loss": 1.0 / (step + 1)})
+    logger.log({"event": "train", "step": step, "train_loss": 1.0 / (step + 1)})
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -67,8 +69,7 @@ class Training:
         self.logger.open(self.journal.path, None if offset is None else self.journal.records)
 
     def log(self, event: str, step: int, **metrics: float) -> int:
-        self.journal.write({"event": event, "step": step, **metrics})
-        self.logger.log(event, step, metrics)
+        self.logger.log(self.journal.write({"event": event, "step": step, **metrics}))
         return self.journal.flush()
 
     def close(self) -> None:
@@ -236,7 +237,7 @@ def test_a_spoilt_file_is_named(tmp_path: Path, content: str) -> None:
     logger = WandbLogger(configuration(), tmp_path)
     logger.open(tmp_path / "metrics.jsonl", 3)
     with pytest.raises(TrainerError, match=r"wandb\.json: cannot tell which W&B run to continue"):
-        logger.log("train", 1, {"train_loss": 1.0})
+        logger.log({"event": "train", "step": 1, "train_loss": 1.0})
     assert (tmp_path / "wandb.json").read_text() == content
 
 
@@ -247,3 +248,25 @@ def test_a_run_that_wandb_does_not_accept_is_explained(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "TrainerError: W&B did not accept the run: " in done.stderr
     assert "WANDB_MODE=offline" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("offline")
+def test_a_training_that_is_killed_again_and_again_stays_one_run(tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("telemetry_kills.py")), str(tmp_path), "6", "use_wandb"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    assert outcome == {"whole": 0, "statuses": [-9, 75] * 3 + [0], "equal": True}, done.stderr
+    folder = tmp_path / "killed" / "checkpoints"
+    runs = [path.name for path in folder.glob("wandb/offline-run-*")]
+    assert len(runs) > 1
+    assert {name.rpartition("-")[2] for name in runs} == {identity_of(folder)}
+    told = list(read_metrics(folder / "metrics.jsonl"))
+    history = rows(segments(folder, 1)[-1])
+    assert [(row["_step"], row["global_step"]) for row in history] == list(enumerate(item["step"] for item in told))
+    losses = [item["train_loss"] for item in told if item["event"] == "train"]
+    assert [row["train_loss"] for row in history if "train_loss" in row] == losses
+    pictures = [row["_step"] for row in history if any(key.startswith("weights") for key in row)]
+    assert pictures == [number for number, item in enumerate(told) if item["event"] == "image"]

@@ -190,9 +190,10 @@ def test_every_path_is_in_the_contract_and_the_other_way_round() -> None:
     attempt = Attempt(run.attempts_dir / "<n>", 1)
     files = [sweep.sweep_file, sweep.lock_file, run.config_yaml, run.config_json, run.job_script]
     files += [run.metrics_file, run.result_file, attempt.started_file, attempt.finished_file]
-    files += [run.log_file("<n>")]  # type: ignore[arg-type]
     files += [attempt.path / "before.txt", attempt.path / "task-<rank>"]  # job.sh's own
+    files += [run.log_file("<n>"), run.metrics_file.with_suffix(".csv")]  # type: ignore[arg-type]
     folders = [run.checkpoints_dir, attempt.path, Path("submissions/<token>"), Path("code/<tree-hash>")]
+    folders += [run.metrics_file.with_name(name) for name in ("tensorboard", "media", "profile")]
     assert {contract.path for contract in CONTRACT} == {str(f) for f in files} | {f"{folder}/" for folder in folders}
 
 

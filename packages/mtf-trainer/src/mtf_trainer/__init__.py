@@ -12,29 +12,53 @@ from mtf_trainer.errors import (
     TrainingPreempted,
     TrainingStopped,
 )
+from mtf_trainer.loggers import CsvLogger, LogRecord, MetricLogger, TensorBoardLogger, WandbLogger
+from mtf_trainer.metric_objects import MetricObject
 from mtf_trainer.phases import TrainerPhase
 from mtf_trainer.rng import RNGState, seed_everything
 from mtf_trainer.run_config import RunConfig, load_run_config
 from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
+from mtf_trainer.stock import (
+    EMA,
+    EarlyStopping,
+    GradientNorm,
+    LearningRateMonitor,
+    ModelSummary,
+    Profiler,
+    Throughput,
+    summarize,
+)
 from mtf_trainer.trainer import GenericTrainer
 from mtf_trainer.weights import WeightsReport, load_weights
 from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 
 __all__ = [
+    "EMA",
     "Checkpoint",
     "CheckpointConfig",
     "CheckpointError",
     "CheckpointStore",
     "CheckpointTimeoutError",
+    "CsvLogger",
+    "EarlyStopping",
     "GenericTrainer",
     "GenericTrainerConfig",
+    "GradientNorm",
+    "LearningRateMonitor",
+    "LogRecord",
     "LoggingConfig",
+    "MetricLogger",
+    "MetricObject",
+    "ModelSummary",
     "PerformanceConfig",
     "PreemptionConfig",
     "PreemptionTimeoutError",
+    "Profiler",
     "RNGState",
     "ResumeState",
     "RunConfig",
+    "TensorBoardLogger",
+    "Throughput",
     "TrainMicroState",
     "TrainerError",
     "TrainerPhase",
@@ -42,6 +66,7 @@ __all__ = [
     "TrainingPreempted",
     "TrainingStopped",
     "ValMicroState",
+    "WandbLogger",
     "WeightsReport",
     "build_optimizer",
     "build_scheduler",
@@ -50,4 +75,5 @@ __all__ = [
     "make_loader",
     "optimizer_steps",
     "seed_everything",
+    "summarize",
 ]

@@ -35,6 +35,9 @@ NAMES = {
 }
 """How a place in the checkpoint is called; the order is that of the report."""
 
+UNKNOWN = {"": "None"}
+"""The digests of a value that was not known."""
+
 
 def digests(sections: Mapping[str, Any]) -> Digests:
     """A hash of every value in the sections `model`, `optimizer` and `training`, by component and place.
@@ -55,6 +58,8 @@ def differing_components(saved: Digests, live: Digests) -> Iterator[str]:
     """
     for component, name in NAMES.items():
         before, after = saved[component], live[component]
+        if component == "upcoming" and before == UNKNOWN:  # saved before the first batch of an epoch, not yet drawn
+            continue
         for place in dict.fromkeys(itertools.chain(before, after)):
             if before.get(place) != after.get(place):
                 yield f"{name} {place}".rstrip()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mtf_trainer.errors import TrainerError
+from mtf_trainer.metrics import to_numbers
 from mtf_trainer.state import ResumeState
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ class TrainingCallback:
     def on_batch_end(self, trainer: GenericTrainer, batch_idx: int, logs: dict[str, Any]) -> None:
         """Called after a batch with what `training_step` returned, as numbers."""
 
+    def on_before_optimizer_step(self, trainer: GenericTrainer) -> None:
+        """Called before an optimizer step with all gradients in place: unscaled, not clipped. Nothing can be saved."""
+
+    def train_metrics(self, trainer: GenericTrainer) -> Mapping[str, float]:
+        """What the callback adds to the training record that is about to be written, before `on_batch_end`."""
+        return {}
+
     def on_validation_start(self, trainer: GenericTrainer) -> None:
         """Called before the first batch of a validation."""
 
@@ -83,7 +91,10 @@ EVENTS: Final = (
     "on_validation_end",
     "on_checkpoint",
 )
-"""The events of a run's history, each of which happens once in it."""
+"""The events of a run's history, each of which happens once in it, with a boundary between two callbacks."""
+
+WITHIN_A_PHASE: Final = ("on_before_optimizer_step", "train_metrics")
+"""What else happens once: in the middle of a phase, for all callbacks at once."""
 
 
 class Events:
@@ -107,10 +118,35 @@ class Events:
         self._state = state
         self._trainer = trainer
         self._callbacks = tuple(callbacks)
-        self._handlers: dict[str, list[Callable[..., None]]] = {
+        self._handlers: dict[str, list[Callable[..., Any]]] = {
             event: [getattr(callback, event) for callback in callbacks if _overrides(callback, event)]
-            for event in EVENTS
+            for event in (*EVENTS, *WITHIN_A_PHASE)
         }
+
+    def has(self, event: str) -> bool:
+        """Whether any callback waits for the event."""
+        return bool(self._handlers[event])
+
+    def call_all(self, event: str) -> None:
+        """Call every callback of an event within a phase.
+
+        Raises:
+            TrainerError: as `fire`.
+        """
+        for handler in self._handlers[event]:
+            _call(handler, event, self._trainer)
+
+    def collect(self) -> dict[str, float]:
+        """What the callbacks add to a training record.
+
+        Raises:
+            TrainerError: as `fire`.
+        """
+        added: dict[str, float] = {}
+        for handler in self._handlers["train_metrics"]:
+            metrics = _call(handler, "train_metrics", self._trainer)
+            added |= to_numbers(metrics, step=f"{_owner(handler)}.train_metrics")
+        return added
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Call every callback of an event that is no part of the history; what one raises is logged."""
@@ -140,14 +176,17 @@ class Events:
         return True
 
 
-def _call(handler: Callable[..., None], event: str, *arguments: Any) -> None:
+def _call(handler: Callable[..., Any], event: str, *arguments: Any) -> Any:
     try:
-        handler(*arguments)
+        return handler(*arguments)
     except TrainerError:
         raise
     except Exception as error:
-        owner = type(handler.__self__).__qualname__  # type: ignore[attr-defined]
-        raise TrainerError(f"{owner}.{event} raised {type(error).__name__}: {error}") from error
+        raise TrainerError(f"{_owner(handler)}.{event} raised {type(error).__name__}: {error}") from error
+
+
+def _owner(handler: Callable[..., Any]) -> str:
+    return type(handler.__self__).__qualname__  # type: ignore[attr-defined]
 
 
 def _overrides(callback: TrainingCallback, event: str) -> bool:

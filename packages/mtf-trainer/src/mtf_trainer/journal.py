@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 FLUSH_AFTER_S: Final = 1.0
 CHUNK_BYTES: Final = 1 << 20
 
+Field = float | int | str | None
+"""What a record has under a name."""
+
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -105,11 +108,14 @@ class Journal:
         starts = range(0, end, CHUNK_BYTES)
         return sum(os.pread(descriptor, min(CHUNK_BYTES, end - start), start).count(b"\n") for start in starts)
 
-    def write(self, record: Mapping[str, float | int | str | None]) -> None:
+    def write(self, record: Mapping[str, Field]) -> dict[str, Field]:
         """Add one record, followed by `time`, the wall clock.
 
         Args:
             record: plain numbers and strings by name; NaN and infinities become null, which is what JSON has.
+
+        Returns:
+            The record as it will be read back.
 
         Raises:
             TrainerError: the journal is not open, or the record is not made of numbers and strings.
@@ -125,6 +131,7 @@ class Journal:
         self.records += 1
         if not 0.0 <= now - self._flushed_at < FLUSH_AFTER_S:
             self.flush()
+        return line
 
     def flush(self) -> int:
         """Hand what waits to the operating system; `sync` makes it durable.
@@ -173,7 +180,7 @@ class Journal:
             self._lines.clear()
 
 
-def _plain(name: str, value: float | int | str | None) -> float | int | str | None:
+def _plain(name: str, value: Field) -> Field:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, int | str):

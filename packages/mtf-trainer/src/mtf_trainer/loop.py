@@ -18,19 +18,21 @@ import torch
 
 from mtf_trainer.agenda import Agenda
 from mtf_trainer.callbacks import Events
-from mtf_trainer.data import DataSource, DataWaitInterrupted
+from mtf_trainer.data import DataWaitInterrupted
 from mtf_trainer.errors import TrainerError
+from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.metrics import Means, count_samples
 from mtf_trainer.phases import TrainerPhase as Phase
+from mtf_trainer.reader import Reader
 from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
-from mtf_trainer.steps import Engine, is_finite, modes_of, restore_modes, to_device
+from mtf_trainer.steps import Engine, is_finite, modes_of, restore_modes
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Loop", "Reader", "Recorder", "Step"]
+__all__ = ["Loop", "Recorder", "Step"]
 
 Step = Callable[[Any, int], Mapping[str, Any]]
 
@@ -39,37 +41,10 @@ CONSUMED: Final = frozenset({Phase.TRAIN_BATCH_OPTIM_STEP, Phase.TRAIN_BATCH_SCH
 
 
 class Recorder(Protocol):
-    """Takes the metrics of an event: `train`, `validation` or `epoch`."""
+    """Takes the metrics of an event: `train`, `validation`, `epoch`, or `log` for those of a user."""
 
     def __call__(self, event: str, metrics: Mapping[str, float]) -> None:
         """Record them; the epoch and the step are those of the state."""
-
-
-@dataclass(slots=True)
-class Reader:
-    """Reads batches in order, and opens the source wherever the state says to go on."""
-
-    source: DataSource
-    device: torch.device
-    _next: tuple[int, int] | None = None
-
-    def go_to(self, epoch: int, batch: int) -> None:
-        """Stand before batch number `batch` of `epoch`."""
-        if self._next != (epoch, batch):
-            self._next = None
-            self.source.open(epoch, batch)
-            self._next = (epoch, batch)
-
-    def read(self, epoch: int, batch: int) -> Any:
-        """Batch number `batch` of `epoch`, on the device."""
-        self.go_to(epoch, batch)
-        try:
-            item = self.source.next()
-        except BaseException:
-            self._next = None
-            raise
-        self._next = (epoch, batch + 1)
-        return item if self.device.type == "cpu" else to_device(item, self.device)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +52,7 @@ class Loop:
     """The phases of a run. See the module's text.
 
     Attributes:
+        metrics: the objects that compute metrics of their own.
         record: takes the metrics.
         save: makes the periodic checkpoint; called when the state already says what comes after it.
         before_update: called before anything changes parameters or the optimizer's state: a checkpoint may still be
@@ -91,6 +67,7 @@ class Loop:
     val: Reader | None
     training_step: Step
     validation_step: Step
+    metrics: MetricObjects
     record: Recorder
     save: Callable[[], None]
     before_update: Callable[[], None]
@@ -191,6 +168,7 @@ class Loop:
             state.val_metrics = {}
             self._epoch_means.clear()
             self._record_means.clear()
+            self.metrics.reset("train")
             state.phase = self.agenda.next_batch()
 
     def _batch_start(self) -> None:
@@ -218,8 +196,9 @@ class Loop:
         train = self._train
         outputs, scalars = self.engine.forward(self.training_step, "training_step", self._batch, train.batch_idx)
         self._loss = self.engine.check_loss(outputs, place=self._place())
+        weight = count_samples(outputs, self._batch)
+        self.state.samples += weight
         if self._is_acceptable(scalars["loss"]):
-            weight = count_samples(outputs, self._batch)
             self._epoch_means.add(scalars, weight)
             self._record_means.add(scalars, weight)
         else:
@@ -251,12 +230,20 @@ class Loop:
         state, train = self.state, self._train
         first = train.batch_idx - train.micro_step + (0 if train.exhausted else 1)
         self.before_update()
-        self.engine.optimizer_step(correction=self.agenda.window(first) / train.micro_step)
+        self.engine.optimizer_step(
+            correction=self.agenda.window(first) / train.micro_step,
+            inspect=self._show_gradients if self.events.has("on_before_optimizer_step") else None,
+        )
         state.global_step += 1
         state.metric = None
         train.micro_step = 0
         train.step_done = True
         state.phase = self.agenda.after_optimizer(train)
+
+    def _show_gradients(self) -> None:
+        self._in_hand = True  # in mid-step there is nothing that could be saved
+        self.events.call_all("on_before_optimizer_step")
+        self._in_hand = False
 
     def _scheduler_step(self) -> None:
         self.engine.scheduler_step()
@@ -267,7 +254,7 @@ class Loop:
         every = self.config.logging.log_every_n_steps
         if state.event_index == 0 and train.step_done and state.global_step % every == 0:
             means = _named(self._record_means.means(), "train_")
-            self.record("train", means | {"lr": self._learning_rate()})
+            self.record("train", means | {"lr": self._learning_rate()} | self.events.collect())
             self._record_means.clear()
         if self.events.fire("on_batch_end", train.batch_idx, dict(train.last)):
             train.batch_idx += 1
@@ -281,6 +268,7 @@ class Loop:
             self._val.modes = modes_of(self.engine.model)
             self.engine.model.eval()
             self._val_means.clear()
+            self.metrics.reset("val")
             self.state.validations += 1
             self.state.phase = Phase.VAL_BATCH_LOAD
 
@@ -315,7 +303,7 @@ class Loop:
         state, val = self.state, self._val
         if state.event_index == 0:
             restore_modes(self.engine.model, val.modes)
-            state.val_metrics = self._val_means.means()
+            state.val_metrics = self._val_means.means() | self.metrics.compute("val")
             state.validated_step = state.global_step
             self._rank()
             self.record("validation", state.val_metrics)
@@ -323,6 +311,8 @@ class Loop:
                 self.engine.scheduler_step(state.metric)
         if self.events.fire("on_validation_end", dict(state.val_metrics)):
             state.val = None
+            if state.stop_requested and not val.at_epoch_end:  # no further batch is needed to notice
+                self._train.exhausted = True
             state.phase = self.agenda.after_validation(at_epoch_end=val.at_epoch_end)
 
     def _rank(self) -> None:
@@ -354,7 +344,8 @@ class Loop:
                 raise TrainerError(
                     f"nothing was trained in epoch {state.epoch}: none of its {skipped} losses is finite"
                 )
-            state.epoch_metrics = _named(self._epoch_means.means(), "train_") | state.val_metrics
+            means = _named(self._epoch_means.means(), "train_")
+            state.epoch_metrics = means | self.metrics.compute("train") | state.val_metrics
             if skipped:
                 state.epoch_metrics["train_skipped"] = float(skipped)
             self.record("epoch", state.epoch_metrics | {"lr": self._learning_rate()})

@@ -10,7 +10,7 @@ import torch
 
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["Means", "count_samples", "to_scalars"]
+__all__ = ["Means", "count_samples", "to_numbers", "to_scalars"]
 
 Scalar = float | torch.Tensor
 
@@ -88,6 +88,11 @@ def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
                 f"{step} returned {name!r} as {type(value).__name__}: a metric is a number or a tensor of one element"
             )
     return scalars
+
+
+def to_numbers(outputs: Mapping[str, Any], *, step: str) -> dict[str, float]:
+    """The same as plain floats; waits for an accelerator that holds one."""
+    return {name: float(value) for name, value in to_scalars(outputs, step=step).items()}
 
 
 def count_samples(outputs: Mapping[str, Any], batch: Any) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,38 +13,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mtf_trainer import attestation, fingerprint, receipts, restoring, rng
-from mtf_trainer.builders import optimizer_steps
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import DataSource, DataWaitInterrupted
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
-from mtf_trainer.journal import Journal
-from mtf_trainer.loggers import MetricLogger
-from mtf_trainer.loop import Loop, Reader
+from mtf_trainer.loop import Loop
+from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.preemption import StopFlag
-from mtf_trainer.progress import Progress
+from mtf_trainer.reader import Reader
 from mtf_trainer.rng import RNGState
 from mtf_trainer.state import ResumeState
 from mtf_trainer.steps import Engine
+from mtf_trainer.telemetry import Telemetry
 from mtf_trainer.timelimit import SaveBounds
-from mtf_utils import rundir
 from mtf_utils.rundir import Outcome
 from mtf_utils.stateful import Stateful
 
 if TYPE_CHECKING:
     from mtf_trainer.trainer import GenericTrainer
 
-__all__ = ["Session", "checkpoint_directory"]
+__all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
-
-
-def checkpoint_directory(config: GenericTrainerConfig) -> Path:
-    """Where the checkpoints are: relative to the run directory if there is one, else to the working directory."""
-    base = os.environ.get(rundir.ENV_RUN_DIR) or Path.cwd()
-    return Path(base, config.checkpoint.checkpoint_dir)
 
 
 @dataclass(frozen=True)
@@ -62,6 +53,9 @@ class Session:
 
     Attributes:
         seed: the seed in use.
+        registered: what has a state of its own, by name.
+        metrics: the objects that compute metrics.
+        telemetry: what the run tells.
         state: where the run stands.
         flag: whether it was told to stop.
         directory: where the checkpoints are.
@@ -76,36 +70,27 @@ class Session:
     val: DataSource | None
     callbacks: Sequence[TrainingCallback]
     registered: Mapping[str, Stateful]
-    loggers: Sequence[MetricLogger]
+    metrics: MetricObjects
+    telemetry: Telemetry
     store: CheckpointStore
     directory: Path
     flag: StopFlag
     seed: int
     state: ResumeState = field(default_factory=lambda: ResumeState(Phase.INIT, 0, 0))
     clock: Callable[[], float] = time.time
-    journal: Journal = field(init=False)
     loop: Loop = field(init=False)
     restored: Restored | None = field(default=None, init=False)
-    progress: Progress = field(init=False)
     _closed_data: dict[str, Any] | None = field(default=None, init=False)
     _is_exact: bool = field(default=True, init=False)
-    _journal_is_open: bool = field(default=False, init=False)
-    _journal_bytes: int = field(default=0, init=False)
     _reserves: bool = field(init=False)
     _bounds: SaveBounds = field(init=False)
 
     def __post_init__(self) -> None:
-        run = rundir.current_run()
-        path = run[0].metrics_file if run else self.directory / "metrics.jsonl"
-        self.journal = Journal(path)
-        self.progress = Progress(self._total_steps())
+        self.metrics.move_to(self.engine.device)
+        self.registered = {**self.registered, **self.metrics.states(self.engine.device)}
         self._reserves = self.config.checkpoint.async_save
         self._bounds = SaveBounds(self.config.preemption, self.flag, self.store.next_save_s)
         self._bind()
-
-    def _total_steps(self) -> int | None:
-        batches = self.train.num_batches
-        return optimizer_steps(batches, self.config) if batches else self.config.max_steps
 
     def _bind(self) -> None:
         """Make the loop for the state that the session has."""
@@ -119,14 +104,15 @@ class Session:
             val=Reader(self.val, device) if self.val is not None else None,
             training_step=self.trainer.training_step,
             validation_step=self.trainer.validation_step,
-            record=self.record,
+            metrics=self.metrics,
+            record=self._record,
             save=self.save_periodically,
             before_update=self.before_update,
         )
 
     def start(self) -> None:
         """Begin a new run with a checkpoint of its beginning, so that what cannot be saved shows at once."""
-        self._open_records(None)
+        self.telemetry.open(None)
         self.store.save(self.snapshot(), kind=Kind.INITIAL)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -148,9 +134,10 @@ class Session:
         restoring.load_stateful(training, self.callbacks, self.registered, source=str(checkpoint.path))
         self.state = ResumeState.from_dict(checkpoint.resume, rng=RNGState.from_state_dict(training["rng"]))
         restoring.prolong(self.state, self.config)
-        self._journal_bytes = training["journal_bytes"]
-        if self.state.phase is not Phase.TRAINING_COMPLETE:  # otherwise nothing is left to record
-            self._open_records(self._journal_bytes)
+        if self.state.phase is Phase.TRAINING_COMPLETE:  # nothing is left to record
+            self.telemetry.assume(training["journal_bytes"])
+        else:
+            self.telemetry.open(training["journal_bytes"])
         threads = checkpoint.fingerprint["environment"]["threads"]
         if threads != torch.get_num_threads():
             logger.info("using %d threads, as the run did before: their number changes results", threads)
@@ -176,7 +163,7 @@ class Session:
             TrainingPreempted: told to stop; the state is durable.
             TrainingStopped: told to stop once too often.
         """
-        self.progress.open(self.state)
+        self.telemetry.start_progress(self.state)
         self.settle_restored()
         try:
             self._train_to_the_end()
@@ -213,13 +200,8 @@ class Session:
                 self._leave()
         self._finish()
 
-    def record(self, event: str, metrics: Mapping[str, float]) -> None:
-        """Write metrics to the journal and to every logger."""
-        state = self.state
-        self.journal.write({"event": event, "epoch": state.epoch, "step": state.global_step, **metrics})
-        for each in self.loggers:
-            each.log(event, state.global_step, {"epoch": state.epoch, **metrics})
-        self.progress.show(state, metrics)
+    def _record(self, event: str, metrics: Mapping[str, float]) -> None:
+        self.telemetry.record(self.state, event, metrics)
 
     def snapshot(self) -> Snapshot:
         """The whole state as one value; its tensors are the live ones."""
@@ -234,7 +216,7 @@ class Session:
             metric=receipts.finite(self.state.metric),
             fingerprint=self._fingerprint(),
             steady=self.engine.steady(),
-            refers_to=self.journal.sync,
+            refers_to=self.telemetry.sync,
         )
 
     def _sections(self) -> dict[str, Any]:
@@ -259,7 +241,7 @@ class Session:
                 if restoring.keeps_state(callback)
             ],
             "registered": {name: stateful.state_dict() for name, stateful in self.registered.items()},
-            "journal_bytes": self._flush_journal(),
+            "journal_bytes": self.telemetry.flush(),
         }
 
     def _data_state(self) -> dict[str, Any]:
@@ -283,28 +265,6 @@ class Session:
         """The samples of the next training batch, where they are known for nothing."""
         place = self.loop.upcoming
         return self.train.peek(*place) if place is not None else None
-
-    def _flush_journal(self) -> int:
-        """Write what waits for the journal; once it is closed, nothing is added to it any more."""
-        if self._journal_is_open:
-            self._journal_bytes = self.journal.flush()
-        return self._journal_bytes
-
-    def _open_records(self, offset: int | None) -> None:
-        self.journal.open(offset)
-        self._journal_is_open = True
-        for each in self.loggers:
-            each.open(self.journal.path, None if offset is None else self.journal.records)
-
-    def _close_journal(self) -> None:
-        if not self._journal_is_open:
-            return
-        try:
-            self._flush_journal()
-            self.journal.sync()
-        finally:
-            self._journal_is_open = False
-            self.journal.close()
 
     def _fingerprint(self) -> dict[str, Any]:
         return {
@@ -381,13 +341,12 @@ class Session:
         """Open what callbacks and loggers need, and close everything in the end, however it comes."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.store.close)
-            stack.callback(self._close_journal)
-            stack.callback(self.progress.close)
+            stack.callback(self.telemetry.close)
+            stack.callback(self.telemetry.progress.close)
             if self._bounds.time_limit is not None:
                 self._bounds.time_limit.start()
                 stack.callback(self._bounds.time_limit.close)
-            for each in self.loggers:
-                stack.callback(each.close)
+            stack.callback(self.telemetry.close_loggers)
             stack.callback(self._close_data)
             for callback in self.callbacks:
                 callback.setup(self.trainer)

@@ -86,6 +86,7 @@ class ResumeState:
         best: metric, value, epoch and global_step of the best validation.
         stop_requested: whether training is to end early.
         preemptions: how often the run was preempted.
+        samples: training samples that went through the model.
     """
 
     phase: TrainerPhase
@@ -105,6 +106,7 @@ class ResumeState:
     best: dict[str, Any] | None = None
     stop_requested: bool = False
     preemptions: int = 0
+    samples: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain JSON, without the random streams, which are tensors."""

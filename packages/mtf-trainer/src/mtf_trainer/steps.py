@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,12 +104,13 @@ class Engine:
         with determinism.explained():
             loss.backward()  # type: ignore[no-untyped-call]
 
-    def optimizer_step(self, *, correction: float = 1.0) -> None:
+    def optimizer_step(self, *, correction: float = 1.0, inspect: Callable[[], None] | None = None) -> None:
         """Clip, step, and clear the gradients.
 
         Args:
             correction: factor for gradients that were divided by the wrong window size, because the loader's end
                 came as a surprise.
+            inspect: called when the gradients are complete, before they are clipped.
         """
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         if not parameters:  # every micro-batch of the window was left out
@@ -118,6 +119,8 @@ class Engine:
             self.scaler.unscale_(self.optimizer)
         if correction != 1.0:
             torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], correction)
+        if inspect is not None:
+            inspect()
         if self.config.max_grad_value is not None:
             nn.utils.clip_grad_value_(parameters, self.config.max_grad_value)
         if self.config.max_grad_norm is not None:

@@ -17,11 +17,14 @@ from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import make_source
 from mtf_trainer.errors import CheckpointError, TrainerError
-from mtf_trainer.loggers import MetricLogger, build_loggers
+from mtf_trainer.loggers import MetricLogger
+from mtf_trainer.metric_objects import MetricObject, MetricObjects, Stage
 from mtf_trainer.phases import TrainerPhase
-from mtf_trainer.session import Session, checkpoint_directory
+from mtf_trainer.places import checkpoint_directory, run_directory
+from mtf_trainer.session import Session
 from mtf_trainer.state import ResumeState, RNGState
 from mtf_trainer.steps import Engine
+from mtf_trainer.telemetry import build_telemetry
 from mtf_utils.logs import setup_logging
 from mtf_utils.stateful import Stateful
 
@@ -66,6 +69,8 @@ class GenericTrainer:
         self.seed = secrets.randbits(32) if config.seed is None else config.seed
         self._steps = (training_step, validation_step)
         self._registered: dict[str, Stateful] = {}
+        self._loggers: list[MetricLogger] = []
+        self._metrics = MetricObjects()
         self._session: Session | None = None
         self._armed: Checkpoint | None = None
         self._fitting = False
@@ -160,17 +165,19 @@ class GenericTrainer:
             engine = Engine(
                 self.config, model=model, optimizer=self.optimizer, scheduler=self.scheduler, device=self.device
             )
+            train = make_source(train_loader, seed=self.seed, stream="train", should_stop=flag.is_requested)
             session = Session(
                 trainer=self,
                 config=self.config,
                 engine=engine,
-                train=make_source(train_loader, seed=self.seed, stream="train", should_stop=flag.is_requested),
+                train=train,
                 val=None
                 if val_loader is None
                 else make_source(val_loader, seed=self.seed, stream="val", should_stop=flag.is_requested),
                 callbacks=tuple(self.callbacks),
                 registered=dict(self._registered),
-                loggers=self._build_loggers(),
+                metrics=self._metrics,
+                telemetry=build_telemetry(self.config, self._loggers, num_batches=train.num_batches),
                 store=store,
                 directory=checkpoint_directory(self.config),
                 flag=flag,
@@ -242,9 +249,6 @@ class GenericTrainer:
             self.seed = seed
         return checkpoint
 
-    def _build_loggers(self) -> list[MetricLogger]:
-        return build_loggers(self.config, checkpoint_directory(self.config))
-
     def save_checkpoint(self, emergency: bool = False, *, pinned: bool = False) -> Path:
         """Save now; the checkpoint is durable when this returns.
 
@@ -306,6 +310,50 @@ class GenericTrainer:
             raise TrainerError("add_callback() while fit() runs: add callbacks before")
         self.callbacks.append(callback)
 
+    def add_logger(self, logger: MetricLogger) -> None:
+        """Hand every record of the journal to a logger of your own too."""
+        if not isinstance(logger, MetricLogger):
+            raise TypeError(f"a {type(logger).__name__} is no logger: it needs open(), log() and close()")
+        if self._fitting:
+            raise TrainerError("add_logger() while fit() runs: add loggers before")
+        self._loggers.append(logger)
+
+    def add_metric(self, name: str, metric: MetricObject, *, stage: Stage = "val") -> None:
+        """Have a metric of torchmetrics, or one like them, computed at the end of every validation or epoch.
+
+        The steps call its `update`; resetting it, computing it and keeping its state in every checkpoint is up to the
+        trainer. Its result joins the means: `val_<name>`, or `val_<name>_<key>` for a mapping of results.
+
+        Args:
+            name: unique in its stage.
+            metric: moved to the device if it has a `to`.
+            stage: `val` computes at the end of a validation, `train` at the end of an epoch.
+        """
+        if self._fitting:
+            raise TrainerError("add_metric() while fit() runs: add metrics before")
+        self._metrics.add(stage, name, metric)
+
+    def log_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write a record of your own, at the current epoch and step; for callbacks and steps, while `fit` runs."""
+        session = self._running("log_metrics")
+        session.telemetry.record_of_user(session.state, metrics)
+
+    def log_image(self, name: str, image: Any) -> None:
+        """Write an image into the folder `media` beside `metrics.jsonl`, with a record of it; while `fit` runs.
+
+        Args:
+            name: of the series that it belongs to; names the file.
+            image: a matplotlib figure, or an array, tensor or PIL image: (height, width), with channels first or last,
+                floats from 0 to 1 or bytes.
+        """
+        session = self._running("log_image")
+        session.telemetry.add_image(session.state, name, image)
+
+    def _running(self, method: str) -> Session:
+        if self._session is None or not self._fitting:
+            raise TrainerError(f"{method}() outside of fit(): there is no record to be part of")
+        return self._session
+
     def register_state(self, name: str, stateful: Stateful) -> None:
         """Make an object's state a part of every checkpoint.
 
@@ -333,6 +381,11 @@ class GenericTrainer:
         if self._session is None:
             raise TrainerError("the trainer has no state before fit()")
         return self._session.state
+
+    @property
+    def directory(self) -> Path:
+        """Where the run's files for people are: the run directory, or where its checkpoints are."""
+        return run_directory(self.config)
 
     @property
     def current_epoch(self) -> int:

@@ -59,7 +59,7 @@ ENV_ATTEMPT: Final = "MTF_ATTEMPT"
 ENV_TOKEN: Final = "MTF_TOKEN"  # noqa: S105 - a submission's identity, not a secret
 ENV_PROJECT_ROOT: Final = "MTF_PROJECT_ROOT"
 
-WALL_CLOCK_FIELDS: Final = frozenset({"time", "samples_per_s"})
+WALL_CLOCK_FIELDS: Final = frozenset({"time", "samples_per_s", "steps_per_s"})
 """Fields of a metrics record that differ between two otherwise identical runs."""
 
 MAX_NAME_BYTES: Final = 128
@@ -124,6 +124,10 @@ CONTRACT: Final = (
     FileContract("runs/<name>/logs/attempt-<n>.log", "job.sh", "people", "output of the attempt"),
     FileContract("runs/<name>/checkpoints/", "trainer", "trainer", "checkpoint folders; own manifest version"),
     FileContract("runs/<name>/metrics.jsonl", "trainer", "results, people", "one record a line", 1),
+    FileContract("runs/<name>/metrics.csv", "trainer", "people", "the same as a table, where asked for"),
+    FileContract("runs/<name>/tensorboard/", "trainer", "TensorBoard", "the same as an event file, where asked for"),
+    FileContract("runs/<name>/media/", "trainer", "people", "logged images; metrics.jsonl says when and what"),
+    FileContract("runs/<name>/profile/", "trainer", "people", "traces of torch.profiler"),
     FileContract("runs/<name>/result.json", "trainer", "results", "what training came to", 1, RunResultFile),
 )
 """Every file of a sweep's folder: path, writer, readers, content, schema."""

@@ -30,6 +30,12 @@ class LoggingConfig(Settings):
         default=10,
         metadata=about("Distance between two training records.", minimum=1, unit="optimizer steps"),
     )
+    progress: Literal["auto", "bar", "lines", "off"] = field(
+        default="auto",
+        metadata=about("How progress shows; auto: a bar on a terminal and in a notebook, lines elsewhere."),
+    )
+    use_csv: bool = field(default=False, metadata=about("Also write the metrics as a table, metrics.csv."))
+    use_tensorboard: bool = field(default=False, metadata=about("Also write an event file of TensorBoard."))
     use_wandb: bool = field(default=False, metadata=about("Also log to Weights & Biases."))
     wandb_project: str | None = field(default=None, metadata=about("The W&B project; null leaves the choice to W&B."))
     wandb_entity: str | None = field(default=None, metadata=about("The W&B team; null is the user's default."))

@@ -1,61 +1,25 @@
-"""Where else metrics go: services that show them while a run goes on. The journal stays the record of the run."""
+"""Records on Weights & Biases."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import math
+import logging
 import os
 import secrets
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.errors import TrainerError
+from mtf_trainer.loggers.protocol import LogRecord, metrics_of
 from mtf_utils.atomic import write_json
 from mtf_utils.rundir import read_metrics
 
-__all__ = ["MetricLogger", "WandbLogger", "build_loggers"]
+__all__ = ["WandbLogger"]
 
-
-class MetricLogger(Protocol):
-    """Takes the records of a run in order, as the journal does."""
-
-    def open(self, journal: Path, position: int | None) -> None:
-        """Called before the first record in every process.
-
-        Args:
-            journal: the file of all records.
-            position: how many records the run has so far: those are in the journal, and the next one has this number;
-                None when a new run begins. After a kill, records behind it come once more.
-        """
-
-    def log(self, event: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Take the next record.
-
-        Args:
-            event: what the record is about: `train`, `validation` or `epoch`.
-            step: optimizer steps taken so far.
-            metrics: numbers by name.
-        """
-
-    def close(self) -> None:
-        """Called when the process stops training, however it comes; closing twice does no harm."""
-
-
-def build_loggers(config: GenericTrainerConfig, directory: Path) -> list[MetricLogger]:
-    """The loggers that a run's configuration asks for.
-
-    Args:
-        config: the trainer's configuration.
-        directory: where loggers keep what they need to go on after a restart: beside the checkpoints.
-
-    Raises:
-        TrainerError: a package that is needed is not installed.
-    """
-    return [WandbLogger(config, directory)] if config.logging.use_wandb else []
+logger = logging.getLogger(__name__)
 
 
 class WandbLogger:
@@ -94,7 +58,7 @@ class WandbLogger:
         self.close()
         self._journal, self._is_new, self._position = journal, position is None, position or 0
 
-    def log(self, event: str, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, record: LogRecord) -> None:
         """See `MetricLogger.log`.
 
         Raises:
@@ -104,19 +68,27 @@ class WandbLogger:
             self._run = self._start()
             self._known = self._run.step
             self._catch_up()
-        self._send(self._position, event, step, metrics)
+        self._send(self._position, record)
         self._position += 1
 
     def _catch_up(self) -> None:
         records = islice(read_metrics(self._journal), self._position) if self._position else ()
         for number, record in enumerate(records):
-            metrics = {name: _number(value) for name, value in record.items() if name not in ("event", "step", "time")}
-            self._send(number, record["event"], record["step"], metrics)
+            self._send(number, record)
 
-    def _send(self, number: int, event: str, step: int, metrics: Mapping[str, float]) -> None:
-        if number >= self._known:
-            assert self._run is not None
-            self._run.log({"global_step": step, **_named(event, metrics)}, step=number, commit=True)
+    def _send(self, number: int, record: LogRecord) -> None:
+        if number < self._known:
+            return
+        assert self._run is not None
+        content = self._image(record) if record["event"] == "image" else _named(record)
+        self._run.log({"global_step": record["step"], **content}, step=number, commit=True)
+
+    def _image(self, record: LogRecord) -> dict[str, Any]:
+        file = self._journal.parent / str(record["file"])
+        if not file.exists():
+            logger.warning("%s: is gone, so W&B does not get it", file)
+            return {}
+        return {str(record["name"]): self._wandb.Image(str(file))}
 
     def close(self) -> None:
         """See `MetricLogger.close`; waits until W&B has everything."""
@@ -162,15 +134,9 @@ class WandbLogger:
             ) from error
 
 
-def _number(value: float | None) -> float:
-    """What a record of the journal stands for: it has null in place of NaN."""
-    return math.nan if value is None else value
-
-
-def _named(event: str, metrics: Mapping[str, float]) -> dict[str, float]:
+def _named(record: LogRecord) -> dict[str, Any]:
     """The metrics under names of W&B: a mean over an epoch is a chart of its own, the epoch's number is not."""
-    prefix = "epoch/" if event == "epoch" else ""
-    return {name if name == "epoch" else f"{prefix}{name}": value for name, value in metrics.items()}
+    return {name: value for name, value in record.items() if name == "epoch"} | metrics_of(record)
 
 
 def _import_wandb() -> Any:

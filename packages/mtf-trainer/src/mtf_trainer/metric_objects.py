@@ -1,0 +1,136 @@
+"""Metrics that are more than a mean: objects that collect over the batches and compute in the end."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+
+from mtf_trainer.errors import TrainerError
+from mtf_utils.stateful import Stateful
+
+__all__ = ["MetricObject", "MetricObjects", "Stage"]
+
+Stage = Literal["train", "val"]
+
+
+@runtime_checkable
+class MetricObject(Protocol):
+    """What torchmetrics' `Metric` and `MetricCollection` are, and any object with these methods."""
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Take a batch; called by the steps of the user."""
+
+    def compute(self) -> Any:
+        """The result: a number, a tensor of one element, or a mapping of such by name."""
+
+    def reset(self) -> None:
+        """Forget every batch."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Everything collected so far."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Put back what `state_dict` returned."""
+
+
+class MetricObjects:
+    """The metric objects of a training, by stage and name."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Stage, dict[str, MetricObject]] = {"train": {}, "val": {}}
+
+    def add(self, stage: Stage, name: str, metric: MetricObject) -> None:
+        """Add a metric.
+
+        Raises:
+            TypeError: it lacks a method.
+            TrainerError: the stage is unknown, or the name taken.
+        """
+        if stage not in self._objects:
+            raise TrainerError(f"metric {name!r}: the stage is {stage!r}, expected 'train' or 'val'")
+        if not isinstance(metric, MetricObject):
+            needed = ("update", "compute", "reset", "state_dict", "load_state_dict")
+            lacking = ", ".join(f"{method}()" for method in needed if not hasattr(metric, method))
+            raise TypeError(f"metric {name!r}: a {type(metric).__name__} has no {lacking}")
+        if name in self._objects[stage]:
+            raise TrainerError(f"there is a metric {name!r} for {stage!r} already")
+        if hasattr(metric, "persistent"):  # torchmetrics leaves its states out of the state_dict unless told
+            metric.persistent(True)
+        self._objects[stage][name] = metric
+
+    def move_to(self, device: torch.device) -> None:
+        """Bring those that hold tensors to the device of the batches."""
+        for stage in self._objects.values():
+            for metric in stage.values():
+                if hasattr(metric, "to"):
+                    metric.to(device)
+
+    def reset(self, stage: Stage) -> None:
+        """Begin anew."""
+        for metric in self._objects[stage].values():
+            metric.reset()
+
+    def compute(self, stage: Stage) -> dict[str, float]:
+        """The results, named as the means are: `val_accuracy`.
+
+        Raises:
+            TrainerError: one is not a number.
+        """
+        results: dict[str, float] = {}
+        for name, metric in self._objects[stage].items():
+            value = metric.compute()
+            parts = value.items() if isinstance(value, Mapping) else [("", value)]
+            for part, item in parts:
+                key = f"{name}_{part}" if part else name
+                results[key if key.startswith(f"{stage}_") else f"{stage}_{key}"] = _number(key, item)
+        return results
+
+    def states(self, device: torch.device) -> dict[str, Stateful]:
+        """What each one needs in a checkpoint, by stage and name."""
+        return {
+            f"metric {stage}/{name}": _State(metric, device)
+            for stage, metrics in self._objects.items()
+            for name, metric in metrics.items()
+        }
+
+
+class _State:
+    """The state of a metric, with the number of its updates, which torchmetrics leaves out of its state."""
+
+    def __init__(self, metric: MetricObject, device: torch.device) -> None:
+        self._metric = metric
+        self._device = device
+
+    def state_dict(self) -> dict[str, Any]:
+        if callable(values := getattr(self._metric, "values", None)):
+            list(values())  # a collection computes alike metrics once: asked for, the others catch up
+        return {
+            "collected": dict(self._metric.state_dict()),
+            "updates": [part._update_count for part in self._counting()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._metric.load_state_dict(OrderedDict(state["collected"]))
+        if hasattr(self._metric, "to"):
+            self._metric.to(self._device)
+        for part, count in zip(self._counting(), state["updates"], strict=True):
+            part._update_count = count
+
+    def _counting(self) -> list[Any]:
+        modules: Iterable[Any] = self._metric.modules() if hasattr(self._metric, "modules") else ()
+        return [module for module in modules if hasattr(module, "_update_count")]
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return float(value.detach())
+    if isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "size", 0) == 1):
+        return float(value)
+    found = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else f"a {type(value).__name__}"
+    raise TrainerError(
+        f"the metric {name!r} computed {found}: a metric is one number or a mapping of numbers; have it averaged, "
+        "or compute a number from it in a callback"
+    )

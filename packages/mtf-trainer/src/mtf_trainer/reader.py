@@ -1,0 +1,40 @@
+"""Reads the batches of a source in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mtf_trainer.data import DataSource
+from mtf_trainer.steps import to_device
+
+__all__ = ["Reader"]
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads batches in order, and opens the source wherever the state says to go on."""
+
+    source: DataSource
+    device: torch.device
+    _next: tuple[int, int] | None = None
+
+    def go_to(self, epoch: int, batch: int) -> None:
+        """Stand before batch number `batch` of `epoch`."""
+        if self._next != (epoch, batch):
+            self._next = None
+            self.source.open(epoch, batch)
+            self._next = (epoch, batch)
+
+    def read(self, epoch: int, batch: int) -> Any:
+        """Batch number `batch` of `epoch`, on the device."""
+        self.go_to(epoch, batch)
+        try:
+            item = self.source.next()
+        except BaseException:
+            self._next = None
+            raise
+        self._next = (epoch, batch + 1)
+        return item if self.device.type == "cpu" else to_device(item, self.device)

@@ -1,0 +1,205 @@
+"""Metrics that are objects: when they are reset and computed, and that a stop does not disturb them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mtf_trainer import (
+    CheckpointConfig,
+    CheckpointError,
+    GenericTrainer,
+    GenericTrainerConfig,
+    LoggingConfig,
+    TrainerError,
+    TrainingPreempted,
+    preemption,
+)
+from mtf_utils.rundir import read_metrics
+
+HAS_TORCHMETRICS = importlib.util.find_spec("torchmetrics") is not None
+
+
+class Range:
+    """Computes two numbers."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def update(self, values: torch.Tensor) -> None:
+        self.values += values.flatten().tolist()
+
+    def compute(self) -> dict[str, float]:
+        return {"least": min(self.values), "most": max(self.values)}
+
+    def reset(self) -> None:
+        self.values = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": list(self.values)}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.values = list(state["values"])
+
+
+class Fit(GenericTrainer):
+    """Shows its metrics every target that it sees."""
+
+    def __init__(self, folder: Path, **metrics: Any) -> None:
+        super().__init__(
+            GenericTrainerConfig(
+                epochs=2,
+                seed=1,
+                validate_every_n_steps=3,
+                checkpoint=CheckpointConfig(checkpoint_dir=str(folder)),
+                logging=LoggingConfig(log_every_n_steps=1),
+            )
+        )
+        self.objects = metrics
+        for stage, metric in metrics.items():
+            self.add_metric("targets", metric, stage=stage)  # type: ignore[arg-type]
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        inputs, targets = batch
+        outputs = self.model(inputs)
+        stage = "train" if self.model.training else "val"
+        if stage in self.objects:
+            self.show(self.objects[stage], outputs, targets)
+        return {"loss": nn.functional.mse_loss(outputs, targets)}
+
+    def show(self, metric: Any, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+        metric.update(targets)
+
+    def train_on(self, targets: list[float], val: list[float]) -> None:
+        model = nn.Linear(1, 1)
+        loaders = [
+            DataLoader(TensorDataset(torch.arange(len(v)).view(-1, 1) / len(v), torch.tensor(v).view(-1, 1)))
+            for v in (targets, val)
+        ]
+        self.fit(model, torch.optim.SGD(model.parameters(), lr=0.01), *loaders)
+
+
+TRAIN, VAL = [3.0, -1.0, 2.0, 7.0], [0.5, -2.0, 1.0]
+
+
+def test_they_cover_one_epoch_or_validation_and_join_the_means(tmp_path: Path) -> None:
+    Fit(tmp_path, train=Range(), val=Range()).train_on(TRAIN, VAL)
+    records = list(read_metrics(tmp_path / "metrics.jsonl"))
+    for record in records:
+        if record["event"] == "validation":
+            assert (record["val_targets_least"], record["val_targets_most"]) == (-2.0, 1.0)
+        if record["event"] == "epoch":
+            assert (record["train_targets_least"], record["train_targets_most"]) == (-1.0, 7.0)
+            assert record["val_targets_most"] == 1.0
+            assert record["train_loss"] >= 0.0
+    assert [record["event"] for record in records].count("validation") == 4
+
+
+def run_in_pieces(folder: Path, make: Any) -> None:
+    """Train with a stop at every twelfth boundary, until training is complete."""
+
+    class EveryTwelfth(preemption.StopFlag):
+        count = 0
+
+        @property
+        def requested(self) -> bool:  # type: ignore[override]
+            self.count += 1
+            return self.count >= 12
+
+        @requested.setter
+        def requested(self, value: bool) -> None:
+            """The constructor sets it."""
+
+        def is_requested(self) -> bool:
+            return False
+
+        def elapsed_s(self) -> float:
+            return 0.0
+
+    original = preemption.StopFlag
+    preemption.StopFlag = EveryTwelfth  # type: ignore[misc]
+    try:
+        for _ in range(100):
+            try:
+                make(folder).train_on(TRAIN, VAL)
+            except TrainingPreempted:
+                continue
+            return
+        raise AssertionError("never complete")
+    finally:
+        preemption.StopFlag = original  # type: ignore[misc]
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if k != "time"} for record in read_metrics(folder / "metrics.jsonl")]
+
+
+@pytest.mark.skipif(not HAS_TORCHMETRICS, reason="torchmetrics is not installed")
+def test_metrics_of_torchmetrics_compute_the_same_with_and_without_stops(tmp_path: Path) -> None:
+    torchmetrics = importlib.import_module("torchmetrics")
+
+    class Errors(Fit):
+        def show(self, metric: Any, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+            metric(outputs.detach(), targets)  # forward(), whose running means count the updates
+
+    def make(folder: Path) -> Fit:
+        collection = torchmetrics.MetricCollection(
+            {
+                "mse": torchmetrics.MeanSquaredError(),
+                "rmse": torchmetrics.MeanSquaredError(squared=False),  # computed with the one before
+                "spearman": torchmetrics.SpearmanCorrCoef(),  # keeps lists
+            }
+        )
+        return Errors(folder, train=torchmetrics.MeanAbsoluteError(), val=collection)
+
+    make(tmp_path / "whole").train_on(TRAIN, VAL)
+    run_in_pieces(tmp_path / "pieces", make)
+    told = metrics(tmp_path / "whole")
+    assert metrics(tmp_path / "pieces") == told
+    assert {"val_targets_mse", "val_targets_rmse", "val_targets_spearman", "train_targets"} <= told[-1].keys()
+    assert told[-1]["val_targets_rmse"] == pytest.approx(told[-1]["val_targets_mse"] ** 0.5)
+
+
+def test_stops_in_mid_epoch_and_mid_validation_change_nothing(tmp_path: Path) -> None:
+    def make(folder: Path) -> Fit:
+        return Fit(folder, train=Range(), val=Range())
+
+    make(tmp_path / "whole").train_on(TRAIN, VAL)
+    run_in_pieces(tmp_path / "pieces", make)
+    assert metrics(tmp_path / "pieces") == metrics(tmp_path / "whole")
+
+
+def test_a_checkpoint_made_with_other_metrics_is_refused(tmp_path: Path) -> None:
+    trainer = Fit(tmp_path, val=Range())
+    trainer.train_on(TRAIN, VAL)
+    with pytest.raises(CheckpointError, match="metric val/targets"):
+        Fit(tmp_path).train_on(TRAIN, VAL)
+
+
+class Vector(Range):
+    """Computes something that is no number."""
+
+    def compute(self) -> Any:
+        return torch.tensor(self.values)
+
+
+def test_a_result_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match=r"metric 'targets' computed shape \(3,\)"):
+        Fit(tmp_path, val=Vector()).train_on(TRAIN, VAL)
+
+
+def test_what_is_no_metric_is_refused(tmp_path: Path) -> None:
+    trainer = Fit(tmp_path, val=Range())
+    with pytest.raises(TypeError, match=r"a Linear has no update\(\), compute\(\), reset\(\)"):
+        trainer.add_metric("x", nn.Linear(1, 1))  # type: ignore[arg-type]
+    with pytest.raises(TrainerError, match="stage is 'test'"):
+        trainer.add_metric("x", Range(), stage="test")  # type: ignore[arg-type]
+    with pytest.raises(TrainerError, match="there is a metric 'targets' for 'val' already"):
+        trainer.add_metric("targets", Range())
