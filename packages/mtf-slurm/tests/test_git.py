@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mtf_slurm import GitManager, GitOperationError
-from mtf_slurm.git import describe_code
 
 
 class Repository:
@@ -224,17 +223,3 @@ def test_no_repository_and_a_bare_one(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "bare"], check=True)
     with pytest.raises(GitOperationError, match="bare"):
         GitManager(tmp_path / "bare")
-
-
-def test_what_is_recorded_with_a_sweep(repo: Repository, manager: GitManager, tmp_path: Path) -> None:
-    inside = repo.path / "sub"
-    inside.mkdir()
-    code = describe_code(inside)
-    head = repo.git("rev-parse", "HEAD")
-    expected = {"isolated": False, "project_root": str(inside), "commit": head, "branch": "main", "dirty": False}
-    assert code == expected
-    repo.write("a.txt", "two")
-    assert describe_code(inside, manager)["dirty"] is True
-    none = describe_code(tmp_path)
-    assert (none["commit"], none["isolated"]) == (None, False)
-    assert "no git repository" in none["reason"]

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
+from mtf_slurm.code.isolation import Code, describe_code, take_code
+from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import JobSubmissionError, SLURMError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.execute import Executed, check_request, execute, explain_write_errors, held
-from mtf_slurm.git import GitManager, describe_code
+from mtf_slurm.git import GitManager
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
 from mtf_slurm.status import JobStatus
@@ -153,7 +155,7 @@ class SLURMLauncher:
         """
         check_request(execution_mode, max_concurrent_jobs)
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        request = self._request(search, directory, command)
+        request = self._request(search, directory, command, self._take_code(directory))
         with held(directory):
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
@@ -175,17 +177,29 @@ class SLURMLauncher:
             command: instead of the launcher's.
         """
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        return plan_sweep(directory, self._request(search, directory, command))
+        code = Code(describe_code(self.project_root, self._repository))
+        return plan_sweep(directory, self._request(search, directory, command, code))
+
+    def _take_code(self, directory: SweepDirectory) -> Code:
+        return take_code(self.project_root, self._repository, sweeps=[directory.path])
+
+    @property
+    def _repository(self) -> Repository | None:
+        return self.git_manager.repository if self.git_manager else None
 
     def _request(
-        self, search: ParameterGridSearch, directory: SweepDirectory, command: str | Sequence[str] | None
+        self,
+        search: ParameterGridSearch,
+        directory: SweepDirectory,
+        command: str | Sequence[str] | None,
+        code: Code,
     ) -> SweepRequest:
         return SweepRequest.of(
             search,
             name=directory.path.name,
             project_root=self.project_root,
             command=self.command if command is None else split_command(command),
-            code=describe_code(self.project_root, self.git_manager),
+            code=code,
         )
 
     def continue_sweep(
@@ -263,7 +277,7 @@ class SLURMLauncher:
             points=list(points.values()),
             project_root=self.project_root,
             command=self.command,
-            code=describe_code(self.project_root, self.git_manager),
+            code=self._take_code(directory),
             additive=True,
         )
         active = self._active(directory, request) if single else {}

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from mtf_slurm.code.record import Workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_utils.settings import nearest
 
@@ -37,6 +38,7 @@ class JobScript:
         setup: shell lines to run first (`slurm.setup`).
         signals: the signals that announce a preemption, as in `SIGTERM`; they are passed on to the command.
         deterministic: whether to ask cuBLAS for repeatable results.
+        place: where the code lies in the folder of the sweep; None runs what is in the project.
     """
 
     name: str
@@ -46,6 +48,7 @@ class JobScript:
     setup: tuple[str, ...] = ()
     signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1")
     deterministic: bool = True
+    place: Workplace | None = None
 
 
 def split_command(command: str | Sequence[str]) -> tuple[str, ...]:
@@ -102,6 +105,8 @@ def render_job(job: JobScript) -> str:
         "# Runs one attempt of the run in whose folder it lies; `bash job.sh` does it by hand.\n"
         f"mtf_name={shlex.quote(job.name)}\n"
         f"mtf_project_root={shlex.quote(root)}\n"
+        f"mtf_code={shlex.quote(job.place.project_root if job.place else '')}\n"
+        f"mtf_python_path=({shlex.join(job.place.python_path if job.place else ())})\n"
         f"mtf_deterministic={int(job.deterministic)}\n"
         f"mtf_signals={shlex.quote(' '.join(names))}\n"
         f"mtf_setup={shlex.quote(chr(10).join(job.setup))}\n"
