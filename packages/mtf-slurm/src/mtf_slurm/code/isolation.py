@@ -14,9 +14,9 @@ from mtf_slurm.code.editable import editable_folders, site_folders
 from mtf_slurm.code.links import check_links, link_inputs
 from mtf_slurm.code.provenance import describe, diff_to
 from mtf_slurm.code.record import CODE, CodeFile
-from mtf_slurm.code.repository import Repository
+from mtf_slurm.code.repository import NoRepositoryError, Repository
 from mtf_slurm.code.snapshots import Snapshot, has_folder, take_snapshot
-from mtf_slurm.errors import GitOperationError, JobSubmissionError
+from mtf_slurm.errors import JobSubmissionError
 from mtf_utils.atomic import write_bytes
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
@@ -54,20 +54,18 @@ def take_code(project_root: Path, repository: Repository | None = None, *, sweep
         The code; not isolated, with the reason, where there is no repository that has the project.
 
     Raises:
-        GitOperationError: there is one, and the snapshot fails.
+        GitOperationError: there is one, and git refuses to use it or the snapshot fails.
     """
     try:
         repository = repository or Repository.find(project_root)
-    except GitOperationError as error:
+    except NoRepositoryError as error:
         return Code(_in_place(project_root, str(error)))
     place = _place(project_root, repository)
     if place is None:
-        return Code(
-            _in_place(project_root, f"the project is not a part of the repository {repository.root}", repository)
-        )
+        return _not_isolated(project_root, f"the project is not a part of the repository {repository.root}", repository)
     snapshot = take_snapshot(repository, sweeps=sweeps)
     if not has_folder(snapshot, place):
-        return Code(_in_place(project_root, f"nothing of it is in {repository.root}, or all is ignored", repository))
+        return _not_isolated(project_root, f"git ignores all of it in {repository.root}, or it is empty", repository)
     for warning in snapshot.warnings:
         _log.warning("%s: %s", repository.root, warning)
     return Code(_record(project_root, place, snapshot), snapshot, diff_to(repository, snapshot.tree))
@@ -77,9 +75,14 @@ def describe_code(project_root: Path, repository: Repository | None = None) -> C
     """What is known of the code without taking a snapshot, for a plan that writes nothing."""
     try:
         repository = repository or Repository.find(project_root)
-    except GitOperationError as error:
+    except NoRepositoryError as error:
         return _in_place(project_root, str(error))
     return _in_place(project_root, "no snapshot was asked for", repository)
+
+
+def _not_isolated(project_root: Path, reason: str, repository: Repository) -> Code:
+    _log.warning("%s: runs work in the project itself, not in a snapshot: %s", project_root, reason)
+    return Code(_in_place(project_root, reason, repository))
 
 
 def _in_place(project_root: Path, reason: str, repository: Repository | None = None) -> CodeFile:

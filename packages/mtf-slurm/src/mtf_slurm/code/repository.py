@@ -14,7 +14,7 @@ import tenacity
 
 from mtf_slurm.errors import GitOperationError
 
-__all__ = ["Repository", "TransientGitError"]
+__all__ = ["NoRepositoryError", "Repository", "TransientGitError"]
 
 TRIES: Final = 12
 _LONGEST_WAIT_S: Final = 1.0
@@ -47,6 +47,10 @@ class TransientGitError(GitOperationError):
     """What was in the way passes by itself as a rule, but did not in the time given to it."""
 
 
+class NoRepositoryError(GitOperationError):
+    """There is no git, or no repository with a working tree."""
+
+
 class Repository:
     """A repository with a working tree.
 
@@ -66,16 +70,17 @@ class Repository:
         """The repository that a folder belongs to.
 
         Raises:
-            GitOperationError: there is no git, no such folder, or no repository with a working tree around it.
+            NoRepositoryError: there is no git, no such folder, or no repository with a working tree around it.
+            GitOperationError: git refuses to use the one that is there.
         """
         if not path.is_dir():
-            raise GitOperationError(f"{path}: there is no git repository, for there is no such folder")
+            raise NoRepositoryError(f"{path}: there is no git repository, for there is no such folder")
         here = cls(path, path)
         status, _, said = here._execute(("rev-parse", "--git-dir"), None, {}, shielded=False)
         if status and "not a git repository" in said:
-            raise GitOperationError(f"{path}: there is no git repository")
+            raise NoRepositoryError(f"{path}: there is no git repository")
         if here.run("rev-parse", "--is-inside-work-tree") != "true":
-            raise GitOperationError(f"{path}: the repository is bare, or this is its git folder; name a working tree")
+            raise NoRepositoryError(f"{path}: the repository is bare, or this is its git folder; name a working tree")
         root, git_dir = (_path(here.output("rev-parse", word)) for word in ("--show-toplevel", "--absolute-git-dir"))
         return cls(root, git_dir)
 
@@ -166,7 +171,7 @@ class Repository:
                     **options,
                 )
             except GitCommandNotFound as error:
-                raise GitOperationError("git is not installed, or not on the PATH") from error
+                raise NoRepositoryError("git is not installed, or not on the PATH") from error
             except (OSError, ValueError) as error:  # too long, a NUL or half a character in a word
                 raise GitOperationError(f"git {words[0]} cannot be run: {error}") from error
         status, out, said = answer
