@@ -100,11 +100,8 @@ def test_a_removal_that_was_cut_off_is_finished(finished: RunDirectory, folder: 
 def test_nothing_of_an_unfinished_run_is_touched(launcher, make_search, folder) -> None:
     search = make_search({"custom_params.exit": [76, 0]}, naming="sequential")
     launcher.submit_sweep(search, folder, LOCAL)
-    failed, finished = sorted(SweepDirectory(folder).runs(), key=lambda run: run.attempt(1).finished().outcome)[::-1][
-        ::-1
-    ]
-    if failed.attempt(1).finished().outcome is Outcome.FINISHED:
-        failed, finished = finished, failed
+    by_outcome = {run.attempt(1).finished().outcome: run for run in SweepDirectory(folder).runs()}
+    failed, finished = by_outcome[Outcome.DO_NOT_REQUEUE], by_outcome[Outcome.FINISHED]
     for run in (failed, finished):
         for number in (1, 2, 3):
             make_checkpoint(run, number)

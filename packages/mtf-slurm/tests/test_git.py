@@ -215,7 +215,8 @@ def script_of(repo: Any, body: str) -> subprocess.Popen[str]:
     """A process of its own that works with the repository."""
     code = f"import os, sys, time\nfrom mtf_slurm import GitManager\nmanager = GitManager({str(repo.path)!r})\n{body}"
     words = [sys.executable, "-c", code]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=repo.path.parent)
+    piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, **piped, cwd=repo.path.parent, start_new_session=True)
 
 
 HOLD = """
@@ -258,19 +259,37 @@ except KeyboardInterrupt:
     assert (repo.here, repo.git("status", "--porcelain")) == ("main", "")
 
 
+def test_the_terminals_interrupt_does_not_end_git_in_the_middle(repo, manager) -> None:
+    """Ctrl-C goes to every process of the group; here it comes while git writes the files of the branch."""
+    with manager.branch_context("exp"):
+        repo.write(".gitattributes", "a.txt filter=late\n")
+        repo.write("a.txt", "theirs")
+        repo.write("z.txt", "theirs")
+        manager.commit_changes("theirs", add_all=True)
+    repo.git("config", "filter.late.smudge", 'kill -INT "-$SWITCHER"; cat')
+    body = """
+os.environ["SWITCHER"] = str(os.getpid())
+try:
+    with manager.branch_context("exp"):
+        print("inside")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    out, err = script_of(repo, body).communicate(timeout=60)
+    assert out.split() == ["interrupted"], err
+    assert (repo.here, repo.git("status", "--porcelain")) == ("main", "")
+    assert "left" not in err
+
+
 def test_eight_processes_take_turns(repo) -> None:
     body = """
-name = sys.argv[1]
 for round in range(3):
     with manager.branch_context(name):
-        path = manager.root / f"{{name}}-{{round}}.txt"
+        path = manager.root / f"{name}-{round}.txt"
         path.write_text(name)
-        manager.commit_changes(f"{{round}}", files=[path.name])
+        manager.commit_changes(f"round {round}", files=[path.name])
 """
-    processes = [
-        script_of(repo, body.replace("sys.argv[1]", repr(f"w{n}")).replace("{{", "{").replace("}}", "}"))
-        for n in range(8)
-    ]
+    processes = [script_of(repo, f"name = 'w{n}'{body}") for n in range(8)]
     for process in processes:
         _, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
@@ -428,14 +447,22 @@ _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.one_of(_text, _text.map("-".__add__), _text.map("$(touch hacked)".__add__)))
 def test_any_text_as_a_name_makes_that_branch_or_none(repo, manager, name: str) -> None:
-    before = repo.git("for-each-ref", "--format=%(refname)").splitlines()
+    before = repo.git("for-each-ref", "--format=%(refname)").split("\n")
     try:
         made = manager.create_branch(name)
     except GitOperationError:
         made = False
-    after = repo.git("for-each-ref", "--format=%(refname)").splitlines()
+    after = repo.git("for-each-ref", "--format=%(refname)").split("\n")
     assert sorted(after) == sorted([*before, *([f"refs/heads/{name}"] if made else [])])
     assert not (repo.path / "hacked").exists()
+    if made:
+        with manager.branch_context(name), manager.branch_context("main"):
+            pass
+        repo.git("symbolic-ref", "HEAD", f"refs/heads/{name}")
+        with manager.branch_context("main"):
+            assert repo.here == "main"
+        assert (repo.path / ".git" / "HEAD").read_bytes() == f"ref: refs/heads/{name}\n".encode()
+        repo.git("symbolic-ref", "HEAD", "refs/heads/main")
 
 
 _messages = _text.filter(lambda text: text.strip() and "\0" not in text)

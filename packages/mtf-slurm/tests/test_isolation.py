@@ -41,6 +41,7 @@ seen = {"train": "TRAIN", "helper": helper.VERSION, "late": late.VERSION, "cwd":
 if Path("data").exists():
     seen["data"] = Path("data/values").read_text()
 (run / "seen.json").write_text(json.dumps(seen))
+sys.exit(config.get("exit", 0))
 """
 
 
@@ -129,28 +130,25 @@ def test_a_submission_after_an_edit_runs_the_new_code_and_keeps_the_old_copy(rep
     assert len(list((folder / "code").iterdir())) == 2
 
 
-def test_runs_that_keep_their_code(repo, launcher, make_search) -> None:
-    from mtf_slurm.sweep import SweepRequest, plan_sweep, write_plan
-
+def test_only_what_never_began_or_failed_gets_the_new_code(repo, launcher, make_search, in_background) -> None:
     folder = repo.path / "experiments" / "sweep"
-    search = make_search({"custom_params.x": [1.0, 2.0]})
-    launcher.submit_sweep(search, folder, DRY_RUN)
-    directory = SweepDirectory(folder)
-    first, second = directory.runs()
-    before = first.job_script.read_bytes()
+
+    def trees() -> dict[str, str]:
+        return {run.name: code_file_of(run).tree for run in SweepDirectory(folder).runs()}
+
+    launcher.submit_sweep(make_search({"custom_params.exit": [0, 1, 75]}), folder, LOCAL)
+    before = trees()
+    scripts = {run.name: run.job_script.read_bytes() for run in SweepDirectory(folder).runs()}
     write_version(repo, "two")
-    request = SweepRequest.of(
-        search,
-        name="sweep",
-        project_root=repo.path,
-        command=launcher.command,
-        code=take_code(repo.path, sweeps=[folder]),
-        keep_code=[first.name],
-    )
-    write_plan(directory, plan_sweep(directory, request))
-    assert first.job_script.read_bytes() == before
-    assert second.job_script.read_bytes() != before
-    assert code_file_of(first).tree != code_file_of(second).tree == directory.sweep().code["tree"]
+    launcher.submit_sweep(make_search({"custom_params.exit": [0, 1, 75, 76]}), folder, DRY_RUN)
+    after = trees()
+    new = SweepDirectory(folder).sweep().code["tree"]
+    assert {name: tree == new for name, tree in after.items()} == {
+        "tiny-exit=0": False, "tiny-exit=1": True, "tiny-exit=75": False, "tiny-exit=76": True,
+    }  # fmt: skip
+    for name in ("tiny-exit=0", "tiny-exit=75"):
+        assert after[name] == before[name]
+        assert SweepDirectory(folder).run(name).job_script.read_bytes() == scripts[name]
 
 
 def test_a_project_below_the_root_of_its_repository(repo, make_config, display) -> None:

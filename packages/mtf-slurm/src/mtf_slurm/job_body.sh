@@ -147,11 +147,11 @@ set +eu
 
 mtf_paths=$mtf_project_root:$mtf_project_root/src
 if [[ -n $mtf_code ]]; then # a copy of the code, in the folder of the sweep
-  mtf_sweep_dir=${mtf_run_dir%/*/*}
-  mtf_project_root=$mtf_sweep_dir/$mtf_code
+  mtf_base=${mtf_run_dir%/*/*}
+  mtf_project_root=$mtf_base/$mtf_code
   mtf_paths=
   for mtf_path in "${mtf_python_path[@]}"; do
-    mtf_paths+=${mtf_paths:+:}$mtf_sweep_dir/$mtf_path
+    mtf_paths+=${mtf_paths:+:}$mtf_base/$mtf_path
   done
 fi
 export MTF_RUN_DIR=$mtf_run_dir MTF_CONFIG=$mtf_run_dir/config.json MTF_EXPERIMENT=$mtf_name

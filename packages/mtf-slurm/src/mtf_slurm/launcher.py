@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.code.isolation import Code, describe_code, take_code
+from mtf_slurm.code.keeping import runs_that_keep_code
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import JobSubmissionError, SLURMError
 from mtf_slurm.evidence import Witness
@@ -183,6 +184,9 @@ class SLURMLauncher:
     def _take_code(self, directory: SweepDirectory) -> Code:
         return take_code(self.project_root, self._repository, sweeps=[directory.path])
 
+    def _keeping(self, directory: SweepDirectory) -> list[str]:
+        return runs_that_keep_code(Witness.look(directory)) if directory.sweep_file.is_file() else []
+
     @property
     def _repository(self) -> Repository | None:
         return self.git_manager.repository if self.git_manager else None
@@ -200,6 +204,7 @@ class SLURMLauncher:
             project_root=self.project_root,
             command=self.command if command is None else split_command(command),
             code=code,
+            keep_code=self._keeping(directory),
         )
 
     def continue_sweep(
@@ -278,6 +283,7 @@ class SLURMLauncher:
             project_root=self.project_root,
             command=self.command,
             code=self._take_code(directory),
+            keep_code=self._keeping(directory),
             additive=True,
         )
         active = self._active(directory, request) if single else {}

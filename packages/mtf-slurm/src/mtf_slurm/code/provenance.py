@@ -32,8 +32,8 @@ def _is_on_branch(repository: Repository) -> bool:
 
 
 def _remote(repository: Repository) -> str | None:
-    names = repository.run("remote").splitlines()
-    if not names:
+    names = repository.run("remote").split("\n")
+    if names == [""]:
         return None
     name = "origin" if "origin" in names else names[0]
     try:

@@ -85,7 +85,7 @@ class Repository:
         return cls(root, git_dir)
 
     def run(self, *words: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> str:
-        """Run git in the working tree and return what it printed, without blanks around it.
+        """Run git in the working tree and return what it printed, without blanks and newlines around it.
 
         Args:
             words: of the command; what a user typed is not to be among the options.
@@ -95,7 +95,7 @@ class Repository:
         Raises:
             GitOperationError: git refused, in git's words.
         """
-        return os.fsdecode(self.output(*words, stdin=stdin, env=env)).strip()
+        return os.fsdecode(self.output(*words, stdin=stdin, env=env)).strip(" \t\r\n")
 
     def output(
         self,
