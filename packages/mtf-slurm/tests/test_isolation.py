@@ -318,6 +318,6 @@ def test_a_huge_diff_is_a_list_of_files(repo) -> None:
 
 def test_the_manager_names_the_repository(repo, tmp_path) -> None:
     manager = GitManager(repo.path)
-    assert describe_code(repo.path / "src", manager.repository).commit == repo.git("rev-parse", "HEAD")
-    outside = take_code(tmp_path, manager.repository).record
+    assert describe_code(repo.path / "src", manager).commit == repo.git("rev-parse", "HEAD")
+    outside = take_code(tmp_path, manager).record
     assert (outside.isolated, outside.commit) == (False, repo.git("rev-parse", "HEAD"))

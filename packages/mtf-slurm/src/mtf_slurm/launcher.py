@@ -13,7 +13,6 @@ from pathlib import Path
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.code.isolation import Code, describe_code, take_code
 from mtf_slurm.code.keeping import runs_that_keep_code
-from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import JobSubmissionError, SLURMError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.execute import Executed, check_request, execute, explain_write_errors, held
@@ -156,7 +155,8 @@ class SLURMLauncher:
         """
         check_request(execution_mode, max_concurrent_jobs)
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        request = self._request(search, directory, command, self._take_code(directory))
+        code = take_code(self.project_root, self.git_manager, sweeps=[directory.path])
+        request = self._request(search, directory, command, code)
         with held(directory):
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
@@ -178,18 +178,8 @@ class SLURMLauncher:
             command: instead of the launcher's.
         """
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        code = Code(describe_code(self.project_root, self._repository))
+        code = Code(describe_code(self.project_root, self.git_manager))
         return plan_sweep(directory, self._request(search, directory, command, code))
-
-    def _take_code(self, directory: SweepDirectory) -> Code:
-        return take_code(self.project_root, self._repository, sweeps=[directory.path])
-
-    def _keeping(self, directory: SweepDirectory) -> list[str]:
-        return runs_that_keep_code(Witness.look(directory)) if directory.sweep_file.is_file() else []
-
-    @property
-    def _repository(self) -> Repository | None:
-        return self.git_manager.repository if self.git_manager else None
 
     def _request(
         self,
@@ -204,7 +194,7 @@ class SLURMLauncher:
             project_root=self.project_root,
             command=self.command if command is None else split_command(command),
             code=code,
-            keep_code=self._keeping(directory),
+            keep_code=runs_that_keep_code(directory),
         )
 
     def continue_sweep(
@@ -282,8 +272,8 @@ class SLURMLauncher:
             points=list(points.values()),
             project_root=self.project_root,
             command=self.command,
-            code=self._take_code(directory),
-            keep_code=self._keeping(directory),
+            code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
+            keep_code=runs_that_keep_code(directory),
             additive=True,
         )
         active = self._active(directory, request) if single else {}

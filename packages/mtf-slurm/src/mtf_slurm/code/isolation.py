@@ -17,6 +17,7 @@ from mtf_slurm.code.record import CODE, CodeFile
 from mtf_slurm.code.repository import NoRepositoryError, Repository
 from mtf_slurm.code.snapshots import Snapshot, has_folder, take_snapshot
 from mtf_slurm.errors import JobSubmissionError
+from mtf_slurm.git import GitManager
 from mtf_utils.atomic import write_bytes
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
@@ -42,12 +43,12 @@ class Code:
     diff: bytes = b""
 
 
-def take_code(project_root: Path, repository: Repository | None = None, *, sweeps: Collection[Path] = ()) -> Code:
+def take_code(project_root: Path, manager: GitManager | None = None, *, sweeps: Collection[Path] = ()) -> Code:
     """Take a snapshot of the code of a project.
 
     Args:
         project_root: the absolute path of the folder that runs work in.
-        repository: None finds the one around the project.
+        manager: of the repository; None finds the one around the project.
         sweeps: folders of sweeps, whose files are no code; those that have a `sweep.json` are recognised.
 
     Returns:
@@ -57,7 +58,7 @@ def take_code(project_root: Path, repository: Repository | None = None, *, sweep
         GitOperationError: there is one, and git refuses to use it or the snapshot fails.
     """
     try:
-        repository = repository or Repository.find(project_root)
+        repository = manager.repository if manager else Repository.find(project_root)
     except NoRepositoryError as error:
         return Code(_in_place(project_root, str(error)))
     place = _place(project_root, repository)
@@ -71,10 +72,10 @@ def take_code(project_root: Path, repository: Repository | None = None, *, sweep
     return Code(_record(project_root, place, snapshot), snapshot, diff_to(repository, snapshot.tree))
 
 
-def describe_code(project_root: Path, repository: Repository | None = None) -> CodeFile:
+def describe_code(project_root: Path, manager: GitManager | None = None) -> CodeFile:
     """What is known of the code without taking a snapshot, for a plan that writes nothing."""
     try:
-        repository = repository or Repository.find(project_root)
+        repository = manager.repository if manager else Repository.find(project_root)
     except NoRepositoryError as error:
         return _in_place(project_root, str(error))
     return _in_place(project_root, "no snapshot was asked for", repository)

@@ -6,6 +6,7 @@ from typing import Final
 
 from mtf_slurm.evidence import Witness
 from mtf_slurm.status import Evidence, JobStatus, Verdict
+from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["keeps_code", "runs_that_keep_code"]
 
@@ -22,7 +23,9 @@ def keeps_code(evidence: Evidence, verdict: Verdict) -> bool:
     return bool(evidence.attempts) and verdict.status not in _PERHAPS_BY_THE_CODE
 
 
-def runs_that_keep_code(witness: Witness) -> list[str]:
+def runs_that_keep_code(directory: SweepDirectory) -> list[str]:
     """The names of such runs; asked before the folder is held, as its holder's own runs seem to wait."""
-    names = (run.name for run in witness.directory.runs())
-    return [name for name in names if keeps_code(*witness.verdict(name))]
+    if not directory.sweep_file.is_file():
+        return []
+    witness = Witness.look(directory)
+    return [run.name for run in directory.runs() if keeps_code(*witness.verdict(run.name))]
