@@ -7,7 +7,6 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 from mtf_slurm.code.checkout import check_out
 from mtf_slurm.code.editable import editable_folders, site_folders
@@ -23,8 +22,6 @@ from mtf_utils.rundir import RunDirectory, SweepDirectory
 
 __all__ = ["Code", "code_file_of", "describe_code", "lay_code", "take_code", "write_code_of_run"]
 
-RECORD: Final = "code.json"
-DIFF: Final = "code.diff"
 _log = logging.getLogger(__name__)
 
 
@@ -142,12 +139,11 @@ def write_code_of_run(run: RunDirectory, code: Code) -> None:
     """Write down in the folder of a run which code it runs, and how that differs from the commit."""
     if code_file_of(run) == code.record:
         return
-    diff = run.path / DIFF
     if code.diff:
-        write_bytes(diff, code.diff)
+        write_bytes(run.code_diff, code.diff)
     else:
-        diff.unlink(missing_ok=True)
-    code.record.write(run.path / RECORD)  # last: what it tells of is there
+        run.code_diff.unlink(missing_ok=True)
+    code.record.write(run.code_file)  # last: what it tells of is there
 
 
 def code_file_of(run: RunDirectory) -> CodeFile | None:
@@ -156,4 +152,4 @@ def code_file_of(run: RunDirectory) -> CodeFile | None:
     Raises:
         RunDirectoryError: the file cannot be read.
     """
-    return CodeFile.read(run.path / RECORD)
+    return CodeFile.read(run.code_file)

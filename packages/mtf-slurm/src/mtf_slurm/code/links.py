@@ -69,10 +69,10 @@ def _link(place: Path, target: Path, name: str) -> None:
 
 
 def _link_rest(folder: Path, target: Path) -> None:
-    for entry in os.scandir(target):
+    for entry in target.iterdir():
         place = folder / entry.name
         with contextlib.suppress(FileExistsError):  # of the snapshot, or linked before
-            place.symlink_to(target / entry.name)
+            place.symlink_to(entry)
             continue
-        if entry.is_dir(follow_symlinks=False) and place.is_dir() and not place.is_symlink():
-            _link_rest(place, target / entry.name)
+        if entry.is_dir() and not entry.is_symlink() and place.is_dir() and not place.is_symlink():
+            _link_rest(place, entry)
