@@ -270,3 +270,57 @@ def _processes_in(folder: Path) -> list[int]:
         if mark in environ or f"{folder}/".encode() in words:
             found.append(int(entry.name))
     return [pid for pid in found if pid != os.getpid()]
+
+
+class GitRepository:
+    """A repository, handled as its user would."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("config", "user.name", "A")
+        self.git("config", "user.email", "a@example.org")
+        self.git("config", "commit.gpgsign", "false")
+
+    def git(self, *words: str | Path) -> str:
+        done = subprocess.run(["git", "-C", self.path, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def commit(self, message: str = "all") -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+    def read(self, name: str) -> str:
+        return (self.path / name).read_text()
+
+    @property
+    def here(self) -> str:
+        return self.git("rev-parse", "--abbrev-ref", "HEAD")
+
+    def state(self) -> dict[str, Any]:
+        """Everything of it that is the user's: HEAD, index, branches, stash, and the files with their times."""
+        inside = self.path / ".git"
+        files = [inside / name for name in ("HEAD", "index", "packed-refs", "logs/HEAD", "logs/refs/stash")]
+        files += [file for place in ("refs/heads", "refs/tags", "refs/stash") for file in inside.glob(f"{place}/**/*")]
+        files += [inside / "refs" / "stash", inside / "config"]
+        kept: dict[str, Any] = {str(file): file.read_bytes() for file in files if file.is_file()}
+        for folder, names, leaves in os.walk(self.path):
+            names[:] = [name for name in names if name not in (".git", "experiments")]
+            for path in (Path(folder, leaf) for leaf in leaves):
+                about = path.lstat()
+                content = path.readlink() if path.is_symlink() else path.read_bytes()
+                kept[str(path)] = (content, about.st_mode, about.st_mtime_ns)
+        return kept
+
+
+@pytest.fixture
+def make_repository() -> Callable[[Path], GitRepository]:
+    return GitRepository

@@ -189,6 +189,7 @@ def test_every_path_is_in_the_contract_and_the_other_way_round() -> None:
     sweep, run = SweepDirectory(Path()), RunDirectory(Path("runs/<name>"))
     attempt = Attempt(run.attempts_dir / "<n>", 1)
     files = [sweep.sweep_file, sweep.lock_file, run.config_yaml, run.config_json, run.job_script]
+    files += [run.code_file, run.code_diff]
     files += [run.metrics_file, run.result_file, attempt.started_file, attempt.finished_file]
     files += [attempt.path / "before.txt", attempt.path / "task-<rank>"]  # job.sh's own
     files += [run.log_file("<n>"), run.metrics_file.with_suffix(".csv")]  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mtf_slurm.execute import Executed
 from mtf_slurm.sweep import SweepPlan
 
-__all__ = ["BatchSubmissionResult", "batch_result", "by_reason"]
+__all__ = ["BatchSubmissionResult", "batch_result"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +25,6 @@ class BatchSubmissionResult:
     successful: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     job_ids: Mapping[str, str] = field(default_factory=dict)
-
-
-def by_reason(reasons: Mapping[str, str]) -> list[str]:
-    """Each reason once, with the runs that it holds for."""
-    names: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        names.setdefault(reason, []).append(name)
-    return [
-        f"{', '.join(listed[:3])}{f' and {len(listed) - 3} more' if len(listed) > 3 else ''}: {reason}"
-        for reason, listed in names.items()
-    ]
 
 
 def batch_result(plan: SweepPlan, done: Executed | None, problems: Mapping[str, str]) -> BatchSubmissionResult:

@@ -15,6 +15,7 @@ __all__ = [
     "SLURMError",
     "SlurmNotFoundError",
     "SweepLockedError",
+    "by_reason",
 ]
 
 
@@ -80,3 +81,14 @@ class LaunchInterrupted(KeyboardInterrupt, SystemExit):
         self.unfinished = tuple(unfinished)
         self.output_dir = output_dir
         self.signal_name = signal_name
+
+
+def by_reason(reasons: Mapping[str, str]) -> list[str]:
+    """Each reason once, with the runs that it holds for."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return [
+        f"{', '.join(listed[:3])}{f' and {len(listed) - 3} more' if len(listed) > 3 else ''}: {reason}"
+        for reason, listed in names.items()
+    ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mtf_config import ExecutionMode
-from mtf_slurm.errors import SLURMError, SlurmNotFoundError, SweepLockedError
+from mtf_config import ExecutionMode, ExperimentConfig
+from mtf_slurm.errors import JobSubmissionError, SLURMError, SlurmNotFoundError, SweepLockedError, by_reason
 from mtf_slurm.local import LocalRunner
 from mtf_slurm.lock import hold
 from mtf_slurm.submissions import Submissions
@@ -28,7 +28,9 @@ __all__ = [
     "execute_locally",
     "explain_write_errors",
     "held",
+    "option_problems",
     "plan_only",
+    "refuse_options",
     "submit",
 ]
 
@@ -192,3 +194,21 @@ def default_display() -> Display:
     from mtf_slurm.progress import choose_display  # draws with rich, which takes long to load
 
     return choose_display()
+
+
+def option_problems(configs: Mapping[str, ExperimentConfig]) -> dict[str, str]:
+    """What is wrong with the options that experiments ask of sbatch, by name."""
+    from mtf_slurm.cluster.planning import check_options  # loads Jinja2
+
+    return check_options(configs)
+
+
+def refuse_options(directory: SweepDirectory, problems: Mapping[str, str]) -> None:
+    """Raise if there are such problems.
+
+    Raises:
+        JobSubmissionError: with all of them.
+    """
+    if problems:
+        reasons = "\n".join(by_reason(problems))
+        raise JobSubmissionError(f"{directory.path}: nothing was submitted:\n{reasons}", reasons=problems)

@@ -1,23 +1,54 @@
-"""Git, for people who keep experiments on branches, and for the record of which code ran."""
+"""Git for people who keep experiments on branches: switch and come back, branch, commit."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Final
 
+from mtf_slurm.code.deferring import deferred, terminable
+from mtf_slurm.code.locking import exclusive
+from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
 
-if TYPE_CHECKING:
-    from git import Repo
+__all__ = ["GitManager"]
 
-__all__ = ["GitManager", "describe_code"]
+_NOT_A_BRANCH: Final = ("HEAD", "@")
+_UNDER_WAY: Final = {
+    "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick",
+    "REVERT_HEAD": "a revert",
+    "rebase-merge": "a rebase",
+    "rebase-apply": "a rebase or git am",
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is checked out: a branch, or a commit by itself."""
+
+    branch: str | None
+    commit: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return (self.branch,) if self.branch is not None else ("--detach", self.commit)
+
+    @property
+    def name(self) -> str:
+        return self.branch or self.commit
+
+    def is_shown_by(self, other: _Place) -> bool:
+        return self.branch == other.branch and (self.branch is not None or self.commit == other.commit)
 
 
 class GitManager:
-    """Branches and commits of one repository.
+    """Branches and commits of one repository; between two calls no process and no file of it stays open.
 
     Args:
         repo_path: the repository, or a folder inside its working tree.
@@ -27,40 +58,41 @@ class GitManager:
     """
 
     def __init__(self, repo_path: str | os.PathLike[str]) -> None:
-        self._repo = _open(Path(repo_path))
-        self.root = Path(str(self._repo.working_tree_dir))
+        self.repository = Repository.find(Path(repo_path))
+        self.root = self.repository.root
 
     @contextlib.contextmanager
     def branch_context(self, branch_name: str, create_if_not_exists: bool = True) -> Iterator[None]:
         """Work on a branch, and return to where the repository was, whatever happens inside.
 
-        Uncommitted changes come along, as with `git checkout`, and back again.
+        Uncommitted changes come along, as with `git checkout`, and back again. Other processes and threads that ask
+        for the same working tree wait for their turn; the same thread may ask again inside. SIGINT, SIGTERM and SIGHUP
+        end the block like an exception, once the checkout is whole.
 
         Args:
             branch_name: the branch.
             create_if_not_exists: make it from HEAD if there is none.
 
         Raises:
-            GitOperationError: the branch does not exist or cannot be made, uncommitted changes are in the way of the
-                switch (the repository is as it was), or in the way of the return (the message says where it is left).
+            GitOperationError: the branch does not exist or cannot be made, a merge or the like is under way, files are
+                in the way of the switch (the repository is as it was) or of the return (the message says where it is
+                left), or another process does not give the working tree back.
         """
-        place = self._place()
-        created = self._ensure_branch(branch_name, create=create_if_not_exists)
-        try:
-            self._git("checkout", "--quiet", branch_name, "--")
-        except GitOperationError:
-            if created:
-                self._git("branch", "--delete", "--force", branch_name)
-            raise
-        try:
-            yield
-        except BaseException as error:
+        with exclusive(self.repository.git_dir / "mtf-checkout"), terminable():
+            place, away = self._place(), False
             try:
-                self._return(place, branch_name)
-            except GitOperationError as stuck:
-                error.add_note(str(stuck))
-            raise
-        self._return(place, branch_name)
+                with deferred():
+                    self._enter(branch_name, place, create=create_if_not_exists)
+                    away = True
+                yield
+                with deferred():
+                    away = False
+                    self._return(place, branch_name)
+            except BaseException as error:
+                if away:
+                    with deferred():
+                        self._return_despite(error, place, branch_name)
+                raise
 
     def create_branch(self, branch_name: str, base_branch: str | None = None) -> bool:
         """Make a branch, without switching to it.
@@ -78,13 +110,12 @@ class GitManager:
         self._check_name(branch_name)
         if self._has_branch(branch_name):
             return False
-        base = base_branch or "HEAD"
-        try:
-            commit = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}")
-        except GitOperationError as error:
-            what = "the repository has no commit yet" if base == "HEAD" else f"there is no branch or commit {base!r}"
-            raise GitOperationError(f"cannot make branch {branch_name!r}: {what}") from error
-        self._git("branch", "--no-track", branch_name, commit)
+        commit = self.repository.commit_of("HEAD" if base_branch is None else base_branch)
+        if commit is None:
+            what = f"there is no branch or commit {base_branch!r}"
+            reason = "the repository has no commit yet" if base_branch is None else what
+            raise GitOperationError(f"cannot make branch {branch_name!r}: {reason}")
+        self.repository.run("branch", "--no-track", branch_name, commit)
         return True
 
     def commit_changes(self, message: str, files: Sequence[str] | None = None, add_all: bool = False) -> str:
@@ -107,102 +138,79 @@ class GitManager:
             raise GitOperationError("commit_changes: the message is empty")
         if files is not None and add_all:
             raise GitOperationError("commit_changes: give either files or add_all, not both")
+        if isinstance(files, str | bytes):
+            raise GitOperationError(f"commit_changes: files={files!r}: expected a list of paths")
+        git = self.repository.run
         only: list[str] = []
         if add_all:
-            self._git("add", "--all", "--", ".")
+            git("add", "--all", "--", ".")
         elif files is not None:
             only = [os.fspath(file) for file in files]
             if only:
-                self._git("add", "--all", "--", *only)
-        if files is None or only:
-            changed = self._git("diff", "--cached", "--name-only", "--", *only)
-            if changed:
-                self._git("commit", "--quiet", f"--message={message}", *(["--only", "--", *only] if only else []))
-        return self._git("rev-parse", "--verify", "HEAD")
+                git("add", "--all", "--", *only)
+        if (files is None or only) and git("diff", "--cached", "--name-only", "--ignore-submodules=none", "--", *only):
+            pathspec = ("--only", "--", *only) if only else ()
+            git("commit", "--quiet", "--file=-", *pathspec, stdin=os.fsencode(message))
+        return git("rev-parse", "--verify", "HEAD")
 
-    def describe(self) -> dict[str, Any]:
-        """What is checked out: commit, branch (None when detached), and whether anything is not committed."""
-        commit = self._repo.head.commit.hexsha if self._repo.head.is_valid() else None
-        return {
-            "commit": commit,
-            "branch": None if self._repo.head.is_detached else self._repo.head.ref.name,
-            "dirty": bool(self._git("status", "--porcelain")),
-        }
-
-    def _place(self) -> list[str]:
-        """The arguments of `git checkout` that lead back to the present place."""
-        if not self._repo.head.is_valid():
+    def _place(self) -> _Place:
+        commit = self.repository.commit_of("HEAD")
+        if commit is None:
             raise GitOperationError(f"{self.root}: the repository has no commit yet, so there is nothing to return to")
-        if self._repo.head.is_detached:
-            return ["--detach", self._repo.head.commit.hexsha]
-        return [self._repo.head.ref.name]
+        if not self.repository.accepts("symbolic-ref", "--quiet", "HEAD"):
+            return _Place(None, commit)
+        return _Place(self.repository.run("symbolic-ref", "HEAD").removeprefix("refs/heads/"), commit)
 
-    def _return(self, place: list[str], branch_name: str) -> None:
+    def _enter(self, branch_name: str, place: _Place, *, create: bool) -> None:
+        for file, what in _UNDER_WAY.items():
+            if (self.repository.git_dir / file).exists():
+                raise GitOperationError(f"{self.root}: {what} is under way, which a switch would end; finish it first")
+        self._check_name(branch_name)
+        created = not self._has_branch(branch_name)
+        if created and not create:
+            raise GitOperationError(f"{self.root}: there is no branch {branch_name!r}")
+        if created:
+            self.create_branch(branch_name)
         try:
-            self._git("checkout", "--quiet", *place, "--")
+            self._switch(_Place(branch_name, ""))
+        except GitOperationError:
+            if created:
+                self.repository.run("branch", "--delete", "--force", branch_name)
+            raise
+
+    def _switch(self, place: _Place) -> None:
+        try:
+            # an ignored file that is in the way would be lost otherwise, without a word
+            words = ("checkout", "--quiet", "--no-overwrite-ignore", "--no-recurse-submodules", *place.words, "--")
+            self.repository.output(*words, shielded=True)
+        except GitOperationError as error:
+            if not place.is_shown_by(self._place()):
+                raise
+            _log.warning("%s: %s is checked out, but a hook failed: %s", self.root, place.name, error)
+
+    def _return(self, place: _Place, branch_name: str) -> None:
+        try:
+            self._switch(place)
         except GitOperationError as error:
             raise GitOperationError(
-                f"{self.root} is left on branch {branch_name!r}, because the return to {place[-1]!r} failed: {error}"
+                f"{self.root} is left on branch {branch_name!r}, because the return to {place.name!r} failed: {error}"
             ) from error
 
-    def _ensure_branch(self, name: str, *, create: bool) -> bool:
-        self._check_name(name)
-        if self._has_branch(name):
-            return False
-        if not create:
-            raise GitOperationError(f"{self.root}: there is no branch {name!r}")
-        return self.create_branch(name)
+    def _return_despite(self, error: BaseException, place: _Place, branch_name: str) -> None:
+        try:
+            self._return(place, branch_name)
+        except GitOperationError as stuck:
+            error.add_note(str(stuck))
 
     def _has_branch(self, name: str) -> bool:
-        return any(head.name == name for head in self._repo.heads)
+        return self.repository.accepts("show-ref", "--verify", "--quiet", f"refs/heads/{name}")
 
     def _check_name(self, name: str) -> None:
-        try:
-            self._git("check-ref-format", f"refs/heads/{name}")
-        except GitOperationError as error:
-            raise GitOperationError(f"{name!r} is not valid as the name of a branch") from error
         if name.startswith("-"):
             raise GitOperationError(f"{name!r} is not valid as the name of a branch: it begins with a dash")
-
-    def _git(self, *words: str) -> str:
-        """Run git; every command of this class goes through here."""
-        from git.exc import GitCommandError
-
-        try:
-            with self._repo.git.custom_environment(GIT_LITERAL_PATHSPECS="1", GIT_EDITOR="true"):
-                return str(self._repo.git.execute(["git", *words])).strip()
-        except GitCommandError as error:
-            said = str(error.stderr or error.stdout or error).replace("stderr:", "").strip(" \n'")
-            raise GitOperationError(f"git {words[0]}: {said}") from error
-
-
-def _open(path: Path) -> Repo:
-    # imported here: it fails where there is no git, and costs more time than everything else of this package
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    import git
-    from git.exc import GitCommandNotFound, InvalidGitRepositoryError, NoSuchPathError
-
-    try:
-        repo = git.Repo(path, search_parent_directories=True)
-        repo.git.version()
-    except (InvalidGitRepositoryError, NoSuchPathError) as error:
-        raise GitOperationError(f"{path}: there is no git repository") from error
-    except GitCommandNotFound as error:
-        raise GitOperationError("git is not installed, or not on the PATH") from error
-    if repo.working_tree_dir is None:
-        raise GitOperationError(f"{path}: the repository is bare; work needs a working tree")
-    return repo
-
-
-def describe_code(project_root: Path, manager: GitManager | None = None) -> dict[str, Any]:
-    """Where the code of a sweep comes from, for `sweep.json`.
-
-    Args:
-        project_root: the folder that the runs work in.
-        manager: the repository, if it is known.
-    """
-    record: dict[str, Any] = {"isolated": False, "project_root": str(project_root)}
-    try:
-        return record | (manager or GitManager(project_root)).describe()
-    except GitOperationError as error:
-        return record | {"commit": None, "branch": None, "dirty": None, "reason": str(error)}
+        if (
+            name in _NOT_A_BRANCH
+            or "\0" in name
+            or not self.repository.accepts("check-ref-format", f"refs/heads/{name}")
+        ):
+            raise GitOperationError(f"{name!r} is not valid as the name of a branch")

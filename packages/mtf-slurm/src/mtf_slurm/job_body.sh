@@ -266,9 +266,18 @@ fi
 eval "$mtf_setup"
 set +eu
 
+mtf_paths=$mtf_project_root:$mtf_project_root/src
+if [[ -n $mtf_code ]]; then # a copy of the code, in the folder of the sweep
+  mtf_base=${mtf_run_dir%/*/*}
+  mtf_project_root=$mtf_base/$mtf_code
+  mtf_paths=
+  for mtf_path in "${mtf_python_path[@]}"; do
+    mtf_paths+=${mtf_paths:+:}$mtf_base/$mtf_path
+  done
+fi
 export MTF_RUN_DIR=$mtf_run_dir MTF_CONFIG=$mtf_run_dir/config.json MTF_EXPERIMENT=$mtf_name
 export MTF_ATTEMPT=$mtf_attempt MTF_TOKEN=$mtf_token MTF_PROJECT_ROOT=$mtf_project_root
-export PYTHONPATH=$mtf_project_root:$mtf_project_root/src${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH=$mtf_paths${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONHASHSEED=${PYTHONHASHSEED:-0} PYTHONUNBUFFERED=1
 [[ $mtf_deterministic == 1 ]] && export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG:-:4096:8}
 unset MTF_FIRST_ATTEMPT MTF_JOB_ID MTF_SWEEP_DIR # they are about this attempt, not about what the command may start

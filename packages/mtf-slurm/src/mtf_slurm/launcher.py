@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
-from mtf_slurm.batch_result import BatchSubmissionResult, batch_result, by_reason
+from mtf_slurm.batch_result import BatchSubmissionResult, batch_result
 from mtf_slurm.cancelling import cancel_runs
 from mtf_slurm.cluster.answers import ClusterConfig
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.watch import Watch
-from mtf_slurm.errors import ClusterUnreachableError, JobSubmissionError, SLURMError
+from mtf_slurm.code.isolation import Code, describe_code, take_code
+from mtf_slurm.code.keeping import runs_that_keep_code
+from mtf_slurm.errors import ClusterUnreachableError, JobSubmissionError, SLURMError, by_reason
 from mtf_slurm.evidence import Witness
 from mtf_slurm.execute import (
     LOCK_WAIT_S,
@@ -25,10 +27,12 @@ from mtf_slurm.execute import (
     execute_locally,
     explain_write_errors,
     held,
+    option_problems,
     plan_only,
+    refuse_options,
     submit,
 )
-from mtf_slurm.git import GitManager, describe_code
+from mtf_slurm.git import GitManager
 from mtf_slurm.lock import is_locked
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
@@ -167,12 +171,13 @@ class SLURMLauncher:
         """
         check_request(execution_mode, max_concurrent_jobs)
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        request = self._request(search, directory, command)
+        code = take_code(self.project_root, self.git_manager, sweeps=[directory.path])
+        request = self._request(search, directory, command, code)
         with self._held(directory, execution_mode):
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
             if execution_mode is not ExecutionMode.LOCAL:
-                _refuse_options(directory, _option_problems(plan.configs))
+                refuse_options(directory, option_problems(plan.configs))
             done = self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
         if done is not None and done.refused and execution_mode is ExecutionMode.SLURM:
             self._tell_refused(directory, done)
@@ -193,17 +198,23 @@ class SLURMLauncher:
             command: instead of the launcher's.
         """
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        return plan_sweep(directory, self._request(search, directory, command))
+        code = Code(describe_code(self.project_root, self.git_manager))
+        return plan_sweep(directory, self._request(search, directory, command, code))
 
     def _request(
-        self, search: ParameterGridSearch, directory: SweepDirectory, command: str | Sequence[str] | None
+        self,
+        search: ParameterGridSearch,
+        directory: SweepDirectory,
+        command: str | Sequence[str] | None,
+        code: Code,
     ) -> SweepRequest:
         return SweepRequest.of(
             search,
             name=directory.path.name,
             project_root=self.project_root,
             command=self.command if command is None else split_command(command),
-            code=describe_code(self.project_root, self.git_manager),
+            code=code,
+            keep_code=runs_that_keep_code(directory, self._watch),
         )
 
     def continue_sweep(
@@ -270,7 +281,7 @@ class SLURMLauncher:
     ) -> BatchSubmissionResult:
         check_request(mode, limit)
         directory = SweepDirectory(self.output_dir / SINGLE)
-        problems = {} if mode is ExecutionMode.LOCAL else _option_problems({x.experiment_name: x for x in experiments})
+        problems = {} if mode is ExecutionMode.LOCAL else option_problems({x.experiment_name: x for x in experiments})
         fine = [item for item in experiments if item.experiment_name not in problems]
         points = {point.identity + point.name: point for point in map(lone_point, fine)}
         request = SweepRequest(
@@ -278,7 +289,8 @@ class SLURMLauncher:
             points=list(points.values()),
             project_root=self.project_root,
             command=self.command,
-            code=describe_code(self.project_root, self.git_manager),
+            code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
+            keep_code=runs_that_keep_code(directory, self._watch),
             additive=True,
         )
         active = self._active(directory, request) if single else {}
@@ -379,15 +391,3 @@ class SLURMLauncher:
             elif (submission := Submissions(directory).find(token)) is not None and index < len(submission.runs):
                 found.append((directory, submission, submission.runs[index]))
         return max(found, key=lambda item: item[1].token, default=None)
-
-
-def _option_problems(configs: Mapping[str, ExperimentConfig]) -> dict[str, str]:
-    from mtf_slurm.cluster.planning import check_options  # loads Jinja2
-
-    return check_options(configs)
-
-
-def _refuse_options(directory: SweepDirectory, problems: Mapping[str, str]) -> None:
-    if problems:
-        reasons = "\n".join(by_reason(problems))
-        raise JobSubmissionError(f"{directory.path}: nothing was submitted:\n{reasons}", reasons=problems)

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from mtf_slurm.code.record import Workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_utils.settings import nearest
 
@@ -44,6 +45,7 @@ class JobScript:
         tasks: how many processes of it work side by side; inside Slurm, srun starts more than one.
         max_preemptions: after more preemptions its job is not requeued; None is no limit.
         checkpoints: the folder of the checkpoints, relative to the run's.
+        place: where the code lies in the folder of the sweep; None runs what is in the project.
     """
 
     name: str
@@ -57,6 +59,7 @@ class JobScript:
     tasks: int = 1
     max_preemptions: int | None = None
     checkpoints: str = "checkpoints"
+    place: Workplace | None = None
 
 
 def split_command(command: str | Sequence[str]) -> tuple[str, ...]:
@@ -115,6 +118,8 @@ def render_job(job: JobScript) -> str:
         "# Runs one attempt of the run in whose folder it lies; `bash job.sh` does it by hand.\n"
         f"mtf_name={shlex.quote(job.name)}\n"
         f"mtf_project_root={shlex.quote(root)}\n"
+        f"mtf_code={shlex.quote(job.place.project_root if job.place else '')}\n"
+        f"mtf_python_path=({shlex.join(job.place.python_path if job.place else ())})\n"
         f"mtf_deterministic={int(job.deterministic)}\n"
         f"mtf_signals={shlex.quote(' '.join(names))}\n"
         f"mtf_instead_of_term={_instead_of_term(job)}\n"

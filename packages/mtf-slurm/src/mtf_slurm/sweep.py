@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,8 @@ from mtf_config.identity import IDENTITY_FIELDS
 from mtf_config.naming import slug
 from mtf_config.writer import dump_yaml
 from mtf_slurm.cluster.options import task_count
+from mtf_slurm.code.isolation import Code, code_file_of, lay_code, write_code_of_run
+from mtf_slurm.code.record import CodeFile, workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.render import JobScript, render_job
 from mtf_utils.atomic import write_text
@@ -36,7 +38,8 @@ class SweepRequest:
         base: the base configuration as written.
         grids: the grids as written.
         naming: the naming strategy.
-        code: where the code comes from.
+        code: the code that the runs are to run.
+        keep_code: the names of runs that go on with the code that is written down in their folders.
         additive: whether runs that are not asked for this time stay a part of the sweep.
     """
 
@@ -47,7 +50,8 @@ class SweepRequest:
     base: Mapping[str, Any] = field(default_factory=dict)
     grids: Sequence[Mapping[str, Any]] = ()
     naming: str = ""
-    code: Mapping[str, Any] = field(default_factory=dict)
+    code: Code
+    keep_code: Collection[str] = ()
     additive: bool = False
 
     @classmethod
@@ -58,7 +62,8 @@ class SweepRequest:
         name: str,
         project_root: Path,
         command: tuple[str, ...],
-        code: Mapping[str, Any],
+        code: Code,
+        keep_code: Collection[str] = (),
     ) -> SweepRequest:
         """The request for every point of a search."""
         return cls(
@@ -70,6 +75,7 @@ class SweepRequest:
             grids=[grid.to_dict() for grid in search.grids],
             naming=search.naming_strategy.value,
             code=code,
+            keep_code=keep_code,
         )
 
 
@@ -81,6 +87,8 @@ class SweepPlan:
         sweep: the content of `sweep.json` to be.
         scripts: `job.sh` by the name of the run.
         configs: the experiments by the name of the run.
+        code: the code of the runs that begin with it, and the inputs that have to be linked to it.
+        kept_code: the names of runs that keep the code they have.
         new: the names of runs that were not there before.
         orphaned: the names of runs that are there and not asked for any more.
         conflicts: why a run cannot be planned, by its name.
@@ -89,9 +97,17 @@ class SweepPlan:
     sweep: SweepFile
     scripts: Mapping[str, str]
     configs: Mapping[str, ExperimentConfig]
+    code: Code
+    kept_code: frozenset[str]
     new: tuple[str, ...]
     orphaned: tuple[str, ...]
     conflicts: Mapping[str, str]
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The inputs that runs need beside the code."""
+        listed = (config.slurm.link for config in self.configs.values() if config.slurm)
+        return tuple(dict.fromkeys(link for links in listed for link in links))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,10 +160,13 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
     if not request.additive:
         left = {name: run | {"orphaned": True} for name, run in left.items()}
     runs = [*left.values(), *entries.values()] if request.additive else [*entries.values(), *left.values()]
+    kept = {name: code for name in request.keep_code if (code := code_file_of(directory.run(name)))}
     return SweepPlan(
         sweep=_sweep_file(request, runs, existing),
-        scripts={name: _script(config, request) for name, config in configs.items()},
+        scripts={name: _script(c, request, kept.get(name, request.code.record)) for name, c in configs.items()},
         configs=configs,
+        code=request.code,
+        kept_code=frozenset(kept),
         new=tuple(name for name in configs if name not in before),
         orphaned=tuple(run["name"] for run in runs if run.get("orphaned")),
         conflicts=conflicts,
@@ -175,8 +194,11 @@ def write_plan(directory: SweepDirectory, plan: SweepPlan) -> None:
     Files that would not change are left alone; what the runs have written is not touched.
 
     Raises:
+        GitOperationError: the code cannot be laid into the folder.
+        JobSubmissionError: a linked input is not there.
         OSError: something cannot be written; repeating the call completes it.
     """
+    lay_code(directory, plan.code, plan.links)
     plan.sweep.write(directory.sweep_file)
     for name, config in plan.configs.items():
         run = directory.run(name)
@@ -184,6 +206,8 @@ def write_plan(directory: SweepDirectory, plan: SweepPlan) -> None:
         data = config.to_dict()
         _replace(run.config_json, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         _replace(run.config_yaml, dump_yaml(data))
+        if name not in plan.kept_code:
+            write_code_of_run(run, plan.code)
         _replace(run.job_script, plan.scripts[name], mode=0o777)
 
 
@@ -196,11 +220,12 @@ def _replace(path: Path, text: str, *, mode: int = 0o666) -> None:
     write_text(path, text, mode=mode)
 
 
-def _script(config: ExperimentConfig, request: SweepRequest) -> str:
+def _script(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> str:
     return render_job(
         JobScript(
             name=config.experiment_name,
             project_root=request.project_root,
+            place=workplace(code),
             command=request.command,
             python=sys.executable,
             setup=tuple(config.slurm.setup) if config.slurm else (),
@@ -222,7 +247,7 @@ def _sweep_file(request: SweepRequest, runs: list[dict[str, Any]], existing: Swe
         naming=request.naming,
         command=list(request.command),
         runs=runs,
-        code=dict(request.code),
+        code=request.code.record.to_dict(),
         versions=_versions(),
         created_at=existing.created_at if existing else now(),
     )

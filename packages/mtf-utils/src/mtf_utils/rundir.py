@@ -102,6 +102,8 @@ CONTRACT: Final = (
     FileContract("runs/<name>/config.yaml", "launcher", "people", "the resolved experiment"),
     FileContract("runs/<name>/config.json", "launcher", "trainer, results", "the same, for the standard library"),
     FileContract("runs/<name>/job.sh", "launcher", "bash", "runs one attempt; the same file in every mode"),
+    FileContract("runs/<name>/code.json", "launcher", "launcher, people", "which code the run belongs to", 1),
+    FileContract("runs/<name>/code.diff", "launcher", "people", "how that code differs from its commit"),
     FileContract("runs/<name>/attempts/<n>/", "job.sh", "all", "the claim: an atomic mkdir; n counts from 1"),
     FileContract("runs/<name>/attempts/<n>/started.json", "job.sh", "launcher", "who runs it", 1, StartReceipt),
     FileContract(
@@ -184,6 +186,16 @@ class RunDirectory:
     def job_script(self) -> Path:
         """The script that runs one attempt."""
         return self.path / "job.sh"
+
+    @property
+    def code_file(self) -> Path:
+        """Which code the run belongs to."""
+        return self.path / "code.json"
+
+    @property
+    def code_diff(self) -> Path:
+        """How that code differs from its commit; not there if it does not."""
+        return self.path / "code.diff"
 
     @property
     def attempts_dir(self) -> Path:

@@ -16,8 +16,8 @@ from typing import Any, Final, Literal
 
 from mtf_slurm.cluster.answers import PARTITION_FORMAT, ClusterConfig, complaint, parse_config, parse_partitions
 from mtf_slurm.cluster.programs import Ran, RunProgram, run_program
+from mtf_slurm.code.isolation import describe_code
 from mtf_slurm.errors import ClusterUnreachableError, SLURMError
-from mtf_slurm.git import describe_code
 from mtf_slurm.lock import hold, is_locked
 from mtf_utils.atomic import write_text
 from mtf_utils.rundir import SweepDirectory
@@ -189,11 +189,11 @@ class Doctor:
 
     def _repository(self) -> Check:
         code = describe_code(self.project)
-        if code["commit"] is None:
-            why = code.get("reason") or "there is no commit yet"
+        if code.commit is None:
+            why = code.reason or "there is no commit yet"
             return Check("git", "note", str(why), "the code of a sweep is recorded only from a repository")
-        changes = ", with changes that are not committed" if code["dirty"] else ""
-        return Check("git", "ok", f"{code['branch'] or 'detached'} at {code['commit'][:10]}{changes}")
+        changes = ", with changes that are not committed" if code.dirty else ""
+        return Check("git", "ok", f"{code.branch or 'detached'} at {code.commit[:10]}{changes}")
 
 
 def _limits(config: ClusterConfig) -> Iterator[Check]:

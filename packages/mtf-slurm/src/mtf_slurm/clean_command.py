@@ -1,0 +1,50 @@
+"""The verb `mtf clean`: show what of a sweep is not needed any more, and remove it when told to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mtf_slurm.cleaning import Cleaning, clean, find_rubbish
+from mtf_slurm.code.contents import readable_size
+from mtf_slurm.errors import SLURMError
+from mtf_utils.cli import DONE, Command, CommandError
+
+__all__ = ["CLEAN"]
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dir", type=Path, metavar="DIR", help="the folder of a sweep")
+    parser.add_argument("--apply", action="store_true", help="remove it; without this, it is only shown")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    try:
+        found = clean(arguments.dir) if arguments.apply else find_rubbish(arguments.dir)
+    except SLURMError as error:
+        raise CommandError(str(error)) from error
+    lines = [_json(found, removed=arguments.apply)] if arguments.json else _lines(found, removed=arguments.apply)
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+    return DONE
+
+
+def _json(found: Cleaning, *, removed: bool) -> str:
+    items = [{"kind": i.kind, "path": str(i.path), "size": i.size, "why": i.why} for i in found.items]
+    data = {"removed": removed, "size": found.size, "items": items, "snapshots": list(found.snapshots)}
+    return json.dumps({"verb": "clean", "version": 1, "data": data}, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _lines(found: Cleaning, *, removed: bool) -> list[str]:
+    if not found.items:
+        return ["nothing to remove"]
+    lines = [f"{item.kind:10}  {readable_size(item.size):>10}  {item.path}  ({item.why})" for item in found.items]
+    lines += [f"{'snapshot':10}  {'':>10}  {tree} in git" for tree in found.snapshots]
+    total = f"{len(found.items)} items, {readable_size(found.size)}"
+    return [*lines, f"removed {total}" if removed else f"{total}; nothing was removed, --apply does it"]
+
+
+CLEAN = Command("remove what finished runs no longer need", _configure, _clean)
