@@ -31,7 +31,7 @@ __all__ = ["GridSearchResult", "RunResult", "read_run"]
 logger = logging.getLogger(__name__)
 
 READING_SHARE: Final = 0.2
-"""The part of the time that waiting spends on reading the folder at most."""
+"""The part of a processor that waiting spends on reading the folder at most."""
 
 _BAD: Final = frozenset(
     {
@@ -159,12 +159,12 @@ class GridSearchResult:
                 complaint = self.cluster_error
                 logger.warning("%s", f"Slurm cannot be asked ({complaint}); waiting" if complaint else "Slurm answers")
             sleep(max(poll_s, spent_s / READING_SHARE))
-            began = clock()
+            began = time.thread_time()  # a machine that is busy with the runs is no reason to look less often
             before = self._observation
             self._read(patient=True)
             if self._observation is not before:
                 self._rebalance()
-            spent_s = clock() - began
+            spent_s = time.thread_time() - began
         return self
 
     def cancel(self, names: Iterable[str] | None = None) -> dict[str, bool]:
