@@ -161,6 +161,20 @@ def test_what_waits_and_is_struck_off_its_array(bench: Bench) -> None:
         bench.cluster.run(["scontrol", "update", "NodeName=node1", "State=RESUME"])
 
 
+def test_what_waits_beside_a_cancelled_task_goes_on_waiting(bench: Bench) -> None:
+    bench.cluster.run(["scontrol", "update", "NodeName=node1", "State=DRAIN", "Reason=test"])
+    try:
+        ids = bench.submit("hold-1", "hold-2", "hold-3", "hold-4")
+        assert bench.launcher.cancel_job(ids["hold-3"])
+        waiting = {"hold-2": S.PENDING, "hold-4": S.PENDING}
+        assert bench.statuses() == waiting | {"hold-1": S.PENDING, "hold-3": S.CANCELLED}
+        assert bench.result().cancel(["hold-1", "hold-3"]) == {"hold-1": True, "hold-3": False}
+        assert bench.statuses() == waiting | {"hold-1": S.CANCELLED, "hold-3": S.CANCELLED}
+        assert bench.result().cancel() == {"hold-1": False, "hold-2": True, "hold-3": False, "hold-4": True}
+    finally:
+        bench.cluster.run(["scontrol", "update", "NodeName=node1", "State=RESUME"])
+
+
 def test_squeue_fails(bench: Bench) -> None:
     bench.submit("good", "bad", "vanish", "hold")
     bench.settle(ENDED | {"hold": S.RUNNING})
@@ -302,15 +316,16 @@ def test_a_node_fails(bench: Bench) -> None:
 
 
 def test_what_is_in_slurm_is_not_run_on_this_machine(bench: Bench) -> None:
-    bench.submit("hold")
+    ids = bench.submit("hold")
     bench.settle({"hold": S.RUNNING})
     result = bench.launcher.continue_sweep(bench.root / "experiments" / "single", 1)
     run = result["hold"]
-    assert (run.status, run.attempts) == (S.RUNNING, 1)
+    assert (run.status, run.attempts, run.job_id) == (S.RUNNING, 1, ids["hold"])
     notes = list(bench.root.glob("experiments/single/submissions/*/given-up/hold"))
     assert "RUNNING in Slurm as job" in notes[0].read_text()
-    assert result.cancel() == {"hold": True}
+    assert bench.launcher.cancel_job(ids["hold"])
     bench.settle({"hold": S.CANCELLED})
+    assert not bench.launcher.cancel_job(ids["hold"])
 
 
 SWEEP = """
@@ -356,4 +371,5 @@ def test_the_verbs(bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch
     )
     bench.break_program("squeue")
     assert "2 completed" in mtf("status", "out")  # nothing has to be asked
+    assert "not asked, the receipt says it all" in mtf("explain", "out", first)
     bench.mend("squeue")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -262,4 +264,13 @@ def test_jobs_get_nothing_of_the_job_that_the_launcher_runs_in() -> None:
     }
     clean = clean_environment(environ)
     assert {key for key in environ if key in clean} == {"SLURM_CONF", "SBATCH_ACCOUNT", "PATH", "LC_ALL"}
-    assert clean["LC_ALL"] == "C"
+    assert clean["LC_ALL"] == "de_DE.UTF-8"
+
+
+def test_answers_are_in_one_locale_and_jobs_keep_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sbatch", "squeue"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$LC_ALL $SLURM_BITSTR_LEN"\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    assert [run_program([name]).out for name in ("sbatch", "squeue")] == ["C.UTF-8 \n", "C 0\n"]

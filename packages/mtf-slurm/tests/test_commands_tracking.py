@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mtf_config import ExecutionMode
+from mtf_slurm import JobStatus
 from mtf_slurm.submissions import JobFile, JobPlan, Submission, Submissions
 from mtf_utils.cli import main
 from mtf_utils.rundir import FinishReceipt, Outcome, SweepDirectory, now
@@ -103,6 +105,18 @@ def test_explain_a_failure(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     text = capsys.readouterr().out
     assert "COMPLETED" in text
     assert "last lines" not in text
+
+
+def test_explain_what_is_not_started_again(launcher, make_search, project, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(project)
+    search = make_search({"custom_params.x": [1.0]})
+    result = launcher.submit_sweep(search, project / "out", LOCAL, command="bash -c 'exit 76'")
+    name = result.runs[0].name
+    assert main(["explain", "out", name]) == 0
+    assert "to have it go on all the same, delete its attempts/1" in capsys.readouterr().out
+    shutil.rmtree(result.runs[0].path / "attempts" / "1")
+    launcher.submit_sweep(search, project / "out", LOCAL, command="true")
+    assert result.refresh()[name].status is JobStatus.COMPLETED
 
 
 def test_cancel_what_is_at_work_and_what_waits(

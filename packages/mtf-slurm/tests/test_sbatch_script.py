@@ -201,6 +201,7 @@ def test_every_field_that_asks_something_of_slurm_has_its_name(tmp_path: Path) -
         ("#!/bin/sh\n#SBATCH --no-requeue\n{{ body }}\n", "write slurm.requeue"),
         ("#!/bin/sh\n#SBATCH --signal=USR1\n{{ body }}\n", "write slurm.signal"),
         ("#!/bin/sh\n#SBATCH --tiem=3\n{{ body }}\n", "sbatch has no option --tiem; did you mean --time?"),
+        ("#!/bin/sh\n#SBATCH hetjob\n{{ body }}\n", "line 2: '#SBATCH hetjob' makes several jobs of one"),
         ("#!/bin/sh\n#SBATCH --comment='x\n{{ body }}\n", "No closing quotation"),
     ],
 )  # fmt: skip

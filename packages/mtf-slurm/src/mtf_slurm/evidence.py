@@ -132,14 +132,19 @@ class Witness:
         return replace(evidence, cancelled=self._is_cancelled(name, evidence.decisive_job))
 
     def job_id(self, name: str) -> str | None:
-        """The id of the run's last submission; None without one, or while Slurm's answer is not known."""
+        """The id of the run's last submission; None without one, or while Slurm's answer is not known.
+
+        A job that may be at work in Slurm although the run was asked for in another way since is the one that counts.
+        """
         submission = self.latest.get(name)
         if submission is None:
             return None
-        if submission.mode is ExecutionMode.SLURM:
-            job = self.jobs.get(name)
+        reference = self.jobs.get(name)
+        job = reference.evidence(self.observation) if reference else None
+        overtaken = job is not None and job.may_be_active and not self.has_finished(name)
+        if submission.mode is ExecutionMode.SLURM or overtaken:
             # one that nobody was told of may have been found in the queue
-            return (job.job_id or job.evidence(self.observation).job_id or None) if job else None
+            return (job.job_id or None) if job else None
         return submission.job_id(name)
 
     def _is_cancelled(self, name: str, job: JobEvidence | None) -> bool:

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from mtf_slurm.evidence import Witness
 from mtf_slurm.run_result import RunResult, read_run
-from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus
+from mtf_slurm.status import AttemptEvidence, Evidence, JobStatus
 from mtf_slurm.telemetry import last_error_lines
 from mtf_slurm.views import format_metric
+from mtf_utils.rundir import Outcome
 
 __all__ = ["Explanation", "explain"]
 
@@ -78,7 +79,7 @@ class Explanation:
         run = self.run
         yield "because", run.reason
         yield "submitted", self.submitted
-        yield "Slurm", _slurm_words(self.evidence.job)
+        yield "Slurm", _slurm_words(self.evidence)
         yield "to do", self.remedy
         place = [f"epoch {run.epoch}"] if run.epoch is not None else []
         place += [f"step {run.global_step}"] if run.global_step is not None else []
@@ -88,7 +89,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """The explanation as plain data."""
-        run, job = self.run, self.evidence.job
+        run = self.run
         return {
             "name": run.name,
             "status": run.status.value,
@@ -96,7 +97,7 @@ class Explanation:
             "may_change": run.may_change,
             "remedy": self.remedy,
             "submitted": self.submitted,
-            "slurm": _slurm_words(job),
+            "slurm": _slurm_words(self.evidence),
             "job_id": run.job_id,
             "attempts": [_attempt_data(attempt) for attempt in self.evidence.attempts],
             "path": str(run.path),
@@ -137,11 +138,16 @@ def _remedy(run: RunResult, evidence: Evidence) -> str:
         return f"wait for {waits_for}" if waits_for and run.status is JobStatus.PENDING else ""
     if job is not None and job.refused and run.status is JobStatus.NOT_SUBMITTED:
         return "change what it asks for (section slurm), and submit the sweep again"
+    receipt = evidence.last.finished if evidence.last else None
+    stays = receipt is not None and receipt.outcome is Outcome.DO_NOT_REQUEUE
+    if receipt is not None and stays and run.status is JobStatus.FAILED:
+        return f"to have it go on all the same, delete its attempts/{receipt.attempt}, and submit the sweep again"
     return _REMEDIES.get(run.status, "")
 
 
-def _slurm_words(job: JobEvidence | None) -> str:
+def _slurm_words(evidence: Evidence) -> str:
     """What Slurm says of the job, or why it says nothing."""
+    job = evidence.job
     if job is None:
         return ""
     name = f"job {job.job_id}" if job.job_id else "a job without a known id"
@@ -155,7 +161,9 @@ def _slurm_words(job: JobEvidence | None) -> str:
         parts += [f"signal {job.task.signal}"] if job.task.signal else []
         said = ", ".join(part for part in parts if part)
     else:
-        said = "" if job.unseen else "the controller does not know it"
+        # Slurm is not asked about what has finished
+        unknown = "not asked, the receipt says it all" if evidence.is_finished else "the controller does not know it"
+        said = "" if job.unseen else unknown
     told = "; ".join(part for part in (said, job.unseen and f"squeue does not answer: {job.unseen}") if part)
     unaccounted = f"; sacct does not answer: {job.unaccounted}" if job.unaccounted else ""
     return f"{name}: {told}{unaccounted}"

@@ -272,7 +272,10 @@ class SLURMLauncher:
         if found is None:
             return False
         directory, submission, name = found
-        if Witness.look(directory, self._watch, names=[name]).latest[name].token != submission.token:
+        witness = Witness.look(directory, self._watch, names=[name])
+        job = witness.verdict(name)[0].job
+        counts = job.token if job is not None and job.may_be_active else witness.latest[name].token
+        if counts != submission.token:
             return False
         return cancel_runs(directory, [name], self._watch)[name]
 

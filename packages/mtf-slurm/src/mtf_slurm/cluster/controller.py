@@ -158,14 +158,20 @@ class Controller:
 
         Args:
             job_ids: of whole jobs or tasks.
-            job_name: only if that is their name: an id may have passed to another job.
+            job_name: of whole jobs only if that is their name: an id may have passed to another job. Of tasks this has
+                to be known.
 
         Raises:
             ClusterUnreachableError: the controller does not answer.
             SLURMError: it refuses.
         """
+        words = _compact(job_ids)
         filters = [] if job_name is None else [f"--name={job_name}"]
-        listed = _compact(job_ids)
+        # with a filter, scancel ends every waiting task of an array of which it is given one
+        self._cancel([word for word in words if "_" in word])
+        self._cancel([word for word in words if "_" not in word], *filters)
+
+    def _cancel(self, listed: Sequence[str], *filters: str) -> None:
         for start in range(0, len(listed), _IDS_AT_ONCE):
             ran = self._run(["scancel", *filters, *listed[start : start + _IDS_AT_ONCE]])
             if ran.timed_out or is_silence(ran.err):

@@ -30,6 +30,10 @@ _KEPT: Final = (
     "SBATCH_RESERVATION",
 )
 
+# So that answers can be read; numbers of array tasks are never abbreviated. sbatch would hand it on to the jobs, and
+# says the same in every locale. Source: squeue(1), scontrol(1)
+_STEADY: Final = {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -59,7 +63,7 @@ class RunProgram(Protocol):
 
 
 def run_program(words: Sequence[str], *, timeout_s: float = PROGRAM_TIMEOUT_S, keep_open: Sequence[int] = ()) -> Ran:
-    """Run a program of Slurm to its end, in the C locale and without a shell.
+    """Run a program of Slurm to its end, without a shell; in the C locale, unless jobs would inherit that.
 
     Args:
         words: the program and its arguments.
@@ -72,7 +76,7 @@ def run_program(words: Sequence[str], *, timeout_s: float = PROGRAM_TIMEOUT_S, k
     try:
         done = subprocess.run(
             list(words),
-            env=clean_environment(os.environ),
+            env=clean_environment(os.environ) | ({} if words[0] == "sbatch" else _STEADY),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -94,9 +98,7 @@ def run_program(words: Sequence[str], *, timeout_s: float = PROGRAM_TIMEOUT_S, k
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of Slurm's programs, and so of the jobs: without what belongs to another job or program."""
-    kept = {key: value for key, value in environ.items() if key in _KEPT or not key.startswith(_FOREIGN)}
-    # numbers of array tasks are never abbreviated. Source: squeue(1), scontrol(1)
-    return kept | {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
+    return {key: value for key, value in environ.items() if key in _KEPT or not key.startswith(_FOREIGN)}
 
 
 def _text(captured: bytes | str | None) -> str:

@@ -13,6 +13,8 @@ from mtf_utils.settings import nearest
 __all__ = ["check_written"]
 
 _MARK: Final = "#SBATCH"
+# Between the parts of a heterogeneous job. Source: sbatch(1)
+_SEPARATORS: Final = ("hetjob", "packjob")
 # Jobs stand or fall with these; a template may repeat what the launcher says, and not say anything else.
 _FIXED: Final = {
     "dependency": "write slurm.dependency",
@@ -63,6 +65,8 @@ def _line_problems(head: str, words: Sequence[str]) -> Iterator[str]:
         except ValueError as error:
             yield f"line {number}: {line!r}: {error}"
             continue
+        if parts and parts[0] in _SEPARATORS:
+            yield f"line {number}: {line!r} makes several jobs of one, and the launcher knows of one only; remove it"
         for option, value in _options(parts):
             if trouble := _about(option, value, words):
                 yield f"line {number}: {line!r}: {trouble}"
