@@ -69,7 +69,7 @@ def _in_trouble(seed: int, size: int, *, kill_launcher: bool) -> Report:
         calls, killed = 0, 0
         start = time.monotonic()
         said: list[str] = []
-        with Trouble(cluster, seed) as trouble:
+        with Trouble(cluster, seed, longest_s=10 + size / 4) as trouble:
             done = None
             while done is None:
                 launcher = order.start(environ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -11,11 +12,14 @@ from mtf_slurm.testing import ClusterError, LocalCluster
 
 
 class Trouble:
-    """Disturbs a cluster's controller as long as the `with` block runs; afterwards it is well.
+    """Disturbs a cluster's controller while the `with` block runs, for a while at most; afterwards it is well.
+
+    A launcher that waits for quiet answers would wait for ever if there never were any.
 
     Args:
         cluster: whose controller.
         seed: of what happens when.
+        longest_s: how long at most.
 
     Attributes:
         freezes: how often it was frozen.
@@ -23,8 +27,9 @@ class Trouble:
         drained: how often a node was out of service afterwards: a start of a job that fails in a crash drains it.
     """
 
-    def __init__(self, cluster: LocalCluster, seed: int) -> None:
+    def __init__(self, cluster: LocalCluster, seed: int, *, longest_s: float) -> None:
         self._cluster = cluster
+        self._longest_s = longest_s
         self._random = random.Random(seed)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go_on)
@@ -45,7 +50,8 @@ class Trouble:
 
     def _go_on(self) -> None:
         try:
-            while not (self._over.is_set() and self.freezes and self.kills):  # one of each at least
+            began = time.monotonic()
+            while not (self._has_ended(began) and self.freezes and self.kills):  # one of each at least
                 if not self.freezes or (self.kills and self._random.random() < 0.75):
                     self._freeze()
                 else:
@@ -53,6 +59,9 @@ class Trouble:
                 self._over.wait(self._random.uniform(0.0, 0.8))
         except Exception as error:  # noqa: BLE001 - handed to who waits for the end
             self._error = error
+
+    def _has_ended(self, began: float) -> bool:
+        return self._over.is_set() or time.monotonic() - began > self._longest_s
 
     def _freeze(self) -> None:
         self._cluster.freeze_controller()
