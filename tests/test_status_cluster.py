@@ -309,7 +309,8 @@ def test_a_node_fails(bench: Bench) -> None:
     try:
         wait_until(lambda: not bench.result()["hold"].status.is_active, "the end of the job")
         run = bench.result()["hold"]
-        assert (run.status, run.reason) == (S.NODE_FAIL, "a node failed")
+        assert run.status is S.NODE_FAIL
+        assert run.reason.startswith("a node failed")  # the run may have saved, being told to end, or may not
     finally:  # it may have come back by itself
         bench.cluster.run(["scontrol", "update", "NodeName=node1", "State=RESUME"], check=False)
         bench.cluster.wait_ready()
