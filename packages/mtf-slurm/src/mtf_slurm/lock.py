@@ -7,13 +7,14 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from mtf_slurm.errors import SLURMError, SweepLockedError
 from mtf_slurm.processes import host_name
 from mtf_utils.rundir import SweepDirectory
 
-__all__ = ["hold", "is_locked"]
+__all__ = ["hold", "is_held", "is_locked"]
 
 TRIES: Final = 10
 WAIT_S: Final = 0.02
@@ -59,8 +60,13 @@ def _lock(descriptor: int, directory: SweepDirectory) -> None:
 
 def is_locked(directory: SweepDirectory) -> bool:
     """Whether a launcher is at work in the folder."""
+    return is_held(directory.lock_file)
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process has locked the file (flock) for itself; False if there is no file."""
     try:
-        descriptor = os.open(directory.lock_file, os.O_RDONLY)
+        descriptor = os.open(file, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

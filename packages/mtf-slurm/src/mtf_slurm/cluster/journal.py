@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mtf_slurm.cluster.answers import base_id
+from mtf_slurm.lock import is_held
 from mtf_slurm.submissions import JobFile, Submission, Submissions
 from mtf_utils.atomic import write_text
 from mtf_utils.rundir import Attempt, RunDirectoryError, SweepDirectory
@@ -97,17 +98,7 @@ class JobJournal:
 
     def is_in_flight(self) -> bool:
         """Whether a call of sbatch goes on, left behind by a launcher that was killed."""
-        try:
-            descriptor = os.open(self._sent_file, os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_held(self._sent_file)
 
     def age_s(self) -> float:
         """Seconds since sbatch was called last; the job cannot be older."""
