@@ -464,7 +464,7 @@ def test_one_preemption_too_many_is_final(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingPreempted):
         run(stopped(1))
-    with pytest.raises(TrainingStopped, match="more than max_preemptions=1") as stop:
+    with pytest.raises(TrainingStopped, match=r"preemption\.max_preemptions=1") as stop:
         run(stopped(2))
     assert stop.value.code == 76
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,17 @@ __all__ = ["Reader"]
 
 @dataclass(slots=True)
 class Reader:
-    """Reads batches in order, and opens the source wherever the state says to go on."""
+    """Reads batches in order, and opens the source wherever the state says to go on.
+
+    Attributes:
+        source: of the batches.
+        device: where they go.
+        before_read: called before every batch.
+    """
 
     source: DataSource
     device: torch.device
+    before_read: Callable[[], None]
     _next: tuple[int, int] | None = None
 
     def go_to(self, epoch: int, batch: int) -> None:
@@ -31,6 +39,7 @@ class Reader:
     def read(self, epoch: int, batch: int) -> Any:
         """Batch number `batch` of `epoch`, on the device."""
         self.go_to(epoch, batch)
+        self.before_read()
         try:
             item = self.source.next()
         except BaseException:

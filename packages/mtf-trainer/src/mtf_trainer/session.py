@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -16,8 +16,9 @@ from mtf_trainer import attestation, fingerprint, receipts, restoring, rng
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
-from mtf_trainer.data import DataSource, DataWaitInterrupted
+from mtf_trainer.data import DataSource, DataWaitInterrupted, named_sample
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
+from mtf_trainer.guard import REMEDY, Fault, Guard, Place
 from mtf_trainer.loop import Loop
 from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.phases import TrainerPhase as Phase
@@ -59,8 +60,11 @@ class Session:
         state: where the run stands.
         flag: whether it was told to stop.
         directory: where the checkpoints are.
+        guard: keeps the ledger of attempts.
         restored: what was taken up, until `settle_restored` has attested it.
         loop: the phases; made anew by `restore`.
+        saved: where the latest checkpoint of this process was made.
+        fault: at which batch training failed.
     """
 
     trainer: GenericTrainer
@@ -74,12 +78,16 @@ class Session:
     telemetry: Telemetry
     store: CheckpointStore
     directory: Path
+    guard: Guard
     flag: StopFlag
     seed: int
     state: ResumeState = field(default_factory=lambda: ResumeState(Phase.INIT, 0, 0))
     clock: Callable[[], float] = time.time
     loop: Loop = field(init=False)
     restored: Restored | None = field(default=None, init=False)
+    saved: Place = field(default_factory=Place, init=False)
+    fault: Fault | None = field(default=None, init=False)
+    _began_at: tuple[Any, ...] = field(default=(), init=False)
     _closed_data: dict[str, Any] | None = field(default=None, init=False)
     _is_exact: bool = field(default=True, init=False)
     _reserves: bool = field(init=False)
@@ -94,14 +102,15 @@ class Session:
 
     def _bind(self) -> None:
         """Make the loop for the state that the session has."""
-        device = self.engine.device
+        device, trail = self.engine.device, self.guard.trail
+        trail.state = self.state
         self.loop = Loop(
             config=self.config,
             state=self.state,
             engine=self.engine,
             events=Events(self.callbacks, self.state, self.trainer, self.before_update),
-            train=Reader(self.train, device),
-            val=Reader(self.val, device) if self.val is not None else None,
+            train=Reader(self.train, device, trail.batch),
+            val=Reader(self.val, device, trail.batch) if self.val is not None else None,
             training_step=self.trainer.training_step,
             validation_step=self.trainer.validation_step,
             metrics=self.metrics,
@@ -145,7 +154,7 @@ class Session:
         self._bind()
 
     def _check(self, checkpoint: Checkpoint) -> None:
-        faults, inexact = fingerprint.compare(checkpoint.fingerprint, self._fingerprint())
+        faults, inexact = fingerprint.compare(checkpoint.fingerprint, self.fingerprint())
         if faults:
             raise CheckpointError(
                 f"{checkpoint.path} belongs to another run: {'; '.join(faults)}. "
@@ -163,6 +172,7 @@ class Session:
             TrainingPreempted: told to stop; the state is durable.
             TrainingStopped: told to stop once too often.
         """
+        self._began_at = self._standing()
         self.telemetry.start_progress(self.state)
         self.settle_restored()
         try:
@@ -170,9 +180,22 @@ class Session:
         except SystemExit:  # told to go: no error
             raise
         except BaseException as error:
+            self.fault = self._fault(error)
             self.store.join_copies()
             self.loop.events.tell("on_exception", error)
             raise
+
+    def _fault(self, error: BaseException) -> Fault:
+        """What was under way, and which sample the exception is about, as far as it can be told."""
+        fault = Fault.at(self.state)
+        source = self.val if fault.stage == "val" and self.val is not None else self.train
+        cut_off = isinstance(error, ConnectionError | EOFError)  # heard before the death that is behind it
+        if (lost := source.lost_batch(1.0 if cut_off else 0.0)) is not None:
+            load = Phase.VAL_BATCH_LOAD if source is self.val else Phase.TRAIN_BATCH_LOAD
+            fault.batch, fault.phase = lost, load.value
+        fault.samples = source.samples(fault.epoch, fault.batch)
+        fault.sample = named_sample(error)
+        return fault
 
     def settle_restored(self) -> None:
         """Put the random streams back, and say whether everything is as it was saved."""
@@ -193,7 +216,7 @@ class Session:
 
     def _train_to_the_end(self) -> None:
         flag, loop, limit = self.flag, self.loop, self._bounds.time_limit
-        for phase in loop.boundaries():
+        for phase in self.guard.trail.boundaries(loop.boundaries()):
             if limit is not None and loop.can_save:
                 limit.save_point()
             if flag.requested and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
@@ -214,7 +237,7 @@ class Session:
             epoch=self.state.epoch,
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
-            fingerprint=self._fingerprint(),
+            fingerprint=self.fingerprint(),
             steady=self.engine.steady(),
             refers_to=self.telemetry.sync,
         )
@@ -266,7 +289,8 @@ class Session:
         place = self.loop.upcoming
         return self.train.peek(*place) if place is not None else None
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
+        """What must agree between a checkpoint and the run that continues it."""
         return {
             "seed": self.seed,
             "settings": fingerprint.trainer_part(self.config, self.engine.optimizer),
@@ -292,34 +316,62 @@ class Session:
             self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
         else:
             self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
+        self.saved = Place.of(self.state)
 
     def save_now(self, kind: Kind, *, pinned: bool = False) -> Path:
         """Save and wait until the checkpoint is durable."""
         limit_s = self._bounds.grace_s if kind is Kind.EMERGENCY else self._bounds.timeout_s
-        return self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
+        path = self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
+        self.saved = Place.of(self.state)
+        return path
 
     def _leave(self) -> None:
-        state, flag, settings = self.state, self.flag, self.config.preemption
-        state.preemptions += 1
+        state, flag = self.state, self.flag
+        by_hand = flag.signal_name == "SIGINT"
+        state.preemptions += not by_hand
         self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
         path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
         place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
-        limit = settings.max_preemptions
-        if limit is not None and state.preemptions > limit:
-            message = (
-                f"preempted {state.preemptions} times, more than max_preemptions={limit}; saved at {place}: {path}"
-            )
-            receipts.write_receipt(Outcome.DO_NOT_REQUEUE, message)
-            raise TrainingStopped(message)
+        if by_hand:
+            self.guard.withdraw()
+        elif (reason := self._why_enough()) is not None:
+            self.stop_for_good(f"{reason}; saved at {place}: {path}")
         message = f"stopped by {flag.signal_name} at {place}; saved {path}; the same command continues from there"
         logger.warning("%s", message)
         receipts.write_receipt(Outcome.PREEMPTED, message)
         raise TrainingPreempted(message, checkpoint=path)
 
+    def _why_enough(self) -> str | None:
+        """Why the run must not be continued after this preemption; None if it may."""
+        count, limit, end = self.state.preemptions, self.config.preemption.max_preemptions, Place.of(self.state)
+        if limit is not None and count > limit:
+            too_often = f"preempted {count} times, more than preemption.max_preemptions={limit}, which can be raised"
+            self.guard.stopped(too_often, end)
+            return too_often
+        reason = self.guard.preempted(end, moved=self._standing() != self._began_at)
+        return reason and f"{reason}; {REMEDY}"
+
+    def stop_for_good(self, message: str, cause: Exception | None = None) -> NoReturn:
+        """Say that the run must not be started again, and end it.
+
+        Raises:
+            TrainingStopped: always.
+        """
+        # Python says nothing of an exception that carries a status
+        logger.error("%s", message, exc_info=cause)
+        receipts.write_receipt(Outcome.DO_NOT_REQUEUE, message)
+        raise TrainingStopped(message) from cause
+
+    def _standing(self) -> tuple[Any, ...]:
+        """Where the run stands, to the boundary."""
+        state, train = self.state, self.state.train
+        return Place.of(state), state.phase, state.event_index, train and (train.micro_step, train.exhausted)
+
     def _finish(self) -> None:
         path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._bounds.timeout_s)
         self.write_result(path)
+        self.guard.finished(Place.of(self.state))
         logger.info("training is complete after %d epochs, %d steps", self.state.epoch, self.state.global_step)
 
     def write_result(self, checkpoint: Path) -> None:

@@ -17,13 +17,14 @@ from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import make_source
 from mtf_trainer.errors import CheckpointError, TrainerError
+from mtf_trainer.guard import Guard
 from mtf_trainer.loggers import MetricLogger
 from mtf_trainer.metric_objects import MetricObject, MetricObjects, Stage
 from mtf_trainer.places import checkpoint_directory, run_directory
 from mtf_trainer.session import Session
 from mtf_trainer.state import ResumeState, RNGState
 from mtf_trainer.steps import Engine
-from mtf_trainer.telemetry import build_telemetry
+from mtf_trainer.telemetry import build_telemetry, is_main_process
 from mtf_utils.logs import setup_logging
 from mtf_utils.stateful import Stateful
 
@@ -158,6 +159,7 @@ class GenericTrainer:
         self._bind(model, optimizer, scheduler)
         store = opening.open_store(self.config)
         try:
+            is_chosen = self._armed is not None
             checkpoint = self._take_checkpoint(store)
             engine = Engine(
                 self.config, model=model, optimizer=self.optimizer, scheduler=self.scheduler, device=self.device
@@ -177,6 +179,7 @@ class GenericTrainer:
                 telemetry=build_telemetry(self.config, self._loggers, num_batches=train.num_batches),
                 store=store,
                 directory=checkpoint_directory(self.config),
+                guard=Guard(run_directory(self.config), writes=is_main_process()),
                 flag=flag,
                 seed=self.seed,
             )
@@ -184,7 +187,7 @@ class GenericTrainer:
             store.close()
             raise
         self._session = session
-        with session.resources():
+        with store, opening.attempt(session, checkpoint, is_chosen=is_chosen), session.resources():
             opening.enter(session, checkpoint)
 
     def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None) -> None:

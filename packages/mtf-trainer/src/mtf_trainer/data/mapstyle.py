@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader
@@ -61,6 +63,8 @@ class _Order:
         self.epoch = 0
         self.start = 0
         self.plan: _Plan | None = None
+        ahead = loader.num_workers * (loader.prefetch_factor or 1)
+        self.drawn: deque[Request] = deque(maxlen=ahead + 1)
 
     def __len__(self) -> int:
         return len(self._items if self._batches is None else self._batches)
@@ -68,7 +72,12 @@ class _Order:
     def __iter__(self) -> Iterator[Request]:
         # The indices are begun here and now: a user's code in them runs with the streams that `open` set up.
         epoch, indices = self.epoch, enumerate(self._indices(), self.start)
-        return (Request(epoch, number, index) for number, index in indices)
+        self.drawn.clear()
+        return (self._remember(Request(epoch, number, index)) for number, index in indices)
+
+    def _remember(self, request: Request) -> Request:
+        self.drawn.append(request)
+        return request
 
     def seed(self) -> int:
         """What determines the order of the present epoch."""
@@ -106,8 +115,8 @@ class MapSource(DataSource):
         self._worker_seed = derive_seed(seed, stream, "workers")
         self._order = _Order(loader, seed, stream)
         order_as = "sampler" if loader.batch_sampler is None else "batch_sampler"
-        dataset = PositionedDataset(loader.dataset, loader.collate_fn, seed, stream)
-        self._copy = private_copy(loader, should_stop=should_stop, dataset=dataset, **{order_as: self._order})
+        self._dataset = PositionedDataset(loader.dataset, loader.collate_fn, seed, stream, workers=loader.num_workers)
+        self._copy = private_copy(loader, should_stop=should_stop, dataset=self._dataset, **{order_as: self._order})
         self._iterator: Any = None
         self.num_batches = length_of(loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
         if is_stateful(loader.dataset) and loader.num_workers > 0:
@@ -181,6 +190,25 @@ class MapSource(DataSource):
         held = plan.batch(batch)
         indices = held if isinstance(held, list) else [held]
         return indices if all(type(index) is int for index in indices) else None
+
+    def samples(self, epoch: int, batch: int) -> list[Any] | None:
+        """See `DataSource.samples`."""
+        if (known := self.peek(epoch, batch)) is not None:
+            return known
+        drawn = [each.index for each in self._order.drawn if (each.epoch, each.batch) == (epoch, batch)]
+        if not drawn:
+            return None
+        return list(drawn[0]) if isinstance(drawn[0], list | tuple) else [drawn[0]]
+
+    def lost_batch(self, patience_s: float = 0.0) -> int | None:
+        """See `DataSource.lost_batch`."""
+        workers = getattr(self._iterator, "_workers", ())
+        wait([worker.sentinel for worker in workers], patience_s)
+        for number, worker in enumerate(workers):
+            epoch, batch = self._dataset.worker_at(number)
+            if worker.exitcode not in (None, 0) and epoch == self._order.epoch:
+                return batch
+        return None
 
     def close(self) -> None:
         """See `DataSource.close`."""
