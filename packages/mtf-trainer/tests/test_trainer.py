@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -27,7 +28,9 @@ from mtf_trainer import (
     TrainingPreempted,
     TrainingStopped,
 )
+from mtf_trainer.metrics import count_samples
 from mtf_trainer.state import MIGRATIONS, TrainMicroState
+from mtf_trainer.steps import to_device
 from mtf_utils.rundir import Outcome, RunDirectory, read_metrics
 
 
@@ -619,3 +622,17 @@ def test_an_epoch_in_which_nothing_was_trained_is_an_error(tmp_path: Path, caplo
     with pytest.raises(TrainerError, match="none of its 3 losses is finite"):
         run(GenericTrainer(config(tmp_path, non_finite_loss="skip"), training_step=step))
     assert "left out: the loss at epoch 0, batch 1" in caplog.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    inputs: torch.Tensor
+    names: list[str]
+
+
+def test_a_batch_may_be_a_dataclass() -> None:
+    batch = Pair(torch.ones(3, 2), ["a", "b", "c"])
+    moved = to_device(batch, torch.device("meta"))
+    assert (type(moved), moved.inputs.device.type, moved.names) == (Pair, "meta", ["a", "b", "c"])
+    assert batch.inputs.device.type == "cpu"
+    assert count_samples({}, batch) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -108,6 +109,8 @@ def _first_dimension(batch: Any) -> int | None:
         return int(shape[0]) if len(shape) else None
     if isinstance(batch, Mapping):
         batch = batch.values()
+    elif dataclasses.is_dataclass(batch):
+        batch = [getattr(batch, item.name) for item in dataclasses.fields(batch)]
     elif not isinstance(batch, list | tuple):
         return None
     items = list(batch)

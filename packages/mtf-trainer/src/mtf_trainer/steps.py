@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -228,7 +230,14 @@ def to_device(batch: Any, device: torch.device) -> Any:
         return type(batch)(*(to_device(value, device) for value in batch))
     if isinstance(batch, list | tuple):
         return type(batch)(to_device(value, device) for value in batch)
-    return batch.to(device) if hasattr(batch, "to") else batch
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if dataclasses.is_dataclass(batch):
+        moved = copy.copy(batch)
+        for item in dataclasses.fields(batch):
+            object.__setattr__(moved, item.name, to_device(getattr(batch, item.name), device))  # it may be frozen
+        return moved
+    return batch
 
 
 def is_finite(value: Scalar) -> bool:

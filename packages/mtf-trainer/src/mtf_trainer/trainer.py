@@ -96,7 +96,10 @@ class GenericTrainer:
             )
         loss = getattr(self.model(**batch), "loss", None)
         if loss is None:
-            raise TrainerError(f"{type(self.model).__name__} returned no loss: override training_step")
+            raise TrainerError(
+                f"{type(self.model).__name__} returned no loss for a batch of {', '.join(batch)}: put labels into it, "
+                "or override training_step or validation_step"
+            )
         return {"loss": loss}
 
     def validation_step(self, batch: Any, batch_idx: int) -> Mapping[str, Any]:
