@@ -636,3 +636,13 @@ def test_a_batch_may_be_a_dataclass() -> None:
     assert (type(moved), moved.inputs.device.type, moved.names) == (Pair, "meta", ["a", "b", "c"])
     assert batch.inputs.device.type == "cpu"
     assert count_samples({}, batch) == 3
+
+
+def test_a_method_that_other_trainers_call_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Late(TrainingCallback):
+        def on_train_epoch_end(self, trainer: GenericTrainer) -> None:
+            raise AssertionError
+
+    saving = CheckpointConfig(checkpoint_dir=str(tmp_path))
+    GenericTrainer(GenericTrainerConfig(checkpoint=saving)).add_callback(Late())
+    assert "Late.on_train_epoch_end is never called: there is no such event; did you mean on_epoch_end?" in caplog.text

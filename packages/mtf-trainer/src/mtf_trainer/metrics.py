@@ -87,6 +87,7 @@ def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
         else:
             raise TrainerError(
                 f"{step} returned {name!r} as {type(value).__name__}: a metric is a number or a tensor of one element"
+                + ("; hand the object to trainer.add_metric, once" if hasattr(value, "compute") else "")
             )
     return scalars
 

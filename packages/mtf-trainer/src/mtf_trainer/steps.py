@@ -77,7 +77,9 @@ class Engine:
                 with torch.autocast(self.device.type, dtype=self._autocast_dtype):
                     outputs = step(batch, batch_idx)
         if not isinstance(outputs, Mapping):
-            raise TrainerError(f"{name} returned {type(outputs).__name__}: expected a dict of metrics")
+            raise TrainerError(
+                f"{name} returned {type(outputs).__name__}: expected a dict of metrics, such as {{'loss': loss}}"
+            )
         return dict(outputs), to_scalars(outputs, step=name)
 
     def check_loss(self, outputs: Mapping[str, Any], *, place: str) -> torch.Tensor:
