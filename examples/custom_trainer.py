@@ -94,7 +94,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The logits."""
-        return self.head(self.stages(self.stem(images)).mean(dim=(2, 3)))
+        logits: torch.Tensor = self.head(self.stages(self.stem(images)).mean(dim=(2, 3)))
+        return logits
 
 
 class Difficulty:
@@ -106,7 +107,7 @@ class Difficulty:
 
     def update(self, losses: torch.Tensor, labels: torch.Tensor) -> None:
         """Take the losses of a batch, one per sample."""
-        for label in labels.unique().tolist():
+        for label in set(labels.tolist()):
             mean = losses[labels == label].mean().cpu()
             self.losses[label] = self.decay * self.losses[label] + (1 - self.decay) * mean
 

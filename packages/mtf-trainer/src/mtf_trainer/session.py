@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from mtf_trainer import attestation, fingerprint, receipts, restoring, rng
+from mtf_trainer.blame import fault_of
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
-from mtf_trainer.data import DataSource, DataWaitInterrupted, named_sample
+from mtf_trainer.data import DataSource, DataWaitInterrupted
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
 from mtf_trainer.guard import REMEDY, Fault, Guard, Place
 from mtf_trainer.loop import Loop
@@ -180,22 +181,10 @@ class Session:
         except SystemExit:  # told to go: no error
             raise
         except BaseException as error:
-            self.fault = self._fault(error)
+            self.fault = fault_of(error, self.state, self.train, self.val)
             self.store.join_copies()
             self.loop.events.tell("on_exception", error)
             raise
-
-    def _fault(self, error: BaseException) -> Fault:
-        """What was under way, and which sample the exception is about, as far as it can be told."""
-        fault = Fault.at(self.state)
-        source = self.val if fault.stage == "val" and self.val is not None else self.train
-        cut_off = isinstance(error, ConnectionError | EOFError)  # heard before the death that is behind it
-        if (lost := source.lost_batch(1.0 if cut_off else 0.0)) is not None:
-            load = Phase.VAL_BATCH_LOAD if source is self.val else Phase.TRAIN_BATCH_LOAD
-            fault.batch, fault.phase = lost, load.value
-        fault.samples = source.samples(fault.epoch, fault.batch)
-        fault.sample = named_sample(error)
-        return fault
 
     def settle_restored(self) -> None:
         """Put the random streams back, and say whether everything is as it was saved."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, Final
 
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -23,6 +23,9 @@ from mtf_trainer.rng import derive_seed, preserved, seed_host
 __all__ = ["MapSource"]
 
 logger = logging.getLogger(__name__)
+
+DEATH_S: Final = 1.0
+"""How long the news of a worker's death may take, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -200,15 +203,14 @@ class MapSource(DataSource):
             return None
         return list(drawn[0]) if isinstance(drawn[0], list | tuple) else [drawn[0]]
 
-    def lost_batch(self, patience_s: float = 0.0) -> int | None:
-        """See `DataSource.lost_batch`."""
+    def lost_batch(self) -> int | None:
+        """See `DataSource.lost_batch`; where it is not known which worker died, the first that is not done."""
         workers = getattr(self._iterator, "_workers", ())
-        wait([worker.sentinel for worker in workers], patience_s)
-        for number, worker in enumerate(workers):
-            epoch, batch = self._dataset.worker_at(number)
-            if worker.exitcode not in (None, 0) and epoch == self._order.epoch:
-                return batch
-        return None
+        wait([worker.sentinel for worker in workers], DEATH_S)
+        dead = [number for number, worker in enumerate(workers) if worker.exitcode not in (None, 0)]
+        begun = [self._dataset.worker_at(number) for number in (dead or range(self._loader.num_workers))]
+        lost = [batch for epoch, batch, done in begun if epoch == self._order.epoch and (dead or not done)]
+        return min(lost, default=None)
 
     def close(self) -> None:
         """See `DataSource.close`."""

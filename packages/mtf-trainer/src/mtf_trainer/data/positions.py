@@ -53,14 +53,14 @@ class PositionedDataset(Dataset[Any]):
         self._stream = stream
         self._found: Found | None = None
         self._epoch: int | None = None
-        self._at = torch.full((workers, 2), -1).share_memory_() if workers else None  # type: ignore[no-untyped-call]
+        self._at = torch.full((workers, 3), -1).share_memory_() if workers else None  # type: ignore[no-untyped-call]
 
-    def worker_at(self, worker: int) -> tuple[int, int]:
-        """Epoch and number of the batch that a worker began last; -1 before its first."""
+    def worker_at(self, worker: int) -> tuple[int, int, bool]:
+        """Epoch and number of the batch that a worker began last, -1 before its first, and whether it is done."""
         if self._at is None:
-            return -1, -1
-        epoch, batch = self._at[worker].tolist()
-        return epoch, batch
+            return -1, -1, True
+        epoch, batch, done = self._at[worker].tolist()
+        return epoch, batch, done != 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_found": None, "_epoch": None}
@@ -75,9 +75,15 @@ class PositionedDataset(Dataset[Any]):
 
     def _fetch(self, request: Request, *, batched: bool) -> Any:
         worker = get_worker_info()
-        in_worker = worker is not None
-        if worker is not None and self._at is not None:
-            self._at[worker.id] = torch.tensor((request.epoch, request.batch))
+        if worker is None or self._at is None:
+            return self._fetch_here(request, batched=batched, in_worker=worker is not None)
+        row = self._at[worker.id]  # for whoever wants to know what a worker died of
+        row.copy_(torch.tensor((request.epoch, request.batch, 0)))
+        fetched = self._fetch_here(request, batched=batched, in_worker=True)
+        row[2] = 1
+        return fetched
+
+    def _fetch_here(self, request: Request, *, batched: bool, in_worker: bool) -> Any:
         if self._epoch != request.epoch:
             self._epoch, self._found = request.epoch, None
             if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):

@@ -100,12 +100,8 @@ class DataSource(ABC):
         """Which samples a batch of the open epoch holds, if that can be told; for people, after trouble."""
         return self.peek(epoch, batch)
 
-    def lost_batch(self, patience_s: float = 0.0) -> int | None:
-        """The batch of the open epoch that a loader worker was at when it died; None if none did, or nobody knows.
-
-        Args:
-            patience_s: how long to wait for the news of a death, in seconds.
-        """
+    def lost_batch(self) -> int | None:
+        """The batch of the open epoch that a loader worker, of whose death something was heard, was at."""
         return None
 
     @abstractmethod
