@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from mtf_slurm.code.checkout import check_out
 from mtf_slurm.code.editable import editable_folders, site_folders
@@ -21,6 +23,9 @@ from mtf_utils.atomic import write_bytes
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
 __all__ = ["Code", "code_file_of", "describe_code", "lay_code", "take_code", "write_code_of_run"]
+
+_NO_ENTRY: Final = re.compile("[:\ud800-\udfff]")
+"""What PYTHONPATH, or the file that tells of it, cannot hold."""
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +109,7 @@ def _record(project_root: Path, place: PurePosixPath, snapshot: Snapshot) -> Cod
         project_root=str(project_root),
         tree=snapshot.tree,
         place="" if place == PurePosixPath() else str(place),
-        python_path=[str(path) for path in installed if ":" not in str(path) and has_folder(snapshot, path)],
+        python_path=[str(path) for path in installed if not _NO_ENTRY.search(str(path)) and has_folder(snapshot, path)],
         files=snapshot.files,
         size=snapshot.size,
         warnings=list(snapshot.warnings),
