@@ -141,7 +141,7 @@ def _without_marks(marked: str) -> tuple[str, list[Inserted]]:
             if depth == 0:
                 lines = "".join(text[start:]).split("\n")
                 inserted += [Inserted(number, each, quoted) for number, each in enumerate(lines, begins_at)]
-        else:
+        elif part:
             text.append(part)
             line += part.count("\n")
     return "".join(text), inserted

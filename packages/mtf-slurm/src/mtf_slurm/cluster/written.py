@@ -74,11 +74,16 @@ def _value_problems(lines: Sequence[str], inserted: Sequence[Inserted], words: S
                 f"line {value.line}: {value.text!r} is more than one word for sbatch; every option is in `options`, "
                 "ready for such a line"
             )
-        elif not value.quoted and not (line.lstrip().startswith("#") and _INERT.fullmatch(value.text)):
+        elif not value.quoted and not _is_in_comment(value.text, line):
             yield (
                 f"line {value.line}: {value.text!r} is more than a word to the shell; write it with the filter that "
                 "makes it one, as in {{ account | quote }}, and without quotes around"
             )
+
+
+def _is_in_comment(value: str, line: str) -> bool:
+    start = line.lstrip()
+    return start.startswith("#") and not start.startswith(value) and _INERT.fullmatch(value) is not None
 
 
 def _split(text: str) -> list[str]:
