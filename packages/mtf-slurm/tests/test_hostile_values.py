@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hostile_values import HOSTILE, SAYS_WHAT_IT_GOT, canaries, got, outside
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtf_config import ExecutionMode, ExperimentConfig, ValidationError
+from mtf_config.reader import read_document
 from mtf_slurm import GridSearchResult, JobSubmissionError, SLURMError, SLURMLauncher
 from mtf_slurm.configurations import read_experiment
 from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
@@ -49,7 +49,7 @@ def test_values_of_a_sweep_file_reach_the_script_as_they_are(
         "naming": "descriptive",
         "output_dir": "out;$(touch hacked)\n-rf",
     }
-    (project / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    (project / "sweep.yaml").write_text(json.dumps(sweep))
     before = outside(tmp_path)
     assert main(["run", "sweep.yaml", "-j", "4"]) == 0
     folder = project / str(sweep["output_dir"])
@@ -61,7 +61,7 @@ def test_values_of_a_sweep_file_reach_the_script_as_they_are(
         assert got(run)["words"] == ["--config", str(run.config_json)]
         assert got(run)["cwd"] == got(run)["env"]["MTF_PROJECT_ROOT"] == str(project)
         assert got(run)["env"]["MTF_RUN_DIR"] == str(run.path)
-        assert yaml.safe_load(run.config_yaml.read_text("utf-8"))["custom_params"]["all"] == HOSTILE
+        assert read_document(run.config_yaml).data["custom_params"]["all"] == HOSTILE
     assert canaries(tmp_path) == []
     assert outside(tmp_path, folder) == before
     shown = capsys.readouterr()
@@ -91,7 +91,7 @@ def test_a_name_that_is_none_is_refused_with_place_and_remedy(project: Path, nam
         "base": BASE | {"experiment_name": "x"},
         "grids": [{"name": "g", "parameters": {"seed": [1]}}],
     }
-    (project / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    (project / "sweep.yaml").write_text(json.dumps(sweep))
     assert main(["run", "sweep.yaml"]) == 2
     assert not (project / "experiments").exists()
 
@@ -146,7 +146,7 @@ def test_paths_that_no_script_can_hold_are_refused(tmp_path: Path, display: Any)
 
 def test_a_hostile_place_in_a_sweep_file_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = {"base": BASE | {"experiment_name": "x"}, "grids": [{"name": "g", "parameters": {"seed": [1]}}]}
-    (project / "sweep.yaml").write_text(yaml.safe_dump(sweep | {"output_dir": "a\0b"}))
+    (project / "sweep.yaml").write_text(json.dumps(sweep | {"output_dir": "a\0b"}))
     assert main(["run", "sweep.yaml"]) == 2
     assert r"output_dir: expected a path that is not empty, without NUL characters, found the string 'a\x00b'" in (
         capsys.readouterr().err
