@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_folders import Script, Slurm, text_of
+from job_folders import Counter, Script, Slurm, text_of
 
 from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
 
@@ -45,6 +45,7 @@ def test_no_other_end_asks_slurm_for_anything(slurm: Slurm, status: int) -> None
 def test_outside_a_submission_nothing_is_requeued(slurm: Slurm) -> None:
     """As in an interactive allocation."""
     slurm.script.write("raise SystemExit(75)")
+    slurm.script.run.metrics_file.write_text("x")
     slurm.execute(MTF_SWEEP_DIR="")
     assert slurm.asked() == []
     assert not (slurm.script.run.path / "attempts" / "1" / "before.txt").exists()
@@ -72,6 +73,16 @@ def test_a_cancelled_run_is_not_requeued_and_not_started(slurm: Slurm) -> None:
     assert slurm.asked() == []
     assert slurm.execute(restart=1) == (0, "mtf: run-1: cancelled, nothing to do\n")
     assert len(slurm.script.run.attempts()) == 1
+
+
+def test_a_run_costs_few_programs(slurm: Slurm, tmp_path: Path) -> None:
+    """There are thousands of them, and each program is a millisecond of every one."""
+    counter = Counter(tmp_path)
+    slurm.script.run.attempts_dir.mkdir()  # as the launcher leaves it
+    slurm.script.run.logs_dir.mkdir()
+    slurm.script.write("pass")
+    slurm.execute(PATH=str(counter.programs))
+    assert counter.seen() == ["bash", "mkdir", "mv", "sync", "mv"]
 
 
 def test_what_has_finished_is_not_run_again_by_a_controller_that_missed_it(slurm: Slurm) -> None:
@@ -110,7 +121,7 @@ def test_a_refusal_becomes_the_receipt(slurm: Slurm, program: str) -> None:
     assert slurm.execute()[0] == EXIT_PREEMPTED
     receipt = slurm.script.receipt()
     assert receipt.outcome == "wants-requeue"
-    assert receipt.reason == "the state is saved, but Slurm does not requeue the job: slurm  says  no way"
+    assert receipt.reason == 'the state is saved, but Slurm does not requeue the job: slurm "says" no\\way'
 
 
 def test_slurm_that_is_not_on_the_node_is_a_refusal(slurm: Slurm) -> None:

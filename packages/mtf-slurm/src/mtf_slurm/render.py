@@ -129,7 +129,7 @@ def render_job(job: JobScript) -> str:
         f"mtf_checkpoints={shlex.quote(job.checkpoints)}\n"
         f"mtf_setup={shlex.quote(chr(10).join(job.setup))}\n"
         f'mtf_command() {{ exec -- "$@" {words}; }}\n'
-        f"{_body()}"
+        f"{_rest()}"
     )
 
 
@@ -161,5 +161,7 @@ def _render_word(word: str, job: JobScript) -> str:
 
 
 @cache
-def _body() -> str:
-    return resources.files("mtf_slurm").joinpath("job_body.sh").read_text("utf-8")
+def _rest() -> str:
+    """What is the same for every run: the functions, and what is done with them."""
+    files = resources.files("mtf_slurm")
+    return "".join(files.joinpath(name).read_text("utf-8") for name in ("job_functions.sh", "job_body.sh"))

@@ -211,7 +211,8 @@ def write_plan(directory: SweepDirectory, plan: SweepPlan) -> None:
 
 
 def _write_run(run: RunDirectory, plan: SweepPlan) -> None:
-    run.path.mkdir(parents=True, exist_ok=True)
+    for folder in (run.attempts_dir, run.logs_dir):  # job.sh makes those that are missing, at the cost of a program
+        folder.mkdir(parents=True, exist_ok=True)
     data = plan.configs[run.name].to_dict()
     _replace(run.config_json, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     _replace(run.config_yaml, dump_yaml(data))

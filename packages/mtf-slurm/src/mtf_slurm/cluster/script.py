@@ -91,13 +91,18 @@ class JobScriptSpec:
             raise SLURMError(f"{str(self.sweep_dir)!r}: sbatch takes no backslash and no control character; rename it")
         return path.replace("%", "%%")
 
-    def body(self) -> str:
-        """What the script does: find the run of the task, and become its `job.sh`."""
+    def body(self, *, is_built_in: bool = False) -> str:
+        """What the script does: find the run of the task, and become its `job.sh`.
+
+        Args:
+            is_built_in: whether it goes into the built-in template: then the shell is bash, and as it was started.
+        """
         values = {
             "mtf_sweep_dir": str(self.sweep_dir),
             "mtf_token": self.token,
             "mtf_number": str(self.number),
             "mtf_is_array": str(int(self.tasks is not None)),
+            "mtf_is_built_in": str(int(is_built_in)),
         }
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in values.items()]
         return "".join(lines) + _task_body().rstrip("\n")
@@ -111,15 +116,17 @@ class SubmissionTemplate:
 
     Args:
         template: the parsed text.
+        is_built_in: whether it is not the user's own.
     """
 
-    def __init__(self, template: Template) -> None:
+    def __init__(self, template: Template, *, is_built_in: bool = False) -> None:
         self._template = template
+        self._is_built_in = is_built_in
 
     @classmethod
     def built_in(cls) -> SubmissionTemplate:
         """The template that is used when the user has none."""
-        return cls(_built_in())
+        return cls(_built_in(), is_built_in=True)
 
     @classmethod
     def read(cls, path: Path) -> SubmissionTemplate:
@@ -143,7 +150,7 @@ class SubmissionTemplate:
         Raises:
             SLURMError: the template fails for this job, or what comes out is no script that runs it as asked.
         """
-        body = spec.body()
+        body = spec.body(is_built_in=self._is_built_in)
         values = dict(_fields(spec.config))
         values |= {"job_name": spec.job_name, "options": [_line_word(word) for word in spec.words()], _BODY: body}
         text = self._template.render(values)
