@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
 from mtf_slurm.cleaning import Cleaning, clean, find_rubbish
 from mtf_slurm.code.contents import readable_size
 from mtf_slurm.errors import SLURMError
+from mtf_slurm.verbs import print_json, print_lines
 from mtf_utils.cli import DONE, Command, CommandError
 
 __all__ = ["CLEAN"]
@@ -26,16 +26,16 @@ def _clean(arguments: argparse.Namespace) -> int:
         found = clean(arguments.dir) if arguments.apply else find_rubbish(arguments.dir)
     except SLURMError as error:
         raise CommandError(str(error)) from error
-    lines = [_json(found, removed=arguments.apply)] if arguments.json else _lines(found, removed=arguments.apply)
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
+    if arguments.json:
+        print_json("clean", _data(found, removed=arguments.apply))
+    else:
+        print_lines(_lines(found, removed=arguments.apply))
     return DONE
 
 
-def _json(found: Cleaning, *, removed: bool) -> str:
+def _data(found: Cleaning, *, removed: bool) -> dict[str, Any]:
     items = [{"kind": i.kind, "path": str(i.path), "size": i.size, "why": i.why} for i in found.items]
-    data = {"removed": removed, "size": found.size, "items": items, "snapshots": list(found.snapshots)}
-    return json.dumps({"verb": "clean", "version": 1, "data": data}, indent=2, ensure_ascii=False, allow_nan=False)
+    return {"removed": removed, "size": found.size, "items": items, "snapshots": list(found.snapshots)}
 
 
 def _lines(found: Cleaning, *, removed: bool) -> list[str]:

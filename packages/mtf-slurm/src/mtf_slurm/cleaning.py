@@ -88,7 +88,7 @@ def find_rubbish(output_dir: Path) -> Cleaning:
     finished = [directory.run(run.name) for run in result if run.status is JobStatus.COMPLETED]
     code, snapshots = _old_code(directory, {run.name for run in finished})
     found = [*code, *(item for run in finished for item in (*_old_checkpoints(run), *_old_logs(run)))]
-    return Cleaning(tuple(found), tuple(snapshots))
+    return Cleaning(tuple(item for item in found if _lies_in(item.path, directory.path)), tuple(snapshots))
 
 
 def clean(output_dir: Path) -> Cleaning:
@@ -110,6 +110,11 @@ def clean(output_dir: Path) -> Cleaning:
             except OSError as error:
                 raise SLURMError(f"{item.path} cannot be removed: {error.strerror or error}") from error
         return Cleaning(found.items, tuple(_forget(directory, found.snapshots)))
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path leads to its place without links, which could lead to what is somebody else's."""
+    return path.resolve() == folder.resolve() / path.relative_to(folder)
 
 
 def _old_code(directory: SweepDirectory, finished: set[str]) -> tuple[list[Rubbish], list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mtf_slurm.reports import plan_lines, ranking_lines, status_lines
 from mtf_slurm.results import GridSearchResult
 from mtf_slurm.status import JobStatus
 from mtf_slurm.sweep import sweep_name
-from mtf_slurm.verbs import add_folder, add_json, explained, print_json, reached
+from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached, say
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 from mtf_utils.paths import ProjectRootError, get_project_root
 from mtf_utils.rundir import SweepDirectory
@@ -76,7 +75,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         data = plan.sweep.to_dict() | {"new": list(plan.new), "conflicts": dict(plan.conflicts)}
         print_json("plan", data | {"output_dir": str(opened.folder)})
     else:
-        print(*plan_lines(plan), sep="\n")
+        print_lines(plan_lines(plan))
     return USER_MISTAKE if plan.conflicts else DONE
 
 
@@ -173,9 +172,9 @@ def _results(arguments: argparse.Namespace) -> int:
         ranking = {"metric": metric, "mode": mode, "ranking": [run.name for run in ranked]}
         print_json("results", result.to_dict() | ranking)
         return DONE
-    print(*ranking_lines(ranked, metric), sep="\n")
+    print_lines(ranking_lines(ranked, metric))
     for name, reason in result.failures().items():
-        print(f"{name}: {reason}", file=sys.stderr)
+        say(f"{name}: {reason}")
     return DONE
 
 
@@ -200,7 +199,7 @@ def _print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None
     if as_json:
         print_json(verb, result.to_dict())
     else:
-        print(*status_lines(result), sep="\n")
+        print_lines(status_lines(result))
 
 
 PLAN = Command("show what a sweep would run, and write nothing", _configure_plan, _plan)

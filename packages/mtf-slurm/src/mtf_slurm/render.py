@@ -25,6 +25,7 @@ ENDS_SRUN: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 # the folder of a run may be moved as a whole: what lies in it is found when the script runs
 _WHEN_RUN: Final = {"config": "MTF_CONFIG", "run_dir": "MTF_RUN_DIR"}
+_NO_TEXT: Final = re.compile("[\ud800-\udfff]")  # what stands for bytes that are no UTF-8
 _PLACEHOLDERS: Final = ("python", "config", "run_dir", "name")
 _PLACEHOLDER: Final = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
 
@@ -105,6 +106,8 @@ def render_job(job: JobScript) -> str:
     root = str(job.project_root)
     if ":" in root:
         raise JobSubmissionError(f"project root {root!r}: no path with a colon fits into PYTHONPATH; rename the folder")
+    if _NO_TEXT.search(root):
+        raise JobSubmissionError(f"project root {root!r}: the path is not UTF-8, as scripts are; rename the folder")
     for value in (job.name, root, job.python, job.checkpoints, *job.setup):
         if "\0" in value:
             raise JobSubmissionError(f"{value!r}: a script cannot hold a NUL character")

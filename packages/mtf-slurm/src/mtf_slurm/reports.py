@@ -9,6 +9,7 @@ from mtf_slurm.export import rows
 from mtf_slurm.results import GridSearchResult, RunResult
 from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import format_metric
+from mtf_utils.display import printable
 
 __all__ = ["columns", "plan_lines", "ranking_lines", "status_lines"]
 
@@ -57,6 +58,7 @@ def plan_lines(plan: SweepPlan) -> Iterator[str]:
 
 def columns(lines: Sequence[Sequence[str]]) -> Iterator[str]:
     """Lines of cells, each column as wide as its widest cell."""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

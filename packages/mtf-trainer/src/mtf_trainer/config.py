@@ -13,7 +13,7 @@ import torch
 
 from mtf_trainer.identity import training_identity
 from mtf_trainer.run_config import Experiment, read_config
-from mtf_utils.envref import resolve_env
+from mtf_utils.envref import hiding_env_values, resolve_env
 from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import Problem, Settings, SettingsError, about, describe, nearest
 
@@ -169,11 +169,12 @@ class GenericTrainerConfig(Settings):
             SettingsError: a key is unknown, or a value is not acceptable; every problem is listed with its key path.
         """
         written, subject = _plain_data(experiment)
-        values, problems = _select(written)
-        instance, wrong = cls.decode(values, ())
-        problems += [_as_written(problem) for problem in wrong]
-        if problems or instance is None:
-            raise cls.error(problems, subject=subject)
+        with hiding_env_values(written):
+            values, problems = _select(written)
+            instance, wrong = cls.decode(values, ())
+            problems += [_as_written(problem) for problem in wrong]
+            if problems or instance is None:
+                raise cls.error(problems, subject=subject)
         return instance
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mtf_config import SLURMConfig
 from mtf_slurm.cluster.options import with_dependency
-from mtf_slurm.cluster.templates import Template
+from mtf_slurm.cluster.templates import Template, Verbatim
 from mtf_slurm.cluster.written import check_written
 from mtf_slurm.errors import SLURMError
 
@@ -112,7 +112,8 @@ class SubmissionTemplate:
     """A template of the text that sbatch gets, in Jinja2.
 
     It knows `job_name`, `options` (every option of the job, ready for a `#SBATCH` line), `body` (what the job does),
-    and each field of `SLURMConfig` that asks something of Slurm, by its name. What is null cannot be written.
+    and each field of `SLURMConfig` that asks something of Slurm, by its name. What is null cannot be written, nor what
+    the shell would not take for a word in one of its lines: there, `{{ account | quote }}` makes any value one word.
 
     Args:
         template: the parsed text.
@@ -152,9 +153,10 @@ class SubmissionTemplate:
         """
         body = spec.body(is_built_in=self._is_built_in)
         values = dict(_fields(spec.config))
-        values |= {"job_name": spec.job_name, "options": [_line_word(word) for word in spec.words()], _BODY: body}
-        text = self._template.render(values)
-        check_written(text, body=body, words=spec.words(), name=self._template.name)
+        options = [_line_word(word) for word in spec.words()]
+        values |= {"job_name": spec.job_name, "options": options, _BODY: Verbatim(body)}
+        text, inserted = self._template.render(values)
+        check_written(text, inserted, body=body, words=spec.words(), name=self._template.name)
         return text if text.endswith("\n") else text + "\n"
 
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from mtf_slurm.code.contents import Limits, choose, list_new_files
+from mtf_slurm.code.contents import NAMED, Limits, choose, list_new_files
 from mtf_slurm.code.locking import exclusive
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
 
-__all__ = ["PRIVATE", "Snapshot", "has_folder", "prune_snapshots", "submodules_of", "take_snapshot"]
+__all__ = ["PRIVATE", "Snapshot", "has_file", "has_folder", "prune_snapshots", "submodules_of", "take_snapshot"]
 
 PRIVATE: Final = "refs/mtf/snapshots/"
 """Where the references lie; the rest of the name is the hash of the tree."""
@@ -51,6 +51,7 @@ _SOMEONE: Final = {
     for key, value in (("NAME", "Model Training Framework"), ("EMAIL", "mtf@localhost"))
 }
 _GITLINK: Final = "160000"
+_SYMLINK: Final = "120000"
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_POINTER_BYTES: Final = 1024
 
@@ -154,7 +155,7 @@ def _fill(repository: Repository, index: dict[str, str], sweeps: Collection[Path
     new, warnings = choose(list_new_files(repository, index, sweeps), limits)
     paths = b"".join(os.fsencode(file.path) + b"\0" for file in new)
     repository.run(*_PLAIN, "update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=paths, env=index)
-    warnings += _missing_contents(repository, index)
+    warnings += _missing_contents(repository, index) + _links_out(repository, index)
     return warnings + _fill_submodules(repository, index, limits)
 
 
@@ -179,6 +180,31 @@ def _missing_contents(repository: Repository, index: dict[str, str]) -> list[str
     shown = ", ".join(map(repr, pointers[:3])) + (", ..." if len(pointers) > 3 else "")
     what = "file is a pointer" if len(pointers) == 1 else "files are pointers"
     return [f"{len(pointers)} {what} of Git LFS without the content ({shown}); `git lfs pull` fetches it"]
+
+
+def _links_out(repository: Repository, index: dict[str, str]) -> list[str]:
+    """A warning about symbolic links that the copy will have, and that lead to what is not in it."""
+    entries = repository.names(*_PLAIN, "ls-files", "-z", "--stage", env=index)
+    links = [entry.partition("\t")[2] for entry in entries if entry.startswith(_SYMLINK)]
+    out = [link for link in links if _leads_out(repository.root, link)]
+    if not out:
+        return []
+    shown = ", ".join(map(repr, out[:NAMED])) + (", ..." if len(out) > NAMED else "")
+    what = "a symbolic link leads" if len(out) == 1 else "symbolic links lead"
+    return [f"{what} out of the snapshot ({shown}): jobs see what is there when they run, not what is there now"]
+
+
+def _leads_out(root: Path, link: str) -> bool:
+    try:
+        target = (root / link).readlink()
+    except OSError:  # deleted, or replaced by a file
+        return False
+    depth = len(PurePosixPath(link).parts) - 1
+    for part in target.parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return target.is_absolute()
 
 
 def _is_pointer(path: Path) -> bool:
@@ -231,9 +257,16 @@ def _sizes(repository: Repository, tree: str) -> Iterator[str]:
 
 def has_folder(snapshot: Snapshot, place: PurePosixPath) -> bool:
     """Whether the snapshot has that folder; its own root is one."""
-    if place == PurePosixPath():
-        return True
+    return place == PurePosixPath() or _kind(snapshot, place) == "tree"
+
+
+def has_file(snapshot: Snapshot, place: PurePosixPath) -> bool:
+    """Whether the snapshot has that file."""
+    return _kind(snapshot, place) == "blob"
+
+
+def _kind(snapshot: Snapshot, place: PurePosixPath) -> str:
     try:
-        return snapshot.repository.run("cat-file", "-t", f"{snapshot.tree}:{place}") == "tree"
+        return snapshot.repository.run("cat-file", "-t", f"{snapshot.tree}:{place}")
     except GitOperationError:
-        return False
+        return ""
