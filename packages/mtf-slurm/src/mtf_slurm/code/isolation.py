@@ -15,6 +15,7 @@ from mtf_slurm.code.provenance import describe, diff_to
 from mtf_slurm.code.record import CODE, CodeFile
 from mtf_slurm.code.repository import NoRepositoryError, Repository
 from mtf_slurm.code.snapshots import Snapshot, has_folder, take_snapshot
+from mtf_slurm.code.users import note_user
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.git import GitManager
 from mtf_utils.atomic import write_bytes
@@ -46,7 +47,8 @@ def take_code(project_root: Path, manager: GitManager | None = None, *, sweeps: 
     Args:
         project_root: the absolute path of the folder that runs work in.
         manager: of the repository; None finds the one around the project.
-        sweeps: folders of sweeps, whose files are no code; those that have a `sweep.json` are recognised.
+        sweeps: folders of the sweeps that it is for, whose files are no code; those of other sweeps are recognised by
+            their `sweep.json`.
 
     Returns:
         The code; not isolated, with the reason, where there is no repository that has the project.
@@ -64,6 +66,8 @@ def take_code(project_root: Path, manager: GitManager | None = None, *, sweeps: 
     snapshot = take_snapshot(repository, sweeps=sweeps)
     if not has_folder(snapshot, place):
         return _not_isolated(project_root, f"git ignores all of it in {repository.root}, or it is empty", repository)
+    for folder in sweeps:
+        note_user(repository, snapshot.tree, folder)
     for warning in snapshot.warnings:
         _log.warning("%s: %s", repository.root, warning)
     return Code(_record(project_root, place, snapshot), snapshot, diff_to(repository, snapshot.tree))
