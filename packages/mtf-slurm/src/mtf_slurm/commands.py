@@ -74,6 +74,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     plan = opened.launcher.plan_sweep(opened.search, opened.folder)
     if arguments.json:
         data = plan.sweep.to_dict() | {"new": list(plan.new), "conflicts": dict(plan.conflicts)}
+        data |= {"estimate": plan.estimate.to_dict() if plan.estimate else None}
         print_json("plan", data | {"output_dir": str(opened.folder)})
     else:
         print(*plan_lines(plan), sep="\n")

@@ -41,7 +41,7 @@ def ranking_lines(ranked: Sequence[RunResult], metric: str) -> Iterator[str]:
 
 
 def plan_lines(plan: SweepPlan) -> Iterator[str]:
-    """What would run: every run, whether it is new, and what varies."""
+    """What would run: every run, whether it is new, what varies, and how much room it takes."""
     entries = {entry["name"]: entry for entry in plan.sweep.runs}
     lines = [["run", "", "parameters"]]
     for name in plan.names:
@@ -53,6 +53,8 @@ def plan_lines(plan: SweepPlan) -> Iterator[str]:
         yield f"no longer a part of the sweep: {', '.join(plan.orphaned)}"
     for name, reason in plan.conflicts.items():
         yield f"cannot be planned: {name}: {reason}"
+    if plan.estimate is not None:
+        yield from plan.estimate.lines()
 
 
 def columns(lines: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mtf_slurm.code.checkout import check_out
@@ -14,7 +14,7 @@ from mtf_slurm.code.links import check_links, link_inputs
 from mtf_slurm.code.provenance import describe, diff_to
 from mtf_slurm.code.record import CODE, CodeFile
 from mtf_slurm.code.repository import NoRepositoryError, Repository
-from mtf_slurm.code.snapshots import Snapshot, has_folder, take_snapshot
+from mtf_slurm.code.snapshots import Snapshot, has_folder, measure_tree, take_snapshot
 from mtf_slurm.code.users import note_user
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.git import GitManager
@@ -73,13 +73,24 @@ def take_code(project_root: Path, manager: GitManager | None = None, *, sweeps: 
     return Code(_record(project_root, place, snapshot), snapshot, diff_to(repository, snapshot.tree))
 
 
-def describe_code(project_root: Path, manager: GitManager | None = None) -> CodeFile:
-    """What is known of the code without taking a snapshot, for a plan that writes nothing."""
+def describe_code(project_root: Path, manager: GitManager | None = None, *, sweeps: Collection[Path] = ()) -> CodeFile:
+    """What is known of the code without taking a snapshot, for a plan that writes nothing.
+
+    Args:
+        project_root: see `take_code`.
+        manager: see `take_code`.
+        sweeps: see `take_code`.
+
+    Raises:
+        GitOperationError: git refuses, or a snapshot would have too many new files.
+    """
     try:
         repository = manager.repository if manager else Repository.find(project_root)
     except NoRepositoryError as error:
         return _in_place(project_root, str(error))
-    return _in_place(project_root, "no snapshot was asked for", repository)
+    described = _in_place(project_root, "no snapshot was asked for", repository)
+    files, size = measure_tree(repository, sweeps=sweeps)
+    return replace(described, files=files, size=size)
 
 
 def _not_isolated(project_root: Path, reason: str, repository: Repository) -> Code:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -28,6 +29,7 @@ __all__ = [
     "has_folder",
     "kept_snapshots",
     "lock_of",
+    "measure_tree",
     "prune_snapshots",
     "submodules_of",
     "take_snapshot",
@@ -112,6 +114,32 @@ def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limi
         size=sum(sizes),
         warnings=tuple(warnings),
     )
+
+
+def measure_tree(
+    repository: Repository, *, sweeps: Collection[Path] = (), limits: Limits | None = None
+) -> tuple[int, int]:
+    """How many files a snapshot would have now, and their bytes; of submodules, what they track is counted.
+
+    Nothing is written, and no file is read.
+
+    Args:
+        repository: the repository.
+        sweeps: see `take_snapshot`.
+        limits: see `take_snapshot`.
+
+    Raises:
+        GitOperationError: git refuses, or there are too many new files.
+    """
+    sizes = []
+    for name in repository.names(*_PLAIN, "ls-files", "-z", "--cached", "--recurse-submodules"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # deleted
+            about = os.lstat(repository.root / name)
+            if not stat.S_ISDIR(about.st_mode):  # a submodule that is not checked out
+                sizes.append(about.st_size)
+    new, _ = choose(list_new_files(repository, {}, sweeps), limits or Limits())
+    sizes += [file.size for file in new]
+    return len(sizes), sum(sizes)
 
 
 @dataclass(frozen=True)
