@@ -53,7 +53,7 @@ __all__ = ["BatchSubmissionResult", "SLURMLauncher"]
 SINGLE = "single"
 """The folder of experiments that are submitted by themselves, inside the output folder."""
 
-_SLURM_JOB_ID = re.compile(r"\d+(_\d+)?")
+_SLURM_JOB_ID = re.compile(r"\d+(_\d+)?(/\d+)?")
 
 
 class SLURMLauncher:
