@@ -29,8 +29,10 @@ _ENTRIES: Final = 20_000
 """How many files of one run are looked at."""
 _LEFT_FILES: Final = 6
 """What a run leaves beside checkpoints: two receipts, a note of where it began, a log, its metrics and its result."""
-_LEFT_FOLDERS: Final = 4
-"""Those of its attempts, of one attempt, of logs and of checkpoints."""
+_LEFT_FOLDERS: Final = 2
+"""Those of an attempt, and of checkpoints."""
+_RUN_FOLDERS: Final = 3
+"""Those of a run, of its attempts and of its logs."""
 
 _T = TypeVar("_T")
 
@@ -183,7 +185,8 @@ def _written(name: str, plan: SweepPlan, block: int) -> Takes:
     record = json.dumps(plan.code.record.to_dict(), indent=2)
     texts = [json.dumps(data, indent=2), dump_yaml(data), plan.scripts[name], record]
     sizes = [len(text.encode()) for text in texts] + ([len(plan.code.diff)] if plan.code.diff else [])
-    return Takes(files=len(sizes), folders=1, size=sum(_on_disk(size, block) for size in sizes) + block)
+    size = sum(_on_disk(size, block) for size in sizes) + _RUN_FOLDERS * block
+    return Takes(files=len(sizes), folders=_RUN_FOLDERS, size=size)
 
 
 def _least(block: int) -> Takes:
@@ -193,6 +196,7 @@ def _least(block: int) -> Takes:
 def _measure(run: RunDirectory, block: int) -> tuple[Takes, Takes]:
     """What a run has left beside what was there before, and its checkpoints."""
     before = {run.config_json, run.config_yaml, run.job_script, run.code_file, run.code_diff}
+    before |= {run.attempts_dir, run.logs_dir}
     shelf = run.checkpoints_dir
     rest, checkpoints = Takes(), Takes()
     for path, is_folder, size in islice(_entries(run.path), _ENTRIES):
