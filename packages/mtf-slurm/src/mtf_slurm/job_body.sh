@@ -13,6 +13,7 @@ mtf_job_id=${SLURM_JOB_ID:-}
 [[ -n ${SLURM_ARRAY_JOB_ID:-} ]] && mtf_job_id=${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID:-}
 mtf_job_id=${MTF_JOB_ID-$mtf_job_id} # set, and empty, by a launcher that uses no scheduler
 mtf_sweep_dir=${MTF_SWEEP_DIR:-}     # set by the script of a submission to Slurm: the job is ours to requeue
+mtf_shared=${MTF_SHARED:-}           # set where other runs share the job
 mtf_requeue_timeout_s=900
 [[ $mtf_token =~ ^[A-Za-z0-9._-]+$ ]] || mtf_die "MTF_TOKEN='$mtf_token' is not a token"
 [[ $mtf_job_id =~ ^[A-Za-z0-9._-]*$ ]] || mtf_die "'$mtf_job_id' is not a job id"
@@ -45,6 +46,11 @@ fi
 if [[ -n $mtf_sweep_dir ]] && mtf_has_finished; then
   # a controller that was restarted runs a job again which it does not know to be over
   printf 'mtf: %s: finished before, nothing to do\n' "$mtf_name" >&2
+  exit 0
+fi
+
+if [[ -n $mtf_shared ]] && mtf_has_failed; then
+  printf 'mtf: %s: failed before, nothing to do\n' "$mtf_name" >&2
   exit 0
 fi
 
@@ -97,10 +103,12 @@ export MTF_ATTEMPT=$mtf_attempt MTF_TOKEN=$mtf_token MTF_PROJECT_ROOT=$mtf_proje
 export PYTHONPATH=$mtf_paths${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONHASHSEED=${PYTHONHASHSEED:-0} PYTHONUNBUFFERED=1
 [[ $mtf_deterministic == 1 ]] && export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG:-:4096:8}
-unset MTF_FIRST_ATTEMPT MTF_JOB_ID MTF_SWEEP_DIR # they are about this attempt, not about what the command may start
+unset MTF_FIRST_ATTEMPT MTF_JOB_ID MTF_SWEEP_DIR MTF_SHARED # they are about this attempt, not about what the command may start
 CDPATH='' cd -- "$mtf_project_root" >/dev/null || mtf_end failed null 'the project root cannot be entered'
 
 [[ -n $mtf_signalled ]] && mtf_end preempted null "told to stop (SIG$mtf_signalled) before the command ran"
+# who cancels a run of a shared job leaves a mark, and then tells it if it has made its claim: one of the two is seen
+[[ -n $mtf_shared ]] && mtf_is_cancelled && mtf_end preempted null 'cancelled before the command ran'
 mtf_before=()
 if ((mtf_tasks > 1)) && [[ -n $mtf_job_id ]]; then
   # A task that ends with another status than 0 takes the others with it. One that was preempted must not: they may

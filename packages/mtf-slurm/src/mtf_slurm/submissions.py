@@ -56,7 +56,7 @@ class JobPlan(Settings):
         return -(-self.count // self.runs_per_task)
 
     @property
-    def is_packed(self) -> bool:
+    def is_shared(self) -> bool:
         """Whether a task may have several runs."""
         return self.runs_per_task > 1
 
@@ -99,7 +99,7 @@ class Submission(Record):
         job = self.jobs[number]
         index, place = divmod(self.runs_of(number).index(name), job.runs_per_task)
         task = f"{job_id}_{index}" if job.is_array else job_id
-        return f"{task}/{place}" if job.is_packed else task
+        return f"{task}/{place}" if job.is_shared else task
 
     def runs_of_task(self, number: int, index: int) -> list[str]:
         """The names of the runs of a task of one of its jobs, in order."""
@@ -224,9 +224,9 @@ class Submissions:
                 if job is None or job.job_id != base or plan.is_array is not bool(index):
                     continue
                 runs = submission.runs_of_task(number, int(index or 0))
-                if runs and plan.is_packed and not slash:
+                if runs and plan.is_shared and not slash:
                     raise SLURMError(f"job {task} has {len(runs)} runs; name one of them, {task}/0 to /{len(runs) - 1}")
-                if plan.is_packed is bool(slash) and int(place or 0) < len(runs):
+                if plan.is_shared is bool(slash) and int(place or 0) < len(runs):
                     yield submission, runs[int(place or 0)]
 
     def forget_job(self, submission: Submission, number: int) -> None:

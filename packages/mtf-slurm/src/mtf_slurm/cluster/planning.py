@@ -14,6 +14,7 @@ from mtf_slurm.cluster.lanes import Holder
 from mtf_slurm.cluster.options import sbatch_options
 from mtf_slurm.cluster.script import SubmissionTemplate, slurm_job_name, task_line
 from mtf_slurm.cluster.sending import job_spec
+from mtf_slurm.cluster.sharing import render_shared
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_utils.rundir import SweepDirectory, now
@@ -129,6 +130,9 @@ class SubmissionPlanner:
             config = self._config(names[0]).slurm or SLURMConfig()
             spec = job_spec(self.directory, submission, number, config)
             files[f"{number}.sh"] = self.template.render(spec)
+            if submission.jobs[number].is_shared:
+                signals = (name for run in names for name in self._config(run).preemption.signals)
+                files[f"{number}.task.sh"] = render_shared(submission.jobs[number], number, signals)
             files[f"{number}.tasks"] = "".join(task_line(self._next_attempt(name), name) for name in names)
         return files
 

@@ -152,7 +152,7 @@ def _of_submission(reader: Submissions, submission: Submission) -> Iterator[tupl
             task = replace(reference, index=index if plan.is_array else None, job_id=job_id, mates=names)
             for place, name in enumerate(names):
                 first = attempts.get(name, 1)
-                yield name, replace(task, first_attempt=first, place=place if plan.is_packed else None)
+                yield name, replace(task, first_attempt=first, place=place if plan.is_shared else None)
 
 
 def _asked_at(sent: Path) -> float | None:

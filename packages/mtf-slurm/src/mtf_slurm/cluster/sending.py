@@ -172,4 +172,5 @@ def job_spec(directory: SweepDirectory, submission: Submission, number: int, con
         number=number,
         tasks=job.tasks if job.is_array else None,
         throttle=job.throttle,
+        is_shared=job.is_shared,
     )
