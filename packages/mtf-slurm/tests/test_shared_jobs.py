@@ -150,7 +150,7 @@ def test_the_end_of_the_job_is_not_taken_for_that_of_a_run(bench: Bench) -> None
     assert bench.starts("b-good1") == ["1"]
 
 
-@pytest.mark.parametrize("how", ["signal", "requeue"])
+@pytest.mark.parametrize("how", ["signal", "requeue", "preemption"])
 def test_a_job_that_is_preempted_goes_on_with_what_is_left(bench: Bench, how: str) -> None:
     names = (f"{how}-good", f"{how}-bad", f"{how}-hold", f"{how}-late")
     batch = bench.submit(*names)
@@ -160,8 +160,11 @@ def test_a_job_that_is_preempted_goes_on_with_what_is_left(bench: Bench, how: st
     assert bench.reason(names[3]) == f"waits for its turn in job {task}"
     if how == "signal":
         bench.cluster.run(["scancel", "--batch", "--signal=USR1", task])
-    else:
+    elif how == "requeue":
         bench.cluster.run(["scontrol", "requeue", task])
+    else:
+        words = ["--partition=high", "--exclusive", "--nodes=2", "--output=/dev/null"]
+        bench.cluster.run(["sbatch", *words], text_in="#!/bin/sh\nsleep 1\n")
     bench.settle(dict(zip(names, (S.COMPLETED, S.FAILED, S.COMPLETED, S.COMPLETED), strict=True)))
     assert [bench.starts(name) for name in names] == [["1"], ["1"], ["1", "2"], ["2"]]
     assert outcomes(bench.run(names[2])) == ["preempted", "finished"]
@@ -221,6 +224,14 @@ def test_several_at_a_time(bench: Bench) -> None:
     bench.open(names[3])
     bench.settle(dict.fromkeys(names, S.COMPLETED))
     assert [bench.starts(name) for name in names] == [["1", "2"], ["1"], ["1", "2"], ["2"]]
+
+
+def test_runs_of_several_processes_take_turns(bench: Bench) -> None:
+    names = ("m-good", "m-bad", "m-good2")
+    bench.submit(*names, nodes=2)
+    bench.settle(dict(zip(names, (S.COMPLETED, S.FAILED, S.COMPLETED), strict=True)))
+    assert [bench.starts(name) for name in names if name != "m-bad"] == [["1", "1"]] * 2
+    assert bench.reason("m-bad").endswith("ValueError: bad step")
 
 
 def test_where_slurm_does_not_requeue(bench: Bench) -> None:

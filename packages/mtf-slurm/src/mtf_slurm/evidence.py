@@ -138,12 +138,15 @@ class Witness:
         submission = self.latest.get(name)
         if submission is None:
             return None
+        if submission.mode is not ExecutionMode.SLURM and not self._is_overtaken(name):
+            return submission.job_id(name)
+        reference = self.jobs.get(name)
+        # one that nobody was told of may have been found in the queue
+        return (reference.evidence(self.observation).run_id or None) if reference else None
+
+    def _is_overtaken(self, name: str) -> bool:
         job = self._job(name)
-        overtaken = job is not None and job.may_be_active and not self.has_finished(name)
-        if submission.mode is ExecutionMode.SLURM or overtaken:
-            # one that nobody was told of may have been found in the queue
-            return (job.run_id or None) if job else None
-        return submission.job_id(name)
+        return job is not None and job.may_be_active and not self.has_finished(name)
 
     def _job(self, name: str, attempts: tuple[AttemptEvidence, ...] | None = None) -> JobEvidence | None:
         reference = self.jobs.get(name)

@@ -204,6 +204,7 @@ mtf_note_progress() {
 mtf_is_stalled() {
   local before=0 names=$'\n' name
   (($1 >= mtf_first_attempt)) && [[ -d $mtf_run_dir/attempts/$1 ]] || return 1
+  [[ -d $mtf_run_dir/attempts/$(($1 + 1)) ]] || return 1 # its turn in a shared job had not come: they are not three
   mtf_read "$mtf_run_dir/attempts/$1/before.txt"
   if [[ $mtf_text =~ ^metrics\ ([0-9]+)$'\n' ]]; then
     before=${BASH_REMATCH[1]}

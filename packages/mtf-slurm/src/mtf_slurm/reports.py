@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mtf_slurm.cluster.sharing import shared_jobs
 from mtf_slurm.export import rows
 from mtf_slurm.results import GridSearchResult, RunResult
 from mtf_slurm.sweep import SweepPlan
@@ -51,6 +52,7 @@ def plan_lines(plan: SweepPlan) -> Iterator[str]:
     yield f"{len(plan.names)} runs, {len(plan.new)} of them new"
     if plan.orphaned:
         yield f"no longer a part of the sweep: {', '.join(plan.orphaned)}"
+    yield from map(str, shared_jobs(plan.configs))
     for name, reason in plan.conflicts.items():
         yield f"cannot be planned: {name}: {reason}"
     if plan.estimate is not None:

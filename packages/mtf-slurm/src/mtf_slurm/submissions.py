@@ -77,7 +77,7 @@ class Submission(Record):
     jobs: list[JobPlan] = field(default_factory=list, metadata=about("The jobs that Slurm gets."))
     max_concurrent_jobs: int | None = field(
         default=None,
-        metadata=about("How many runs of the folder may be at work in Slurm; null is no limit.", minimum=1),
+        metadata=about("How many tasks of the folder may be at work in Slurm; null is no limit.", minimum=1),
     )
     created_at: str = field(metadata=about("Time of the submission, UTC."))
 

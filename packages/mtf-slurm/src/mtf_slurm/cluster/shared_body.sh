@@ -2,25 +2,28 @@
 # Does the runs of a task, so many at a time, each by its job.sh. What becomes of one is no matter of the others: each has
 # its claim, its log and its receipts.
 
+# Send signal $2 to the run whose job.sh is process $1.
+mtf_tell() {
+  local mtf_child=$1
+  mtf_let_start
+  kill -s "$2" "$1" 2>/dev/null
+}
+
 # Pass signal $1 on to the runs at work, and begin no other.
 mtf_stop_all() {
-  local mtf_child
+  local child
   mtf_stopped=$1
-  for mtf_child in "${!mtf_at_work[@]}"; do
-    mtf_let_start
-    kill -s "$1" "$mtf_child" 2>/dev/null
-  done
+  for child in "${!mtf_at_work[@]}"; do mtf_tell "$child" "$1"; done
 }
 
 # Tell those of the runs at work to stop that have been cancelled, each of them once.
 mtf_stop_cancelled() {
-  local mtf_child mtf_run_dir
-  for mtf_child in "${!mtf_at_work[@]}"; do
-    mtf_run_dir=$mtf_sweep_dir/runs/${mtf_at_work[mtf_child]}
-    if [[ -z ${mtf_told[mtf_child]-} ]] && mtf_is_cancelled; then
-      mtf_told[mtf_child]=1
-      mtf_let_start
-      kill -s TERM "$mtf_child" 2>/dev/null
+  local child mtf_run_dir
+  for child in "${!mtf_at_work[@]}"; do
+    mtf_run_dir=$mtf_sweep_dir/runs/${mtf_at_work[child]}
+    if [[ -z ${mtf_told[child]-} ]] && mtf_is_cancelled; then
+      mtf_told[child]=1
+      mtf_tell "$child" TERM
     fi
   done
 }
@@ -29,7 +32,7 @@ mtf_stop_cancelled() {
 mtf_begin() {
   MTF_FIRST_ATTEMPT="${1%% *}" MTF_SHARED=1 bash "$mtf_sweep_dir/runs/${1#* }/job.sh" </dev/null &
   mtf_at_work[$!]=${1#* }
-  [[ -z $mtf_stopped ]] || mtf_stop_all "$mtf_stopped" # it came while the run was begun
+  [[ -z $mtf_stopped ]] || mtf_tell $! "$mtf_stopped" # it came while the run was begun
 }
 
 # Wait until some run is over, for a while: a signal that comes just before bash falls asleep does not wake it.
@@ -38,7 +41,8 @@ mtf_wait() {
     (mtf_be_deaf && exec sleep 5) </dev/null >/dev/null 2>&1 &
     mtf_tick=$!
   fi
-  wait -n 2>/dev/null
+  # before bash 4.3 nothing waits for whatever ends first
+  if ((BASH_VERSINFO[0] > 4 || BASH_VERSINFO[1] > 2)); then wait -n; else wait "$mtf_tick"; fi 2>/dev/null
   local child
   for child in "${!mtf_at_work[@]}"; do
     if ! kill -0 "$child" 2>/dev/null; then

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from mtf_config import ExperimentConfig
-from mtf_slurm.cluster.batches import Pack, Request, group_runs
+from mtf_config import ExperimentConfig, SLURMConfig
+from mtf_slurm.cluster.batches import Group, Pack, Request, group_runs
 from mtf_slurm.cluster.options import sbatch_options
+from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.render import signal_names
 from mtf_slurm.submissions import JobPlan
 
@@ -36,11 +38,11 @@ class Shared:
     time_limit: str | None
 
     def __str__(self) -> str:
-        turns = f", {self.runs_at_once} at a time" if self.runs_at_once > 1 else ", one after the other"
+        turns = f"{self.runs_at_once} at a time" if self.runs_at_once > 1 else "one after the other"
         limit = f"its time_limit of {self.time_limit}" if self.time_limit else "the partition's time limit"
         return (
-            f"{self.runs} runs share {self.jobs} jobs, {self.runs_per_job} in each{turns}; {limit} is for all runs of "
-            "a job, and max_concurrent_jobs counts jobs"
+            f"in Slurm {self.runs} runs share {self.jobs} jobs, {self.runs_per_job} in each, {turns}; {limit} is for "
+            "all runs of a job, and max_concurrent_jobs counts jobs"
         )
 
 
@@ -48,32 +50,29 @@ def shared_jobs(configs: Mapping[str, ExperimentConfig]) -> list[Shared]:
     """What becomes of those experiments that are to share jobs, in Slurm.
 
     Args:
-        configs: experiments by name; what they ask for can be asked.
-
-    Raises:
-        JobSubmissionError: it cannot.
+        configs: experiments by name; those that ask for what cannot be asked are left out.
     """
-    sharing = {name: config for name, config in configs.items() if Pack.of(config.slurm).runs > 1}
-    requests = (_request(name, config) for name, config in sharing.items())
-    found = []
-    for group in group_runs(requests):
-        slurm = sharing[group.names[0]].slurm
-        limit = slurm.time_limit if slurm else None
-        pack = group.pack
-        shared = Shared(
-            runs=len(group.names),
-            jobs=group.tasks,
-            runs_per_job=pack.runs,
-            runs_at_once=pack.at_once,
-            time_limit=limit,
-        )
-        found.append(shared)
-    return found
+    groups = group_runs(request for name, config in configs.items() if (request := _request(name, config)))
+    return [_shared(group, configs[group.names[0]].slurm) for group in groups]
 
 
-def _request(name: str, config: ExperimentConfig) -> Request:
-    stem = (config.slurm.job_name if config.slurm else None) or ""
-    return Request(name, sbatch_options(config.slurm, config.preemption), stem, Pack.of(config.slurm))
+def _request(name: str, config: ExperimentConfig) -> Request | None:
+    pack = Pack.of(config.slurm)
+    if config.slurm is None or pack.runs == 1:
+        return None
+    with contextlib.suppress(JobSubmissionError):  # said when it is submitted
+        return Request(name, sbatch_options(config.slurm, config.preemption), config.slurm.job_name or "", pack)
+    return None
+
+
+def _shared(group: Group, slurm: SLURMConfig | None) -> Shared:
+    return Shared(
+        runs=len(group.names),
+        jobs=group.tasks,
+        runs_per_job=group.pack.runs,
+        runs_at_once=group.pack.at_once,
+        time_limit=slurm.time_limit if slurm else None,
+    )
 
 
 def render_shared(job: JobPlan, number: int, signals: Iterable[str]) -> str:
