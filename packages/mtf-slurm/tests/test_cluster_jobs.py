@@ -121,8 +121,8 @@ def test_one_preemption_too_many(runs: Runs, cases: dict[str, Case]) -> None:
 def test_every_task_of_srun_is_told(runs: Runs, cases: dict[str, Case]) -> None:
     runs.wait_over(cases["many"].job)
     log = cases["many"].run.log_file(1).read_text()
-    assert sorted(line for line in log.splitlines() if line.startswith("rank")) == [
-        f"rank {rank} told by SIGUSR1, saved 2" for rank in range(4)
+    assert sorted(line for line in log.splitlines() if ": rank" in line) == [
+        f"{rank}: rank {rank} told by SIGUSR1, saved 2" for rank in range(4)
     ]
 
 
