@@ -62,16 +62,12 @@ done
 mtf_log=$mtf_run_dir/logs/attempt-$mtf_attempt.log
 if [[ -n $mtf_job_id ]]; then mtf_quoted_id="\"$mtf_job_id\""; else mtf_quoted_id=null; fi
 mtf_look_at_clock
-mtf_publish "$mtf_attempt_dir/started.json" "{
-  \"version\": 1,
-  \"attempt\": $mtf_attempt,
-  \"token\": \"$mtf_token\",
-  \"restart\": $mtf_restart,
-  \"host\": \"$mtf_host\",
-  \"pid\": $$,
-  \"job_id\": $mtf_quoted_id,
-  \"started_at\": \"$mtf_now\"
-}" || mtf_die "cannot write the start receipt of attempt $mtf_attempt to $mtf_attempt_dir"
+# In one piece, and not moved into place: nobody takes an empty one for a receipt. The end makes sure that it is on the disk.
+printf '{"version": 1, "attempt": %s, "token": "%s", "restart": %s, "host": "%s", "pid": %s, "job_id": %s, "started_at": "%s"}\n' \
+  "$mtf_attempt" "$mtf_token" "$mtf_restart" "$mtf_host" $$ "$mtf_quoted_id" "$mtf_now" >"$mtf_attempt_dir/started.json" || {
+  rm -f -- "$mtf_attempt_dir/started.json"
+  mtf_die "cannot write the start receipt of attempt $mtf_attempt to $mtf_attempt_dir"
+}
 trap 'mtf_end failed null "the script ended before the command ran; see the log"' EXIT
 exec >>"$mtf_log" 2>&1 || mtf_end failed null 'the log cannot be written'
 if [[ -n $mtf_sweep_dir ]]; then
