@@ -82,7 +82,7 @@ def test_a_run_costs_few_programs(slurm: Slurm, tmp_path: Path) -> None:
     slurm.script.run.logs_dir.mkdir()
     slurm.script.write("pass")
     slurm.execute(PATH=str(counter.programs))
-    assert counter.seen() == ["bash", "mkdir", "mv", "sync", "mv"]
+    assert counter.seen() == ["bash", "mkdir", "sync", "mv"]
 
 
 def test_what_has_finished_is_not_run_again_by_a_controller_that_missed_it(slurm: Slurm) -> None:
@@ -93,6 +93,67 @@ def test_what_has_finished_is_not_run_again_by_a_controller_that_missed_it(slurm
     assert (status, len(slurm.script.run.attempts())) == (0, 1)
     assert "nothing to do" in said
     assert (slurm.script.root / "ran").read_text() == "x"
+
+
+OVER = "raise SystemExit(75)"
+
+
+@pytest.mark.parametrize(("outcome", "goes_on"), [
+    ("preempted", True), ("wants-requeue", True), ("failed", False), ("do-not-requeue", False),
+])  # fmt: skip
+def test_a_job_that_runs_again_under_an_old_restart_count_goes_on(slurm: Slurm, outcome: str, goes_on: bool) -> None:
+    """A controller was killed before it had saved that it requeued the job. A receipt says that the attempt is over."""
+    slurm.script.write(
+        "from mtf_utils.rundir import *\n"
+        "run, attempt = current_run()\n"
+        "if attempt.number < 3:\n"
+        f"    FinishReceipt(attempt=attempt.number, outcome=Outcome({outcome!r}), finished_at=now())"
+        ".write(attempt.finished_file)\n"
+    )
+    slurm.execute()
+    _, said = slurm.execute()
+    assert len(slurm.script.run.attempts()) == (2 if goes_on else 1)
+    assert ("attempt 1 is taken, nothing to do" in said) is not goes_on
+    if goes_on:
+        assert slurm.execute(restart=1)[0] == 0  # nor is the count that is told next taken for news
+        assert slurm.script.receipt(3).outcome == "finished"
+        started = slurm.script.run.attempt(3).started()
+        assert started is not None
+        assert started.restart == 1
+
+
+def test_a_job_that_runs_again_after_a_kill_goes_on(slurm: Slurm) -> None:
+    """It left no receipt, but was on this host, and its process is gone."""
+    slurm.script.write(
+        "import os; a = os.environ['MTF_ATTEMPT']; open('ran', 'a').write(a); a == '1' and os.kill(os.getppid(), 9)"
+    )
+    assert slurm.execute()[0] == -signal.SIGKILL
+    assert slurm.execute()[0] == 0
+    assert (slurm.script.root / "ran").read_text() == "12"
+
+
+@pytest.mark.parametrize("change", [
+    {"SLURM_ARRAY_TASK_ID": "4"}, {"MTF_TOKEN": "t2"}, {"SLURM_ARRAY_JOB_ID": "80"},
+])  # fmt: skip
+def test_another_job_takes_no_attempt_for_its_own(slurm: Slurm, change: dict[str, str]) -> None:
+    slurm.script.write(OVER)
+    slurm.execute()
+    assert slurm.execute(**change)[0] == 0
+    assert len(slurm.script.run.attempts()) == 1
+
+
+@pytest.mark.parametrize("on_this_host", [True, False])
+def test_nothing_runs_beside_an_attempt_that_may_be_at_work(slurm: Slurm, on_this_host: bool) -> None:
+    slurm.script.write(OVER)
+    slurm.execute()
+    attempt = slurm.script.run.attempt(1)
+    attempt.finished_file.unlink()
+    started = attempt.started()
+    assert started is not None
+    started.pid, started.host = os.getpid(), started.host if on_this_host else "another"
+    started.write(attempt.started_file)
+    assert slurm.execute()[0] == 0
+    assert len(slurm.script.run.attempts()) == 1
 
 
 def test_a_controller_that_is_away_is_asked_again(slurm: Slurm) -> None:

@@ -68,17 +68,13 @@ done
 mtf_log=$mtf_run_dir/logs/attempt-$mtf_attempt.log
 if [[ -n $mtf_job_id ]]; then mtf_quoted_id="\"$mtf_job_id\""; else mtf_quoted_id=null; fi
 mtf_look_at_clock
-mtf_publish "$mtf_attempt_dir/started.json" "{
-  \"version\": 1,
-  \"attempt\": $mtf_attempt,
-  \"token\": \"$mtf_token\",
-  \"restart\": $mtf_restart,
-  \"host\": \"$mtf_host\",
-  \"pid\": $$,
-  \"job_id\": $mtf_quoted_id,
-  \"started_at\": \"$mtf_now\"
-}" || mtf_die "cannot write the start receipt of attempt $mtf_attempt to $mtf_attempt_dir"
-trap 'mtf_end failed $? "the script ended before the command ran; see the log"' EXIT
+# In one piece, and not moved into place: nobody takes an empty one for a receipt. The end makes sure that it is on the disk.
+printf '{"version": 1, "attempt": %s, "token": "%s", "restart": %s, "host": "%s", "pid": %s, "job_id": %s, "started_at": "%s"}\n' \
+  "$mtf_attempt" "$mtf_token" "$mtf_restart" "$mtf_host" $$ "$mtf_quoted_id" "$mtf_now" >"$mtf_attempt_dir/started.json" || {
+  rm -f -- "$mtf_attempt_dir/started.json"
+  mtf_die "cannot write the start receipt of attempt $mtf_attempt to $mtf_attempt_dir"
+}
+trap 'mtf_end failed null "the script ended before the command ran; see the log"' EXIT
 exec >>"$mtf_log" 2>&1 || mtf_end failed null 'the log cannot be written'
 if [[ -n $mtf_sweep_dir ]]; then
   mtf_note_progress || mtf_end failed null 'what there is cannot be noted'
@@ -86,12 +82,31 @@ if [[ -n $mtf_sweep_dir ]]; then
   ((mtf_attempt > mtf_first_attempt)) && mtf_is_spent $((mtf_attempt - 3)) && mtf_end do-not-requeue 76 "$mtf_why"
 fi
 
-eval "$mtf_setup"
-set +eu
+if [[ -n $mtf_setup ]]; then
+  CDPATH='' cd -- "$mtf_project_root" >/dev/null 2>&1 || cd -- "$mtf_run_dir" || mtf_end failed null 'no folder for slurm.setup'
+  # As `set -e` would see it, but for the command lines themselves: what a line calls or reads in was written for
+  # interactive shells, and would not survive `set -e`. So it tells by its own status whether it has done its work.
+  mtf_depth=${#BASH_SOURCE[@]}
+  mtf_line=
+  # each line of the setup itself, not those of functions; in the traps below the one that is at work is told once more
+  trap '[[ $BASH_COMMAND == "eval \"\$mtf_setup\""* ]] || { mtf_line_before=$mtf_line; mtf_line=$BASH_COMMAND; }' DEBUG
+  trap 'mtf_refuse_setup $? "$mtf_line" "ended the script with"' EXIT
+  trap 'mtf_refuse_setup $? "$mtf_line_before" "ended with" ${#BASH_SOURCE[@]} "$BASH_COMMAND"' ERR
+  # at the top, for a declaration in a function would be gone with it; the last line makes what precedes it no last one
+  eval "$mtf_setup"$'\n\n:'
+  trap - DEBUG ERR
+  trap 'mtf_end failed null "the script ended before the command ran; see the log"' EXIT
+  set +efux
+  shopt -u dotglob failglob nocasematch nullglob
+  IFS=$' \t\n'
+fi
 
 mtf_paths=$mtf_project_root:$mtf_project_root/src
 if [[ -n $mtf_code ]]; then # a copy of the code, in the folder of the sweep
   mtf_base=${mtf_run_dir%/*/*}
+  # which no git repository is, whatever the folder of the sweep lies in
+  export GIT_CEILING_DIRECTORIES=$mtf_base/code${GIT_CEILING_DIRECTORIES:+:$GIT_CEILING_DIRECTORIES}
+  unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
   mtf_project_root=$mtf_base/$mtf_code
   mtf_paths=
   for mtf_path in "${mtf_python_path[@]}"; do
@@ -162,10 +177,7 @@ case $mtf_status in
   76) mtf_end do-not-requeue 76 '' ;; # why is in the log
   126 | 127) mtf_end failed "$mtf_status" "${mtf_which}the command cannot be run; see the log" ;;
 esac
-((mtf_status > 128)) || mtf_end failed "$mtf_status" "${mtf_which}exit status $mtf_status"
-mtf_signal=$(kill -l "$mtf_status" 2>/dev/null) || mtf_end failed "$mtf_status" "${mtf_which}exit status $mtf_status"
-case " $mtf_signals INT HUP " in
-  *" $mtf_signal "*) mtf_end preempted "$mtf_status" "ended by SIG$mtf_signal, on its own terms" ;;
-esac
+mtf_signal_of "$mtf_status" || mtf_end failed "$mtf_status" "${mtf_which}exit status $mtf_status"
+mtf_announces "$mtf_signal" && mtf_end preempted "$mtf_status" "ended by SIG$mtf_signal, on its own terms"
 [[ $mtf_signal == KILL ]] && mtf_end failed "$mtf_status" "${mtf_which}killed by SIGKILL, by hand or for want of memory"
 mtf_end failed "$mtf_status" "${mtf_which}ended by SIG$mtf_signal"

@@ -97,6 +97,29 @@ mtf_end() {
   mtf_leave
 }
 
+# The name of the signal that the exit status $1 stands for goes into mtf_signal.
+mtf_signal_of() {
+  (($1 > 128)) && mtf_signal=$(kill -l "$1" 2>/dev/null)
+}
+
+# Whether a preemption is announced by signal $1.
+mtf_announces() {
+  [[ " $mtf_signals INT HUP " == *" $1 "* ]]
+}
+
+# Line $2 of slurm.setup ended with status $1: the command is not run. $3 says what that was. Nothing happens if it is a
+# line of a file that was read in, where ${#BASH_SOURCE[@]} is $4.
+mtf_refuse_setup() {
+  ((${4:-0} > mtf_depth)) && return
+  trap - DEBUG ERR EXIT
+  set +efux
+  # who signals a job signals what the line has started as well
+  [[ -z $mtf_signalled ]] && mtf_signal_of "$1" && mtf_announces "$mtf_signal" && mtf_signalled=$mtf_signal
+  [[ -n $mtf_signalled ]] && mtf_end preempted null "told to stop (SIG$mtf_signalled) before the command ran"
+  [[ ${5-} == 'eval "$mtf_setup"'* ]] && mtf_end failed null "slurm.setup: bash cannot read it; see the log"
+  mtf_end failed null "slurm.setup: '$2' $3 status $1; see the log"
+}
+
 # Note signal $1, and pass it on to the command; one that comes before the command runs keeps it from starting. No $(...)
 # here: bash cannot take another signal while it reads one in a trap.
 mtf_forward() {

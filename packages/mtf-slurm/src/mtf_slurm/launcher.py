@@ -166,8 +166,9 @@ class SLURMLauncher:
             command: instead of the launcher's.
 
         Raises:
-            JobSubmissionError: names are taken by runs with other settings, or Slurm cannot be asked for what runs ask
-                for, and nothing was written; or the cluster took no run at all, or not all of them in time.
+            JobSubmissionError: names are taken by runs with other settings, Slurm cannot be asked for what runs ask
+                for, or bash cannot read their `setup`, and nothing was written; or the cluster took no run at all, or
+                not all of them in time.
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
@@ -178,8 +179,7 @@ class SLURMLauncher:
         with self._held(directory, execution_mode):
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
-            if execution_mode is not ExecutionMode.LOCAL:
-                refuse_options(directory, option_problems(plan.configs))
+            refuse_options(directory, option_problems(plan.configs, execution_mode))
             done = self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
         if done is not None and done.refused and execution_mode is ExecutionMode.SLURM:
             self._tell_refused(directory, done)
@@ -287,7 +287,7 @@ class SLURMLauncher:
     ) -> BatchSubmissionResult:
         check_request(mode, limit)
         directory = SweepDirectory(self.output_dir / SINGLE)
-        problems = {} if mode is ExecutionMode.LOCAL else option_problems({x.experiment_name: x for x in experiments})
+        problems = option_problems({item.experiment_name: item for item in experiments}, mode)
         fine = [item for item in experiments if item.experiment_name not in problems]
         points = {point.identity + point.name: point for point in map(lone_point, fine)}
         request = SweepRequest(
