@@ -10,7 +10,7 @@ import torch
 
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["explained", "settings"]
+__all__ = ["explain", "settings"]
 
 
 @contextlib.contextmanager
@@ -35,14 +35,13 @@ def settings(*, deterministic: bool, benchmark: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[2:]
 
 
-@contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Say what to do when torch refuses an operation because it has no deterministic algorithm."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "does not have a deterministic implementation" not in str(error):
-            raise
+def explain(error: RuntimeError) -> None:
+    """Say what to do if torch refused an operation because it has no deterministic algorithm.
+
+    Raises:
+        TrainerError: it did; the error is its cause.
+    """
+    if "does not have a deterministic implementation" in str(error):
         operation = str(error).split(" ", 1)[0]
         raise TrainerError(
             f"{operation} has no deterministic implementation on this device; replace it, or give up exact results "

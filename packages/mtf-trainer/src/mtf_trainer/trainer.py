@@ -93,7 +93,8 @@ class GenericTrainer:
                 f"{type(self).__name__} has no training_step for a batch of type {type(batch).__name__}: override "
                 "training_step(batch, batch_idx), or give the constructor training_step="
             )
-        loss = getattr(self.model(**batch), "loss", None)
+        outputs = self.model(**batch)
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
         if loss is None:
             raise TrainerError(f"{type(self.model).__name__} returned no loss: override training_step")
         return {"loss": loss}
