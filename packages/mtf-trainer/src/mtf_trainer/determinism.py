@@ -1,4 +1,4 @@
-"""Switching torch's deterministic algorithms on for a while."""
+"""Switches of torch that decide what is computed: set for a while."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ __all__ = ["explain", "settings"]
 
 
 @contextlib.contextmanager
-def settings(*, deterministic: bool, benchmark: bool) -> Iterator[None]:
-    """Apply the two switches inside the block and put back what was set before."""
+def settings(*, deterministic: bool, benchmark: bool, matmul_precision: str | None) -> Iterator[None]:
+    """Apply the switches inside the block and put back what was set before; a precision of None changes nothing."""
+    precision = torch.get_float32_matmul_precision()
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -28,9 +29,12 @@ def settings(*, deterministic: bool, benchmark: bool) -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = benchmark
     torch.backends.cudnn.deterministic = deterministic
+    if matmul_precision is not None:
+        torch.set_float32_matmul_precision(matmul_precision)
     try:
         yield
     finally:
+        torch.set_float32_matmul_precision(precision)
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[2:]
 

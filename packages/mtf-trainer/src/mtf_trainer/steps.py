@@ -12,6 +12,7 @@ from torch import nn
 from mtf_trainer import determinism
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.metrics import Scalar, to_scalars
+from mtf_trainer.preparation import plain_name
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
@@ -181,7 +182,7 @@ class Engine:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "gradients": [parameter.grad for parameter in self.gradient_holders()],
             "modes": modes_of(self.model),
-            "frozen": [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad],
+            "frozen": [plain_name(name) for name, each in self.model.named_parameters() if not each.requires_grad],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -198,7 +199,7 @@ class Engine:
                 part.load_state_dict(state[name])
         frozen = set(state["frozen"])
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(name not in frozen)
+            parameter.requires_grad_(plain_name(name) not in frozen)
         holders = self.gradient_holders()
         if len(holders) != len(state["gradients"]):
             raise TrainerError(
@@ -242,28 +243,36 @@ class LossWatch:
 
 def modes_of(model: nn.Module) -> list[str]:
     """The names of the modules that are in evaluation mode."""
-    return [name for name, module in model.named_modules() if not module.training]
+    return list(dict.fromkeys(plain_name(name) for name, module in model.named_modules() if not module.training))
 
 
 def restore_modes(model: nn.Module, evaluating: list[str]) -> None:
     """Put exactly these modules into evaluation mode and all others into training mode."""
     names = set(evaluating)
     for name, module in model.named_modules():
-        module.training = name not in names
+        module.training = plain_name(name) not in names
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in it on the device; containers keep their type."""
+def to_device(batch: Any, device: torch.device, layout: torch.memory_format | None = None) -> Any:
+    """The batch with every tensor in it on the device; containers keep their type.
+
+    Args:
+        batch: what the loader gave.
+        device: where to.
+        layout: of tensors with four dimensions in plain containers; None leaves it as it is.
+    """
     if isinstance(batch, torch.Tensor):
+        if layout is not None and batch.dim() == 4:
+            return batch.to(device, non_blocking=True, memory_format=layout)
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
         if type(batch) is not dict and hasattr(batch, "to"):  # such as a tokenizer's output
             return batch.to(device)
-        return {key: to_device(value, device) for key, value in batch.items()}
+        return {key: to_device(value, device, layout) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
+        return type(batch)(*(to_device(value, device, layout) for value in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
+        return type(batch)(to_device(value, device, layout) for value in batch)
     return batch.to(device) if hasattr(batch, "to") else batch
 
 
