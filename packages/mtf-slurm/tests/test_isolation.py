@@ -171,6 +171,26 @@ def test_a_sweep_that_was_moved_runs_its_own_copy(repo, launcher, make_config, t
     assert not (tmp_path / "hacked").exists()
 
 
+@pytest.mark.parametrize("place", [Path(), Path("deep/down")])
+def test_git_does_not_take_another_repository_for_that_of_the_copy(
+    repo, make_config, display, tmp_path, monkeypatch, place: Path
+) -> None:
+    """The copy is no repository; the folder of the sweep may lie in one, of papers, say."""
+    project = repo.path / place
+    project.mkdir(parents=True, exist_ok=True)
+    (project / "train.sh").write_text("git rev-parse --show-toplevel HEAD && exit 9; exit 0")
+    repo.commit()
+    monkeypatch.setenv("GIT_DIR", str(repo.path / ".git"))  # as under a hook
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path / "elsewhere"))
+    launcher = SLURMLauncher(
+        None, project / "experiments", project_root=project, display=display, command=["bash", "train.sh"]
+    )
+    launcher.submit_experiment(make_config("a"), LOCAL)
+    run = SweepDirectory(project / "experiments" / "single").run("a")
+    assert run.attempt(1).finished().outcome == "finished", run.log_file(1).read_text()
+    assert "not a git repository" in run.log_file(1).read_text()
+
+
 def test_without_a_repository_runs_work_in_place(tmp_path, project, make_config, display) -> None:
     launcher = SLURMLauncher(None, tmp_path / "out", project_root=project, display=display)
     launcher.submit_experiment(make_config("a"), DRY_RUN)

@@ -12,6 +12,7 @@ import pytest
 from mtf_config import ExecutionMode
 from mtf_slurm import GridSearchResult, JobStatus, SLURMError
 from mtf_slurm.lock import hold
+from mtf_slurm.results import BRISK_S
 from mtf_slurm.submissions import Submissions
 from mtf_utils.rundir import FinishReceipt, Outcome, RunResultFile, SweepDirectory, now
 
@@ -114,6 +115,7 @@ def test_wait_ends_when_nothing_is_active(launcher, make_search, folder) -> None
     directory = SweepDirectory(folder)
     names = [run.name for run in directory.runs()]
     naps: list[float] = []
+    ends = {1: names[0], 3: names[1]}  # after which nap a run is over
     with hold(directory):  # a launcher is at work
         Submissions(directory).add(ExecutionMode.LOCAL, names)
         result = GridSearchResult.load(folder)
@@ -121,10 +123,11 @@ def test_wait_ends_when_nothing_is_active(launcher, make_search, folder) -> None
 
         def sleep(seconds: float) -> None:
             naps.append(seconds)
-            finish(folder, names[len(naps) - 1], {})
+            if len(naps) in ends:
+                finish(folder, ends[len(naps)], {})
 
-        assert result.wait(poll_s=3.0, sleep=sleep).is_complete
-    assert naps == [3.0, 3.0]
+        assert result.wait(poll_s=30.0, sleep=sleep).is_complete
+    assert naps == [30.0, BRISK_S, 30.0]  # soon again after an end, then at leisure
 
 
 def test_wait_has_a_limit(launcher, make_search, folder) -> None:

@@ -76,7 +76,7 @@ def test_nothing_of_the_user_changes(repo, found, tmp_path) -> None:
     snapshot = take_snapshot(found)
     check_out(snapshot, tmp_path / "code")
     check_out(snapshot, tmp_path / "code")
-    prune_snapshots(found, lambda tree: True)
+    prune_snapshots(found, lambda kept: True)
     assert repo.state() == before
     assert repo.git("for-each-ref", "--format=%(refname)", "refs/mtf") == f"{PRIVATE}{snapshot.tree}"
     assert {"new.py", "intended.py"} <= files_in(tmp_path / "code" / snapshot.tree)
@@ -122,7 +122,7 @@ def test_survives_branch_deletion_and_garbage_collection(repo, found, tmp_path) 
     repo.git("reflog", "expire", "--expire=now", "--all")
     repo.git("gc", "--quiet", "--prune=now")
     assert (check_out(snapshot, tmp_path) / "train.py").read_text() == "never committed"
-    assert prune_snapshots(found, lambda tree: tree != snapshot.tree) == [snapshot.tree]
+    assert [kept.tree for kept in prune_snapshots(found, lambda kept: kept.tree != snapshot.tree)] == [snapshot.tree]
     repo.git("gc", "--quiet", "--prune=now")
     with pytest.raises(subprocess.CalledProcessError):
         repo.git("cat-file", "-e", snapshot.tree)

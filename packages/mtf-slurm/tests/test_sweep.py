@@ -32,7 +32,7 @@ def test_dry_run_writes_everything_and_starts_nothing(launcher, make_search, fol
         assert ExperimentConfig.from_dict(data) == point.config
         assert run.config_yaml.read_text().startswith(f"experiment_name: {point.name}\n")
         assert os.access(run.job_script, os.X_OK)
-        assert not run.attempts_dir.exists()
+        assert run.attempts() == []
     sweep = SweepDirectory(folder).sweep()
     assert [run["name"] for run in sweep.runs] == ["tiny-x=1.0", "tiny-x=2.0"]
     assert sweep.runs[1]["parameters"] == {"custom_params.x": 2.0}

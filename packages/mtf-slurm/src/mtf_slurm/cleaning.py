@@ -21,6 +21,7 @@ from mtf_slurm.code.isolation import code_file_of
 from mtf_slurm.code.record import CODE
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.code.snapshots import prune_snapshots
+from mtf_slurm.code.users import forget_user, has_users
 from mtf_slurm.configurations import read_experiment
 from mtf_slurm.errors import GitOperationError, SLURMError
 from mtf_slurm.execute import held
@@ -234,7 +235,7 @@ def _remove(path: Path) -> None:
 
 
 def _forget(directory: SweepDirectory, trees: Iterable[str]) -> list[str]:
-    """Have git let go of snapshots; where the repository is gone, so are they."""
+    """Have git let go of snapshots that no other folder needs; where the repository is gone, so are they."""
     sweep: SweepFile | None = directory.sweep()
     gone = set(trees)
     if sweep is None or not gone:
@@ -243,4 +244,7 @@ def _forget(directory: SweepDirectory, trees: Iterable[str]) -> list[str]:
         repository = Repository.find(Path(str(sweep.code.get("project_root"))))
     except GitOperationError:
         return []
-    return prune_snapshots(repository, lambda tree: tree not in gone)
+    for tree in gone:
+        forget_user(repository, tree, directory.path)
+    pruned = prune_snapshots(repository, lambda kept: kept.tree not in gone or has_users(repository, kept.tree))
+    return [kept.tree for kept in pruned]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mtf_config import ConfigurationManager, ExecutionMode, ExperimentConfig, ParameterGridSearch, SweepSpec, load_sweep
+from mtf_slurm.cluster.sharing import shared_jobs
 from mtf_slurm.configurations import read_experiment
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.launcher import SLURMLauncher
@@ -73,6 +75,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     plan = opened.launcher.plan_sweep(opened.search, opened.folder)
     if arguments.json:
         data = plan.sweep.to_dict() | {"new": list(plan.new), "conflicts": dict(plan.conflicts)}
+        data |= {"estimate": plan.estimate.to_dict() if plan.estimate else None}
+        data |= {"shared_jobs": [dataclasses.asdict(shared) for shared in shared_jobs(plan.configs)]}
         print_json("plan", data | {"output_dir": str(opened.folder)})
     else:
         print_lines(plan_lines(plan))

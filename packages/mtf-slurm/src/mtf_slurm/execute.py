@@ -13,6 +13,7 @@ from mtf_config import ExecutionMode, ExperimentConfig
 from mtf_slurm.errors import JobSubmissionError, SLURMError, SlurmNotFoundError, SweepLockedError, by_reason
 from mtf_slurm.local import LocalRunner
 from mtf_slurm.lock import hold
+from mtf_slurm.setup_lines import check_setups
 from mtf_slurm.submissions import Submissions
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
@@ -196,11 +197,16 @@ def default_display() -> Display:
     return choose_display()
 
 
-def option_problems(configs: Mapping[str, ExperimentConfig]) -> dict[str, str]:
-    """What is wrong with the options that experiments ask of sbatch, by name."""
+def option_problems(configs: Mapping[str, ExperimentConfig], mode: ExecutionMode) -> dict[str, str]:
+    """What is wrong with the options that experiments ask of sbatch, and with their lines of shell, by name."""
+    problems = check_setups(configs)
+    if mode is ExecutionMode.LOCAL:
+        return problems
     from mtf_slurm.cluster.planning import check_options  # loads Jinja2
 
-    return check_options(configs)
+    for name, problem in check_options(configs).items():
+        problems[name] = f"{problems[name]}; {problem}" if name in problems else problem
+    return problems
 
 
 def refuse_options(directory: SweepDirectory, problems: Mapping[str, str]) -> None:

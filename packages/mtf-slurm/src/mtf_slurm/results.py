@@ -30,6 +30,9 @@ __all__ = ["GridSearchResult", "RunResult", "read_run"]
 
 logger = logging.getLogger(__name__)
 
+BRISK_S: Final = 0.2
+"""How long `wait` pauses at most after a look that found some run over."""
+
 READING_SHARE: Final = 0.2
 """The part of a processor that waiting spends on reading the folder at most."""
 
@@ -138,12 +141,13 @@ class GridSearchResult:
     ) -> Self:
         """Wait until no run is at work or waits its turn, and while the cluster cannot be asked.
 
-        The folder is read every `poll_s` seconds, or less often if that takes long. Slurm is asked at intervals that
-        grow with the number of jobs and while nothing happens.
+        The folder is read every `poll_s` seconds, or less often if that takes long; once a run has ended, others may be
+        about to, and the next look comes sooner. Slurm is asked at intervals that grow with the number of jobs and
+        while nothing happens.
 
         Args:
             timeout_s: how long at most; None is no limit.
-            poll_s: seconds between two looks into the folder.
+            poll_s: seconds between two looks into the folder while nothing ends.
             clock: a monotonic clock, in seconds.
             sleep: waits for some seconds.
 
@@ -152,18 +156,20 @@ class GridSearchResult:
         """
         start = clock()
         complaint, spent_s = "", 0.0
+        pause_s = poll_s
         while still := [run.name for run in self.runs if run.may_change]:
             if timeout_s is not None and clock() - start >= timeout_s:
                 raise TimeoutError(f"{len(still)} runs are still active after {timeout_s} s, such as {still[0]}")
             if self.cluster_error != complaint:
                 complaint = self.cluster_error
                 logger.warning("%s", f"Slurm cannot be asked ({complaint}); waiting" if complaint else "Slurm answers")
-            sleep(max(poll_s, spent_s / READING_SHARE))
+            sleep(max(pause_s, spent_s / READING_SHARE))
             began = time.thread_time()  # a machine that is busy with the runs is no reason to look less often
             before = self._observation
             self._read(patient=True)
             if self._observation is not before:
                 self._rebalance()
+            pause_s = poll_s if sum(run.may_change for run in self.runs) == len(still) else min(poll_s, BRISK_S)
             spent_s = time.thread_time() - began
         return self
 

@@ -118,7 +118,7 @@ CONTRACT: Final = (
         "runs/<name>/attempts/<n>/before.txt",
         "job.sh (in Slurm)",
         "job.sh",
-        "bytes of metrics and names of checkpoints when it started: attempts without progress are noticed by it",
+        "bytes of metrics and names of checkpoints when it started, if there were any: shows attempts without progress",
     ),
     FileContract(
         "runs/<name>/attempts/<n>/task-<rank>", "job.sh (under srun)", "job.sh", "the status of a task that was stopped"

@@ -54,7 +54,7 @@ def check_written(text: str, inserted: Sequence[Inserted], *, body: str, words: 
 
 def _frame_problems(text: str, body: str) -> Iterator[str]:
     if not text.startswith("#!"):
-        yield f"the script begins with {text[:20]!r}; sbatch takes only what begins with '#!', such as '#!/bin/sh'"
+        yield f"the script begins with {text[:20]!r}; sbatch takes only what begins with '#!', such as '#!/bin/bash'"
     if (count := text.count(body)) != 1:
         yield f"the script has {{{{ body }}}} {count} times; write it once, and without a filter"
     after = [line for line in text.partition(body)[2].splitlines() if line.strip() and not line.startswith("#")]

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -18,7 +18,8 @@ from mtf_slurm.code.links import check_links, link_inputs
 from mtf_slurm.code.provenance import describe, diff_to
 from mtf_slurm.code.record import CODE, CodeFile
 from mtf_slurm.code.repository import NoRepositoryError, Repository
-from mtf_slurm.code.snapshots import Snapshot, has_file, has_folder, take_snapshot
+from mtf_slurm.code.snapshots import Snapshot, has_file, has_folder, measure_tree, take_snapshot
+from mtf_slurm.code.users import note_user
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.git import GitManager
 from mtf_utils.atomic import write_bytes
@@ -56,7 +57,8 @@ def take_code(project_root: Path, manager: GitManager | None = None, *, sweeps: 
     Args:
         project_root: the absolute path of the folder that runs work in.
         manager: of the repository; None finds the one around the project.
-        sweeps: folders of sweeps, whose files are no code; those that have a `sweep.json` are recognised.
+        sweeps: folders of the sweeps that it is for, whose files are no code; those of other sweeps are recognised by
+            their `sweep.json`.
 
     Returns:
         The code; not isolated, with the reason, where there is no repository that has the project.
@@ -74,19 +76,32 @@ def take_code(project_root: Path, manager: GitManager | None = None, *, sweeps: 
     snapshot = take_snapshot(repository, sweeps=sweeps)
     if not has_folder(snapshot, place):
         return _not_isolated(project_root, f"git ignores all of it in {repository.root}, or it is empty", repository)
+    for folder in sweeps:
+        note_user(repository, snapshot.tree, folder)
     record = _record(project_root, place, snapshot)
     for warning in record.warnings:
         _log.warning("%s: %s", repository.root, warning)
     return Code(record, snapshot, diff_to(repository, snapshot.tree))
 
 
-def describe_code(project_root: Path, manager: GitManager | None = None) -> CodeFile:
-    """What is known of the code without taking a snapshot, for a plan that writes nothing."""
+def describe_code(project_root: Path, manager: GitManager | None = None, *, sweeps: Collection[Path] = ()) -> CodeFile:
+    """What is known of the code without taking a snapshot, for a plan that writes nothing.
+
+    Args:
+        project_root: see `take_code`.
+        manager: see `take_code`.
+        sweeps: see `take_code`.
+
+    Raises:
+        GitOperationError: git refuses, or a snapshot would have too many new files.
+    """
     try:
         repository = manager.repository if manager else Repository.find(project_root)
     except NoRepositoryError as error:
         return _in_place(project_root, str(error))
-    return _in_place(project_root, "no snapshot was asked for", repository)
+    described = _in_place(project_root, "no snapshot was asked for", repository)
+    files, size = measure_tree(repository, sweeps=sweeps)
+    return replace(described, files=files, size=size)
 
 
 def _not_isolated(project_root: Path, reason: str, repository: Repository) -> Code:
