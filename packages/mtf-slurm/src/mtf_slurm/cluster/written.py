@@ -76,11 +76,8 @@ def _value_problems(text: str, inserted: Sequence[Inserted], words: Sequence[str
             yield value.line, line, f": {value.text!r} {why}"
         elif not value.quoted and not _is_in_comment(value.text, line):
             why = "is more than a word to the shell; write it with the filter that makes it one"
-            yield (
-                value.line,
-                line,
-                f": {value.text!r} {why}, as in {{{{ account | quote }}}}, and without quotes around",
-            )
+            how = "as in {{ account | quote }}, and without quotes around"
+            yield value.line, line, f": {value.text!r} {why}, {how}"
 
 
 def _is_in_comment(value: str, line: str) -> bool:
