@@ -249,6 +249,24 @@ def test_links_that_lead_out_are_named_and_not_followed(repo, found, tmp_path) -
     assert (tmp_path / "outside").read_text() == "theirs"
 
 
+@pytest.mark.parametrize("configured", [False, True])
+def test_no_hook_of_the_user_is_run(repo, found, tmp_path, configured: bool) -> None:
+    hooks = repo.path / ".git" / "hooks"
+    if configured:
+        hooks = tmp_path / "hooks"
+        repo.git("config", "core.hooksPath", str(hooks))
+    hooks.mkdir(exist_ok=True)
+    for name in ("post-index-change", "reference-transaction", "post-checkout", "pre-commit", "post-commit"):
+        (hooks / name).write_text(f'#!/bin/sh\necho "$0" >>{tmp_path}/ran\nexit 1\n')
+        (hooks / name).chmod(0o755)
+    repo.write("train.py", "two")
+    repo.write("new.py", "new")
+    copy = check_out(take_snapshot(found), tmp_path / "code")
+    assert (copy / "new.py").read_text() == "new"
+    assert len(prune_snapshots(found, lambda kept: False)) == 1
+    assert not (tmp_path / "ran").exists()
+
+
 def test_odd_names_are_data(repo, found, tmp_path) -> None:
     names = ["a b", "-rf", "--all", "$(touch hacked)", "; touch hacked", "'q'", '"q"', "new\nline", "ü", "*", ":(top)"]
     for name in names:

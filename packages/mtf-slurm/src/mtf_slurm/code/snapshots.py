@@ -39,8 +39,11 @@ __all__ = [
 PRIVATE: Final = "refs/mtf/snapshots/"
 """Where the references lie; the rest of the name is the hash of the tree."""
 
-# what a user may have set, and what a temporary index or a private reference must not depend on
+# what a user may have set, and what a temporary index or a private reference must not depend on; no hook of the user's
+# is meant for these
 _PLAIN: Final = [
+    "-c",
+    "core.hooksPath=/dev/null",
     "-c",
     "core.splitIndex=false",
     "-c",
@@ -104,7 +107,7 @@ def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limi
     limits = limits or Limits()
     with exclusive(lock_of(repository)), _scratch_index(repository) as index:
         warnings = _fill(repository, index, sweeps, limits)
-        tree = repository.run("write-tree", env=index)
+        tree = repository.run(*_PLAIN, "write-tree", env=index)
         parent = repository.commit_of("HEAD")
         commit = _keep(repository, tree, parent=parent, date=f"@{int(time.time())} +0000")
         sizes = [int(size) for size in _sizes(repository, tree)]
@@ -187,7 +190,7 @@ def prune_snapshots(repository: Repository, keep: Callable[[Kept], bool]) -> lis
         gone = [kept for kept in kept_snapshots(repository) if not keep(kept)]
         if gone:
             commands = "".join(f"delete {PRIVATE}{kept.tree}\n" for kept in gone)
-            repository.run("update-ref", "--stdin", stdin=commands.encode())
+            repository.run(*_PLAIN, "update-ref", "--stdin", stdin=commands.encode())
     return gone
 
 
@@ -290,7 +293,7 @@ def _fill_submodules(repository: Repository, index: dict[str, str], limits: Limi
     for path, inner in submodules_of(repository, links):
         with exclusive(lock_of(inner)), _scratch_index(inner) as its_index:
             warnings += [f"submodule {path!r}: {line}" for line in _fill(inner, its_index, (), limits)]
-            commit = _keep_submodule(inner, inner.run("write-tree", env=its_index))
+            commit = _keep_submodule(inner, inner.run(*_PLAIN, "write-tree", env=its_index))
         lines += f"{_GITLINK} {commit} 0\t".encode() + os.fsencode(path) + b"\0"
     if lines:
         repository.run(*_PLAIN, "update-index", "-z", "--index-info", stdin=lines, env=index)
