@@ -267,6 +267,27 @@ def test_no_hook_of_the_user_is_run(repo, found, tmp_path, configured: bool) -> 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="needs git-lfs")
+def test_what_lfs_has_is_in_the_copy_and_nothing_is_downloaded(repo, found, tmp_path) -> None:
+    repo.git("lfs", "install", "--local")
+    repo.git("remote", "add", "origin", "http://127.0.0.1:9/nobody-answers.git")
+    repo.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    repo.write("here.bin", "content")
+    repo.write("missing.bin", "elsewhere")
+    repo.commit()
+    pointer = repo.git("show", "HEAD:missing.bin") + "\n"
+    repo.write("missing.bin", pointer)
+    (stored,) = (repo.path / ".git" / "lfs" / "objects").rglob(pointer.partition("sha256:")[2].split()[0])
+    stored.unlink()
+    repo.git("add", "missing.bin")
+    snapshot = take_snapshot(found)
+    copy = check_out(snapshot, tmp_path / "code")
+    assert (copy / "here.bin").read_text() == "content"
+    assert (copy / "missing.bin").read_text() == pointer
+    assert differences(snapshot, copy) == []
+    assert any("'missing.bin'" in line and "git lfs pull" in line for line in snapshot.warnings)
+
+
 def test_odd_names_are_data(repo, found, tmp_path) -> None:
     names = ["a b", "-rf", "--all", "$(touch hacked)", "; touch hacked", "'q'", '"q"', "new\nline", "ü", "*", ":(top)"]
     for name in names:
