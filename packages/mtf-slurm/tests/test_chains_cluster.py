@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_runs import wait_for
+from cluster_runs import crash_back, keep_state, wait_for
 
 from mtf_config import ExperimentConfig
 from mtf_slurm.cluster.controller import Controller
@@ -64,16 +62,9 @@ class Crash:
         self.calls += 1
         if self.calls != self.after + 1:
             return run_program(words, **settings)
-        state, began = self.cluster.folder / "state", time.time()
-        self.cluster.run(
-            ["sbatch", "--hold", "--output=/dev/null"], text_in="#!/bin/sh\n"
-        )  # so that there is something new
-        wait_for(lambda: (state / "job_state").stat().st_mtime > began, "the controller to save its state", 30)
-        shutil.copytree(state, self.kept)
+        keep_state(self.cluster, self.kept)
         done = run_program(words, **settings)
-        self.cluster.kill_controller()
-        shutil.copytree(self.kept, state, dirs_exist_ok=True)
-        self.cluster.start_controller()
+        crash_back(self.cluster, self.kept)
         return done
 
 
