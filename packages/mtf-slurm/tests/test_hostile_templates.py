@@ -55,7 +55,8 @@ def render(folder: Path, text: str, **slurm: Any) -> str:
 def test_no_value_is_a_command(tmp_path: Path, line: str, value: str) -> None:
     with pytest.raises(SLURMError) as caught:
         render(tmp_path, f"#!/bin/sh\n\n{line}\n{{{{ body }}}}\n", account=value)
-    assert f"site.j2: line 3: {value!r} is more than a word to the shell" in str(caught.value)
+    assert "line 3" in str(caught.value)
+    assert f": {value!r} is more than a word to the shell" in str(caught.value)
     assert "{{ account | quote }}" in str(caught.value)
 
 
@@ -102,7 +103,7 @@ def test_what_is_legitimate_goes_through(tmp_path: Path) -> None:
 def test_a_comment_that_may_be_none_takes_no_substitution(tmp_path: Path) -> None:
     text = "#!/bin/sh\ncat <<END\n# {{ account }}\nEND\n{{ body }}\n"
     assert "# ours\n" in render(tmp_path, text, account="ours")
-    with pytest.raises(SLURMError, match="line 3: "):
+    with pytest.raises(SLURMError, match="line 3"):
         render(tmp_path, text, account="$(touch hacked)")
 
 

@@ -146,7 +146,8 @@ def _show(arguments: argparse.Namespace) -> int:
     elif arguments.json:
         print(json_text(json.dumps(data, indent=2, ensure_ascii=False)))
     else:
-        print(dump_yaml(data), end="")
+        text = dump_yaml(data)
+        print(printable(text, lines=True) if sys.stdout.isatty() else text, end="")
     return DONE
 
 

@@ -46,7 +46,7 @@ def check_written(text: str, inserted: Sequence[Inserted], *, body: str, words: 
     problems = [
         *_frame_problems(text, body),
         *_line_problems(text.partition(body)[0], words),
-        *_value_problems(text.split("\n"), inserted, words),
+        *(f"line {number}: {line!r}{said}" for number, line, said in _value_problems(text, inserted, words)),
     ]
     if problems:
         raise SLURMError("\n".join(f"{name}: {problem}" for problem in problems))
@@ -62,7 +62,9 @@ def _frame_problems(text: str, body: str) -> Iterator[str]:
         yield f"{after[0].strip()!r} would never run: {{{{ body }}}} does not return; move it up"
 
 
-def _value_problems(lines: Sequence[str], inserted: Sequence[Inserted], words: Sequence[str]) -> Iterator[str]:
+def _value_problems(text: str, inserted: Sequence[Inserted], words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """The number of a line, the line, and what a value does in it."""
+    lines = text.split("\n")
     for value in inserted:
         line = lines[value.line - 1]
         if _PLAIN.fullmatch(value.text):
@@ -70,15 +72,12 @@ def _value_problems(lines: Sequence[str], inserted: Sequence[Inserted], words: S
         if line.startswith(_MARK):
             if _ONE_WORD.fullmatch(value.text) or set(_split(value.text.removeprefix(_MARK))) <= set(words):
                 continue
-            yield (
-                f"line {value.line}: {value.text!r} is more than one word for sbatch; every option is in `options`, "
-                "ready for such a line"
-            )
+            why = "is more than one word for sbatch; every option is in `options`, ready for such a line"
+            yield value.line, line, f": {value.text!r} {why}"
         elif not value.quoted and not _is_in_comment(value.text, line):
-            yield (
-                f"line {value.line}: {value.text!r} is more than a word to the shell; write it with the filter that "
-                "makes it one, as in {{ account | quote }}, and without quotes around"
-            )
+            why = "is more than a word to the shell; write it with the filter that makes it one"
+            how = "as in {{ account | quote }}, and without quotes around"
+            yield value.line, line, f": {value.text!r} {why}, {how}"
 
 
 def _is_in_comment(value: str, line: str) -> bool:
