@@ -83,12 +83,13 @@ def hydra(folder: Path, tasks: int) -> None:
 def programs(job_script: Path, folder: Path) -> list[str]:
     """What a run of ours calls beside its command, which is given by its path."""
     sys.path.append(str(Path(__file__).parents[2] / "packages" / "mtf-slurm" / "tests"))
-    from job_folders import Counter
+    from job_folders import Counter  # type: ignore[import-not-found]
 
     counter = Counter(folder)
     environ = os.environ | {"PATH": str(counter.programs), "MTF_FIRST_ATTEMPT": "2"}
     subprocess.run(["bash", job_script], env=environ, check=True)
-    return counter.seen()
+    seen: list[str] = counter.seen()
+    return seen
 
 
 def contestants() -> dict[str, Callable[[Path, int], None]]:

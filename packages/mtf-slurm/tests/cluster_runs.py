@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -57,6 +58,30 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = DEADLIN
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)
     return value
+
+
+def keep_state(cluster: LocalCluster, kept: Path) -> None:
+    """Copy what the controller has saved, once it has saved all that it was told so far."""
+    cluster.run(["sbatch", "--hold", "--job-name=last-of-all", "--output=/dev/null"], text_in="#!/bin/sh\n")
+
+    def copy() -> bool:
+        cluster.freeze_controller()  # it moves its files about
+        try:
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(cluster.folder / "state", kept)
+        finally:
+            cluster.thaw_controller()
+        saved = kept / "job_state"
+        return saved.exists() and b"last-of-all" in saved.read_bytes()
+
+    wait_for(copy, "the controller to save its state", 60)
+
+
+def crash_back(cluster: LocalCluster, kept: Path) -> None:
+    """Kill the controller, and start it again as if it had not saved anything since the copy was made."""
+    cluster.kill_controller()
+    shutil.copytree(kept, cluster.folder / "state", dirs_exist_ok=True)
+    cluster.start_controller()
 
 
 class Runs:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_config import ExecutionMode, SLURMConfig
-from mtf_slurm.cluster.batches import ALONE, Group, Pack, Request, group_runs, plan_jobs, split_job
+from mtf_slurm.cluster.batches import ALONE, Group, Pack, Request, group_runs, plan_jobs, rechain_jobs, split_job
 from mtf_slurm.cluster.lanes import Holder, Lanes, quotas
 from mtf_slurm.submissions import JobPlan, Submission
 
@@ -133,6 +133,31 @@ def test_no_order_of_ends_lets_more_tasks_run_than_the_limit(
 
 def _numbers(job: JobPlan) -> list[int]:
     return [int(reference[1:]) for reference in job.after]
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(2, 6), st.integers(1, 6), st.data())
+def test_jobs_that_a_crash_loses_keep_to_the_limit_though_what_was_behind_them_is_let_loose(
+    sizes: list[int], max_tasks: int, limit: int, data: st.DataObject
+) -> None:
+    _, jobs = plan_jobs(groups_of(sizes), name_job=name_job, max_tasks=max_tasks, limit=limit)
+    lost = data.draw(st.sets(st.sampled_from(range(len(jobs))), min_size=1))
+    over: set[int] = set()
+    for k, job in enumerate(jobs):  # what is over had its turn: everything that it waited for is over, or lost
+        if k not in lost and over.union(lost).issuperset(_numbers(job)) and data.draw(st.booleans()):
+            over.add(k)
+    left = [k for k in range(len(jobs)) if k not in lost | over]
+    holders = [Holder(f"@{k}", tuple(jobs[k].lanes), jobs[k].count) for k in left]
+    again = rechain_jobs(jobs, lost, limit, holders)
+    assert [job for k, job in enumerate(again) if k not in lost] == [job for k, job in enumerate(jobs) if k not in lost]
+    for k in left:
+        again[k] = _with(again[k], after=[f"@{n}" for n in _numbers(jobs[k]) if n not in lost | over])
+    for k in over:
+        again[k] = _with(again[k], after=[], lanes=[])
+    assert most_at_a_time(again, {}, {}) <= limit
+
+
+def _with(job: JobPlan, **changes: object) -> JobPlan:
+    return JobPlan.from_dict(job.to_dict() | changes)
 
 
 @given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 9))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_runs import TOKEN, Runs, outcomes, steps_taken, wait_for
+from cluster_runs import TOKEN, Runs, crash_back, keep_state, outcomes, steps_taken, wait_for
 
 from mtf_config import SLURMConfig
 from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
@@ -211,21 +209,18 @@ def test_it_waits_for_a_controller_that_is_away(slurm_cluster: Start, tmp_path: 
 
 @pytest.mark.slow
 def test_a_controller_that_forgets_that_a_job_ran_has_it_go_on(slurm_cluster: Start, tmp_path: Path) -> None:
-    """It was killed before it had saved that the job started and was requeued, and starts it as if anew."""
+    """It was killed before it had saved that the job started and was requeued."""
     with slurm_cluster(ClusterSettings(nodes=1)) as cluster:
         runs = Runs(cluster, tmp_path / "sweep")
         run = runs.add("forgotten")
-        began = time.time()
-        job = runs.submit(run, slurm=SLURMConfig(additional_args=["--begin=now+6"]))
-        state, kept = cluster.folder / "state", tmp_path / "kept"
-        wait_for(lambda: (state / "job_state").stat().st_mtime > began, "the controller to save that the job waits", 30)
-        shutil.copytree(state, kept)
+        job = runs.submit(run, slurm=SLURMConfig(additional_args=["--begin=now+1hour"]))
+        keep_state(cluster, tmp_path / "kept")
+        cluster.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
         runs.wait_held(run)
         cluster.run(["scancel", "--batch", "--signal=USR1", job])
         wait_for(lambda: outcomes(run) == ["preempted"] and runs.state(job) == "PENDING", "the requeue")
-        cluster.kill_controller()
-        shutil.copytree(kept, state, dirs_exist_ok=True)
-        cluster.start_controller()
+        crash_back(cluster, tmp_path / "kept")
+        cluster.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
         assert runs.wait_over(job) == "COMPLETED"
         assert outcomes(run) == ["preempted", "finished"]
         assert steps_taken(run) == ALL_STEPS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from job_folders import Script
 
 from mtf_config import ExecutionMode
-from mtf_slurm import JobSubmissionError, SLURMLauncher
+from mtf_slurm import GridSearchResult, JobSubmissionError, SLURMLauncher
 from mtf_slurm.setup_lines import setup_problem
+from mtf_utils.cli import main
 from mtf_utils.exits import EXIT_PREEMPTED
 
 MODULE = 'module() { local tool=$2; false; [ "$tool" = there ] && return 0; echo "no $tool" >&2; return 3; }'
@@ -139,3 +141,26 @@ def test_it_is_refused_before_anything_is_written(
     with pytest.raises(JobSubmissionError, match=r"bad: slurm.setup.1.: bash cannot read .* unexpected token `fi'"):
         launcher.submit_experiment(bad, mode)
     assert not (tmp_path / "hacked").exists()
+
+
+def test_everyone_is_told_which_line_failed(
+    launcher: SLURMLauncher, make_config: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup = ["export A=1", "source venv/bin/activate", "export B=1"]
+    launcher.submit_experiment(make_config("bad", slurm={"setup": setup}), ExecutionMode.LOCAL)
+    folder = launcher.output_dir / "single"
+    why = "slurm.setup: 'source venv/bin/activate' ended with status 1; see the log"
+    assert GridSearchResult(folder).failures() == {"bad": why}
+    assert main(["explain", str(folder), "bad"]) == 0
+    told = capsys.readouterr().out
+    assert f"because    {why}" in told
+    assert "venv/bin/activate: No such file or directory" in told
+
+
+def test_a_virtual_environment_of_the_project_is_activated(
+    launcher: SLURMLauncher, project: Path, make_config: Callable[..., Any]
+) -> None:
+    venv.create(project / "venv", with_pip=False)
+    setup = ["source venv/bin/activate", "command -v python >seen"]
+    launcher.submit_experiment(make_config("a", slurm={"setup": setup}), ExecutionMode.LOCAL)
+    assert (project / "seen").read_text() == f"{project}/venv/bin/python\n"

@@ -82,12 +82,14 @@ class FakeSlurm:
         if what == "strange but queued":
             self.queue(words)
             return Ran(1, "", "sbatch: error: Batch job submission failed: The moon is full\n")
+        if what == "no such chain":
+            return Ran(1, "", "sbatch: error: Batch job submission failed: Job dependency problem\n")
         if what == "no partition":
             return Ran(1, "", "sbatch: error: invalid partition specified: nope\n")
         return Ran(0, f"{self.queue(words)}\n")
 
     def queue(self, words: list[str]) -> int:
-        job_id = len(self.jobs) + 1
+        job_id = max(self.jobs, default=0) + 1
         self.jobs[job_id] = next(word for word in words if word.startswith("--job-name=")).partition("=")[2]
         self.arrays[job_id] = _tasks(words)
         return job_id
@@ -257,6 +259,37 @@ def test_a_job_that_a_crash_has_lost_is_sent_again(place) -> None:
     done = here.launch().submit(here.names, None)
     assert done.job_ids["run-0-0"] == "2_0"
     assert any("has lost 1 jobs in a crash" in text for text in here.said)
+
+
+def test_a_job_that_a_crash_has_lost_is_sent_again_behind_those_that_it_let_loose(place) -> None:
+    here = place(groups=(1, 1, 1, 1))
+    here.launch().submit(here.names, 1)
+    del here.slurm.jobs[2], here.slurm.jobs[4]
+    here.slurm.jobs[4] = "another-job-which-got-the-id"
+    here.launch().submit(here.names, 1)
+    sent = [words for words in here.slurm.calls if words[0] == "sbatch"][4:]
+    assert [[word for word in words if "dependency" in word] for words in sent] == [
+        ["--dependency=afterany:1:3"],
+        ["--dependency=afterany:1:3:5"],
+    ]
+    assert here.launch().submit(here.names, 1).job_ids["run-1-0"] == "5_0"
+
+
+@pytest.mark.parametrize(("times", "taken"), [(1, True), (3, True), (4, False)])
+def test_a_job_is_chained_behind_one_that_a_crash_has_lost(place, times: int, taken: bool) -> None:
+    """Slurm refuses it while it is about to give it the very id that it is to wait for."""
+    here = place(["ok", *["no such chain"] * times], groups=(1, 1))
+    done = here.launch().submit(here.names, 1)
+    assert ("run-1-0" in done.job_ids) is taken
+    assert ("run-1-0" in done.refused) is not taken
+    if not taken:
+        assert "Job dependency problem" in done.refused["run-1-0"]
+
+
+def test_a_dependency_of_the_users_own_is_refused_at_once(place) -> None:
+    here = place(["no such chain"])
+    assert list(here.launch().submit(here.names, 1).refused) == here.names
+    assert here.slurm.submissions == 1
 
 
 def test_a_job_whose_runs_have_all_started_is_not_lost(place) -> None:

@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ from mtf_config import SLURMConfig
 from mtf_slurm.cluster.lanes import Holder, Lanes, quotas
 from mtf_slurm.submissions import JobPlan
 
-__all__ = ["ALONE", "Group", "Pack", "Request", "group_runs", "plan_jobs", "split_job"]
+__all__ = ["ALONE", "Group", "Pack", "Request", "group_runs", "plan_jobs", "rechain_jobs", "split_job"]
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,29 @@ def split_job(jobs: Sequence[JobPlan], number: int, rename: Callable[[str, int],
         for index, other in enumerate(jobs[number + 1 :], number + 2)
     ]
     return [*jobs[:number], first, second, *later]
+
+
+def rechain_jobs(
+    jobs: Sequence[JobPlan], lost: Collection[int], limit: int, holders: Sequence[Holder]
+) -> list[JobPlan]:
+    """The jobs with those that the cluster has lost behind all that holds their lanes now.
+
+    To Slurm a job that does not exist is one that is over. So what was behind a lost job may be at work by now, and can
+    be put behind it no more; the lost one goes to the end.
+
+    Args:
+        jobs: of a submission.
+        lost: which of them are to be sent again.
+        limit: how many lanes the folder has.
+        holders: the jobs of the folder that are not over.
+    """
+    planned = list(jobs)
+    for number in lost:
+        mine = set(jobs[number].lanes)
+        held = [job.job for job in holders if not job.lanes or max(job.lanes) >= limit or mine & set(job.lanes)]
+        among = [reference for reference in jobs[number].after if reference in {f"@{other}" for other in lost}]
+        planned[number] = _changed(jobs[number], after=[*held, *among] if mine else [])
+    return planned
 
 
 class _Dealer:
