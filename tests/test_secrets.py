@@ -16,6 +16,7 @@ from mtf_utils.cli import main
 
 pytest.importorskip("tensorboard")
 pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
+pytestmark = pytest.mark.slow
 
 SECRET = "s3cr3t-4711-Zq"
 

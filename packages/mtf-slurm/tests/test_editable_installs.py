@@ -19,6 +19,7 @@ from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
 from mtf_utils.rundir import SweepDirectory
 
 pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
+pytestmark = pytest.mark.slow
 
 SETUPTOOLS = """
 [build-system]
