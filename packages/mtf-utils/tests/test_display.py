@@ -40,7 +40,11 @@ def test_what_is_written_out_can_be_read() -> None:
     assert printable("a\x1b[31m\x9b\u202e\U000e0041\n\t\r\udcff") == (r"a\x1b[31m\x9b\u202e\U000e0041\n\t\r\udcff")
 
 
-@given(st.recursive(HOSTILE, lambda inner: st.lists(inner) | st.dictionaries(HOSTILE, inner)))
+@given(
+    st.recursive(
+        HOSTILE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HOSTILE, inner, max_size=3), max_leaves=4
+    )
+)
 def test_json_means_the_same(value: object) -> None:
     text = json_text(json.dumps(value, ensure_ascii=False, indent=2))
     assert json.loads(text) == json.loads(json.dumps(value))
