@@ -121,8 +121,8 @@ def test_one_preemption_too_many(runs: Runs, cases: dict[str, Case]) -> None:
 def test_every_task_of_srun_is_told(runs: Runs, cases: dict[str, Case]) -> None:
     runs.wait_over(cases["many"].job)
     log = cases["many"].run.log_file(1).read_text()
-    assert sorted(line for line in log.splitlines() if line.startswith("rank")) == [
-        f"rank {rank} told by SIGUSR1, saved 2" for rank in range(4)
+    assert sorted(line for line in log.splitlines() if ": rank" in line) == [
+        f"{rank}: rank {rank} told by SIGUSR1, saved 2" for rank in range(4)
     ]
 
 
@@ -209,7 +209,7 @@ def test_it_waits_for_a_controller_that_is_away(slurm_cluster: Start, tmp_path: 
 
 @pytest.mark.slow
 def test_a_controller_that_forgets_that_a_job_ran_has_it_go_on(slurm_cluster: Start, tmp_path: Path) -> None:
-    """It was killed before it had saved that the job started and was requeued."""
+    """It was killed before it had saved that the job started and was requeued, and starts it as if anew."""
     with slurm_cluster(ClusterSettings(nodes=1)) as cluster:
         runs = Runs(cluster, tmp_path / "sweep")
         run = runs.add("forgotten")

@@ -16,7 +16,7 @@ import pytest
 
 from mtf_config import ExecutionMode
 from mtf_slurm import GitManager, GitOperationError, JobSubmissionError, SLURMLauncher
-from mtf_slurm.code.editable import editable_folders
+from mtf_slurm.code.editable import Editable, editable_folders, editables
 from mtf_slurm.code.isolation import code_file_of, describe_code, take_code
 from mtf_slurm.code.links import check_links, link_inputs
 from mtf_slurm.code.provenance import MAX_DIFF_BYTES, without_credentials
@@ -284,8 +284,15 @@ def test_folders_of_editable_installs(tmp_path) -> None:
     (site / "__editable___flat_1_0_finder.py").write_text(f"MAPPING: dict[str, str] = {mapping!r}\n")
     (site / "__editable___bad_finder.py").write_text("MAPPING = open('x')\n(")
     (site / "__editable___worse_finder.py").write_text("MAPPING = __import__('os').abort()\n")
-    found = editable_folders(root, [site, tmp_path / "missing"], f"{root / 'py thon'}:")
-    assert found == [PurePosixPath("py thon"), PurePosixPath("lib"), PurePosixPath("flat")]
+    (site / "_editable_impl_x.py").write_text(
+        "from editables.redirector import RedirectingFinder as F\nF.install()\n"
+        f"F.map_module('pkg', {str(root / 'deep' / 'pkg' / '__init__.py')!r})\n"
+        f"F.map_module('single', {str(root / 'more' / 'single.py')!r})\n"
+    )
+    found = editables(root, [site, tmp_path / "missing"], f"{root / 'py thon'}:")
+    folders = [PurePosixPath(path) for path in ("py thon", "lib", "flat", "deep", "more")]
+    assert editable_folders(found) == folders
+    assert Editable(PurePosixPath("else/where"), "renamed") in found
 
 
 def test_an_editable_install_does_not_bring_the_checkout_back(repo, display, make_config, tmp_path) -> None:
@@ -322,10 +329,20 @@ def test_an_editable_install_does_not_bring_the_checkout_back(repo, display, mak
         ("ssh://git:secret@host.org/a.git", "ssh://git@host.org/a.git"),
         ("git@host.org:a/b.git", "git@host.org:a/b.git"),
         ("/srv/git/a b.git", "/srv/git/a b.git"),
+        ("https://user:p@ss%40@host.org/a", "https://host.org/a"),
+        ("https://user:token@[host/a", None),
     ],
 )
-def test_addresses_without_credentials(url: str, shown: str) -> None:
+def test_addresses_without_credentials(url: str, shown: str | None) -> None:
     assert without_credentials(url) == shown
+
+
+def test_what_git_says_is_recorded_whatever_bytes_it_is_of(repo, launcher, make_config) -> None:
+    subprocess.run([b"git", b"-C", os.fsencode(repo.path), b"checkout", b"--quiet", b"-b", b"caf\xe9"], check=True)
+    repo.git("remote", "add", "origin", "https://me:secret@[no-host/x")
+    launcher.submit_experiment(make_config("a"), DRY_RUN)
+    code = code_file_of(SweepDirectory(repo.path / "experiments" / "single").run("a"))
+    assert (code.branch, code.remote) == ("caf\ufffd", None)
 
 
 def test_a_huge_diff_is_a_list_of_files(repo) -> None:

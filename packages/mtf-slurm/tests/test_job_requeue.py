@@ -284,8 +284,26 @@ def test_what_the_tasks_of_srun_say_is_one_outcome(
     assert slurm.execute(SLURM_CPUS_PER_TASK="4")[0] == status
     assert slurm.script.receipt().outcome == outcome
     options = [line.removeprefix("option ") for line in slurm.asked() if line.startswith("option")]
-    wanted = ["--kill-on-bad-exit=1", "--export=ALL", "--nodes=2", "--ntasks=2", "--cpus-per-task=4"]
+    wanted = ["--label", "--kill-on-bad-exit=1", "--export=ALL", "--nodes=2", "--ntasks=2", "--cpus-per-task=4"]
     assert options == wanted
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"), [("sys.exit(3)", "exit status 3"), ("os.kill(os.getpid(), 11)", "ended by SIGSEGV")]
+)
+@pytest.mark.parametrize("then", ["sys.exit(1)", "os.kill(os.getpid(), 15)", "os.kill(os.getpid(), 9)"])
+def test_the_first_task_that_fails_is_the_one_that_counts(slurm: Slurm, first: str, then: str, reason: str) -> None:
+    """The other one has lost its connection, or srun ends it, and its status is higher."""
+    slurm.answer("srun", SRUN.replace("{asked}", str(slurm.asked_file)))
+    file = slurm.script.run.attempt(1).path / "failed-first"
+    slurm.script.write(
+        f"import os, pathlib, sys, time\nif os.environ['SLURM_PROCID'] == '1': {first}\n"
+        f"while not pathlib.Path({str(file)!r}).exists(): time.sleep(0.01)\n{then}",
+        tasks=2,
+    )
+    assert slurm.execute()[0] == 1
+    assert slurm.script.receipt().outcome == "failed"
+    assert slurm.script.receipt().reason == f"task 1 of 2 failed first: {reason}"
 
 
 def test_outside_slurm_there_is_no_srun(slurm: Slurm) -> None:

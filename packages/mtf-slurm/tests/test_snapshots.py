@@ -76,7 +76,7 @@ def test_nothing_of_the_user_changes(repo, found, tmp_path) -> None:
     snapshot = take_snapshot(found)
     check_out(snapshot, tmp_path / "code")
     check_out(snapshot, tmp_path / "code")
-    prune_snapshots(found, lambda tree: True)
+    prune_snapshots(found, lambda kept: True)
     assert repo.state() == before
     assert repo.git("for-each-ref", "--format=%(refname)", "refs/mtf") == f"{PRIVATE}{snapshot.tree}"
     assert {"new.py", "intended.py"} <= files_in(tmp_path / "code" / snapshot.tree)
@@ -122,7 +122,7 @@ def test_survives_branch_deletion_and_garbage_collection(repo, found, tmp_path) 
     repo.git("reflog", "expire", "--expire=now", "--all")
     repo.git("gc", "--quiet", "--prune=now")
     assert (check_out(snapshot, tmp_path) / "train.py").read_text() == "never committed"
-    assert prune_snapshots(found, lambda tree: tree != snapshot.tree) == [snapshot.tree]
+    assert [kept.tree for kept in prune_snapshots(found, lambda kept: kept.tree != snapshot.tree)] == [snapshot.tree]
     repo.git("gc", "--quiet", "--prune=now")
     with pytest.raises(subprocess.CalledProcessError):
         repo.git("cat-file", "-e", snapshot.tree)
@@ -234,6 +234,21 @@ def test_pointers_of_lfs_are_told(repo, found) -> None:
     assert "git lfs pull" in warning
 
 
+def test_links_that_lead_out_are_named_and_not_followed(repo, found, tmp_path) -> None:
+    (tmp_path / "outside").write_text("theirs")
+    (repo.path / "absolute").symlink_to(repo.path / "train.py")
+    (repo.path / "pkg" / "up").symlink_to("../../outside")
+    (repo.path / "pkg" / "fine").symlink_to("../train.py")
+    (repo.path / "winding").symlink_to("pkg/../pkg/mod.py")
+    snapshot = take_snapshot(found)
+    (warning,) = snapshot.warnings
+    assert "symbolic links lead out of the snapshot ('absolute', 'pkg/up')" in warning
+    copy = check_out(snapshot, tmp_path / "code")
+    assert os.fspath((copy / "pkg" / "up").readlink()) == "../../outside"
+    assert (copy / "pkg" / "fine").read_text() == "one"
+    assert (tmp_path / "outside").read_text() == "theirs"
+
+
 def test_odd_names_are_data(repo, found, tmp_path) -> None:
     names = ["a b", "-rf", "--all", "$(touch hacked)", "; touch hacked", "'q'", '"q"', "new\nline", "ü", "*", ":(top)"]
     for name in names:
@@ -292,6 +307,24 @@ def test_a_linked_working_tree_and_a_repository_without_commits(repo, tmp_path, 
     fresh = make_repository(tmp_path / "fresh")
     fresh.write("a.py", "a")
     assert files_in(copy_of(Repository.find(fresh.path), tmp_path / "code")) == {"a.py"}
+
+
+def test_what_is_too_large_in_a_submodule_is_left_out_and_named(repo, found, tmp_path, make_repository) -> None:
+    origin = make_repository(tmp_path / "origin")
+    origin.write("lib.py", "one")
+    origin.write(".gitattributes", "*.bin filter=lfs\n")
+    origin.write("model.bin", f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    origin.commit()
+    repo.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(origin.path), "sub")
+    repo.commit()
+    repo.write("sub/big.bin.part", "x" * 3000)
+    snapshot = take_snapshot(found, limits=Limits(file_bytes=1000))
+    assert any(
+        line.startswith("submodule 'sub': ") and "'big.bin.part' (2.9 KiB)" in line for line in snapshot.warnings
+    )
+    assert any(line.startswith("submodule 'sub': 1 file is a pointer of Git LFS") for line in snapshot.warnings)
+    copy = check_out(snapshot, tmp_path / "code")
+    assert not (copy / "sub" / "big.bin.part").exists()
 
 
 def test_sizes_for_people() -> None:

@@ -13,7 +13,7 @@ from mtf_config.base import Section
 from mtf_config.compose import Composition, Layer
 from mtf_config.enums import ExecutionMode, NamingStrategy
 from mtf_config.errors import ConfigurationError, LocatedProblem, Position, ValidationError
-from mtf_config.formats import NOT_EMPTY, RUN_NAME
+from mtf_config.formats import PATH, RUN_NAME
 from mtf_config.grid_spec import GridSpec
 from mtf_config.reader import Document, is_file, read_document
 from mtf_config.search import ParameterGridSearch
@@ -57,7 +57,7 @@ class SweepSpec(Section):
         metadata=about("What a run executes, with {python} and {config} filled in; null: the default command."),
     )
     output_dir: str | None = field(
-        default=None, metadata=about("Where runs are kept; null: a folder for this sweep.", check=NOT_EMPTY)
+        default=None, metadata=about("Where runs are kept; null: a folder for this sweep.", check=PATH)
     )
 
     @classmethod

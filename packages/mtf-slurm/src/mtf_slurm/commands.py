@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mtf_config import ConfigurationManager, ExecutionMode, ExperimentConfig, ParameterGridSearch, SweepSpec, load_sweep
+from mtf_slurm.cluster.sharing import shared_jobs
 from mtf_slurm.configurations import read_experiment
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.launcher import SLURMLauncher
@@ -18,7 +19,7 @@ from mtf_slurm.reports import plan_lines, ranking_lines, status_lines
 from mtf_slurm.results import GridSearchResult
 from mtf_slurm.status import JobStatus
 from mtf_slurm.sweep import sweep_name
-from mtf_slurm.verbs import add_folder, add_json, explained, print_json, reached
+from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached, say
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 from mtf_utils.paths import ProjectRootError, get_project_root
 from mtf_utils.rundir import SweepDirectory
@@ -74,9 +75,11 @@ def _plan(arguments: argparse.Namespace) -> int:
     plan = opened.launcher.plan_sweep(opened.search, opened.folder)
     if arguments.json:
         data = plan.sweep.to_dict() | {"new": list(plan.new), "conflicts": dict(plan.conflicts)}
+        data |= {"estimate": plan.estimate.to_dict() if plan.estimate else None}
+        data |= {"shared_jobs": [dataclasses.asdict(shared) for shared in shared_jobs(plan.configs)]}
         print_json("plan", data | {"output_dir": str(opened.folder)})
     else:
-        print(*plan_lines(plan), sep="\n")
+        print_lines(plan_lines(plan))
     return USER_MISTAKE if plan.conflicts else DONE
 
 
@@ -173,9 +176,9 @@ def _results(arguments: argparse.Namespace) -> int:
         ranking = {"metric": metric, "mode": mode, "ranking": [run.name for run in ranked]}
         print_json("results", result.to_dict() | ranking)
         return DONE
-    print(*ranking_lines(ranked, metric), sep="\n")
+    print_lines(ranking_lines(ranked, metric))
     for name, reason in result.failures().items():
-        print(f"{name}: {reason}", file=sys.stderr)
+        say(f"{name}: {reason}")
     return DONE
 
 
@@ -200,7 +203,7 @@ def _print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None
     if as_json:
         print_json(verb, result.to_dict())
     else:
-        print(*status_lines(result), sep="\n")
+        print_lines(status_lines(result))
 
 
 PLAN = Command("show what a sweep would run, and write nothing", _configure_plan, _plan)

@@ -117,8 +117,7 @@ class Witness:
         run = self.directory.run(name)
         attempts = read_attempts(run)
         submission = self.latest.get(name)
-        reference = self.jobs.get(name)
-        job = reference.evidence(self.observation) if reference else None
+        job = self._job(name, attempts)
         queued = self.launcher_at_work and submission is not None and submission.token == self.active_token
         evidence = Evidence(
             attempts=attempts,
@@ -139,13 +138,42 @@ class Witness:
         submission = self.latest.get(name)
         if submission is None:
             return None
+        if submission.mode is not ExecutionMode.SLURM and not self._is_overtaken(name):
+            return submission.job_id(name)
+        reference = self.jobs.get(name)
+        # one that nobody was told of may have been found in the queue
+        return (reference.evidence(self.observation).run_id or None) if reference else None
+
+    def _is_overtaken(self, name: str) -> bool:
+        job = self._job(name)
+        return job is not None and job.may_be_active and not self.has_finished(name)
+
+    def _job(self, name: str, attempts: tuple[AttemptEvidence, ...] | None = None) -> JobEvidence | None:
         reference = self.jobs.get(name)
         job = reference.evidence(self.observation) if reference else None
-        overtaken = job is not None and job.may_be_active and not self.has_finished(name)
-        if submission.mode is ExecutionMode.SLURM or overtaken:
-            # one that nobody was told of may have been found in the queue
-            return (job.job_id or None) if job else None
-        return submission.job_id(name)
+        if job is None or job.place is None:
+            return job
+        if attempts is None:
+            try:
+                attempts = read_attempts(self.directory.run(name))
+            except RunDirectoryError:
+                return job  # who asks how the run stands is told
+        return replace(job, settled=self._is_settled(name, job, attempts))
+
+    def _is_settled(self, name: str, job: JobEvidence, attempts: tuple[AttemptEvidence, ...]) -> bool:
+        """Whether a run is over in a task that others share: its receipt says so, or it is not to be started there."""
+        claimed = job.claimed(attempts)
+        receipt = claimed[-1].finished if claimed else None
+        if receipt is not None and receipt.outcome is not Outcome.PREEMPTED:
+            return True
+        return (receipt is not None or not claimed) and self.is_withdrawn(name, job.token)
+
+    def is_withdrawn(self, name: str, token: str) -> bool:
+        """Whether a run was cancelled under the submission of that token."""
+        marks = Submissions(self.directory)
+        latest = self.latest.get(name)
+        submission = latest if latest is not None and latest.token == token else marks.find(token)
+        return submission is not None and marks.is_cancelled(submission, name)
 
     def _is_cancelled(self, name: str, job: JobEvidence | None) -> bool:
         submission = self.latest.get(name)

@@ -1,9 +1,9 @@
 
-case ${BASH_SOURCE[0]} in
-  /*) mtf_run_dir=${BASH_SOURCE[0]%/*} ;;
-  */*) mtf_run_dir=$PWD/${BASH_SOURCE[0]%/*} ;;
-  *) mtf_run_dir=$PWD ;;
-esac
+mtf_run_dir=${BASH_SOURCE[0]%/*}
+if [[ -z ${MTF_FIRST_ATTEMPT:-} || ${BASH_SOURCE[0]} != /* ]]; then # by hand; a launcher gives the path as it is
+  [[ ${BASH_SOURCE[0]} == */* ]] || mtf_run_dir=.
+  mtf_run_dir=$(CDPATH='' cd -- "${mtf_run_dir:-/}" >/dev/null && pwd) || mtf_die 'cannot enter the folder of the run'
+fi
 mtf_host=
 [[ -r /proc/sys/kernel/hostname ]] && read -r mtf_host </proc/sys/kernel/hostname
 [[ -n $mtf_host ]] || mtf_host=$(uname -n) # HOSTNAME may be inherited from another host
@@ -13,6 +13,7 @@ mtf_job_id=${SLURM_JOB_ID:-}
 [[ -n ${SLURM_ARRAY_JOB_ID:-} ]] && mtf_job_id=${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID:-}
 mtf_job_id=${MTF_JOB_ID-$mtf_job_id} # set, and empty, by a launcher that uses no scheduler
 mtf_sweep_dir=${MTF_SWEEP_DIR:-}     # set by the script of a submission to Slurm: the job is ours to requeue
+mtf_shared=${MTF_SHARED:-}           # set where other runs share the job
 mtf_requeue_timeout_s=900
 [[ $mtf_token =~ ^[A-Za-z0-9._-]+$ ]] || mtf_die "MTF_TOKEN='$mtf_token' is not a token"
 [[ $mtf_job_id =~ ^[A-Za-z0-9._-]*$ ]] || mtf_die "'$mtf_job_id' is not a job id"
@@ -45,6 +46,11 @@ fi
 if [[ -n $mtf_sweep_dir ]] && mtf_has_finished; then
   # a controller that was restarted runs a job again which it does not know to be over
   printf 'mtf: %s: finished before, nothing to do\n' "$mtf_name" >&2
+  exit 0
+fi
+
+if [[ -n $mtf_shared ]] && mtf_has_failed; then
+  printf 'mtf: %s: failed before, nothing to do\n' "$mtf_name" >&2
   exit 0
 fi
 
@@ -90,9 +96,7 @@ if [[ -n $mtf_setup ]]; then
   eval "$mtf_setup"$'\n\n:'
   trap - DEBUG ERR
   trap 'mtf_end failed null "the script ended before the command ran; see the log"' EXIT
-  set +efux
-  shopt -u dotglob failglob nocasematch nullglob
-  IFS=$' \t\n'
+  mtf_be_plain
 fi
 
 mtf_paths=$mtf_project_root:$mtf_project_root/src
@@ -112,19 +116,30 @@ export MTF_ATTEMPT=$mtf_attempt MTF_TOKEN=$mtf_token MTF_PROJECT_ROOT=$mtf_proje
 export PYTHONPATH=$mtf_paths${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONHASHSEED=${PYTHONHASHSEED:-0} PYTHONUNBUFFERED=1
 [[ $mtf_deterministic == 1 ]] && export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG:-:4096:8}
-unset MTF_FIRST_ATTEMPT MTF_JOB_ID MTF_SWEEP_DIR # they are about this attempt, not about what the command may start
+unset MTF_FIRST_ATTEMPT MTF_JOB_ID MTF_SWEEP_DIR MTF_SHARED # they are about this attempt, not about what the command may start
 CDPATH='' cd -- "$mtf_project_root" >/dev/null || mtf_end failed null 'the project root cannot be entered'
 
 [[ -n $mtf_signalled ]] && mtf_end preempted null "told to stop (SIG$mtf_signalled) before the command ran"
+# who cancels a run of a shared job leaves a mark, and then tells it if it has made its claim: one of the two is seen
+[[ -n $mtf_shared ]] && mtf_is_cancelled && mtf_end preempted null 'cancelled before the command ran'
 mtf_before=()
 if ((mtf_tasks > 1)) && [[ -n $mtf_job_id ]]; then
   # A task that ends with another status than 0 takes the others with it. One that was preempted must not: they may
-  # still be saving. Each says how it ended in a file.
-  mtf_task='trap : $0; (exec -- "$@"); status=$?
-    case $status in 75 | 76) echo $status >"$MTF_RUN_DIR/attempts/$MTF_ATTEMPT/task-$SLURM_PROCID" ;; esac
+  # still be saving. Each says how it ended in a file; of those that failed the first one does: srun's own status is that
+  # of the others, which it killed.
+  mtf_task='trap : $0; (exec -- "$@"); status=$?; said=$MTF_RUN_DIR/attempts/$MTF_ATTEMPT
+    case $status in
+      0) ;;
+      75 | 76) echo $status >"$said/task-$SLURM_PROCID" ;;
+      *)
+        name=-
+        ((status > 128)) && name=$(kill -l $status 2>/dev/null)
+        [[ " $0 INT HUP " == *" $name "* ]] || (set -C; echo "$SLURM_PROCID $status" >"$said/failed-first") 2>/dev/null
+        ;;
+    esac
     ((status == 75)) && exit 0
     exit $status'
-  mtf_before=(srun --kill-on-bad-exit=1 --export=ALL --nodes="$mtf_nodes" --ntasks="$mtf_tasks"
+  mtf_before=(srun --label --kill-on-bad-exit=1 --export=ALL --nodes="$mtf_nodes" --ntasks="$mtf_tasks"
     ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} bash -c "$mtf_task" "$mtf_signals")
   mtf_as_term=$mtf_instead_of_term # on SIGTERM, srun kills its tasks at once
 fi
@@ -142,7 +157,14 @@ for mtf_path in "$mtf_attempt_dir"/task-*; do
   mtf_read "$mtf_path"
   mtf_said+=$mtf_text
 done
-if [[ $mtf_said == *76* ]]; then
+mtf_which=
+if [[ -s $mtf_attempt_dir/failed-first ]]; then
+  read -r mtf_first mtf_status <"$mtf_attempt_dir/failed-first"
+  mtf_which="task $mtf_first of $mtf_tasks failed first: "
+  printf 'mtf: %s: its last lines:\n' "${mtf_which%: }"
+  # so that whoever looks at the end of the log sees the cause, and not what the others say of their lost connections
+  tail -n 2000 "$mtf_log" | sed -n "s/^ *$mtf_first: //p" | tail -n 40
+elif [[ $mtf_said == *76* ]]; then
   mtf_status=76
 elif [[ -n $mtf_said ]] && ((mtf_status == 0)); then
   mtf_status=75
@@ -151,9 +173,9 @@ case $mtf_status in
   0) mtf_end finished 0 '' ;;
   75) mtf_end preempted 75 'told to stop; the state is saved' ;;
   76) mtf_end do-not-requeue 76 '' ;; # why is in the log
-  126 | 127) mtf_end failed "$mtf_status" 'the command cannot be run; see the log' ;;
+  126 | 127) mtf_end failed "$mtf_status" "${mtf_which}the command cannot be run; see the log" ;;
 esac
-mtf_signal_of "$mtf_status" || mtf_end failed "$mtf_status" "exit status $mtf_status"
+mtf_signal_of "$mtf_status" || mtf_end failed "$mtf_status" "${mtf_which}exit status $mtf_status"
 mtf_announces "$mtf_signal" && mtf_end preempted "$mtf_status" "ended by SIG$mtf_signal, on its own terms"
-[[ $mtf_signal == KILL ]] && mtf_end failed "$mtf_status" 'killed by SIGKILL, by hand or for want of memory'
-mtf_end failed "$mtf_status" "ended by SIG$mtf_signal"
+[[ $mtf_signal == KILL ]] && mtf_end failed "$mtf_status" "${mtf_which}killed by SIGKILL, by hand or for want of memory"
+mtf_end failed "$mtf_status" "${mtf_which}ended by SIG$mtf_signal"

@@ -107,12 +107,19 @@ mtf_announces() {
   [[ " $mtf_signals INT HUP " == *" $1 "* ]]
 }
 
+# Take back what lines of slurm.setup may have set.
+mtf_be_plain() {
+  set +efux
+  shopt -u dotglob failglob nocasematch nullglob
+  IFS=$' \t\n'
+}
+
 # Line $2 of slurm.setup ended with status $1: the command is not run. $3 says what that was. Nothing happens if it is a
 # line of a file that was read in, where ${#BASH_SOURCE[@]} is $4.
 mtf_refuse_setup() {
   ((${4:-0} > mtf_depth)) && return
   trap - DEBUG ERR EXIT
-  set +efux
+  mtf_be_plain
   # who signals a job signals what the line has started as well
   [[ -z $mtf_signalled ]] && mtf_signal_of "$1" && mtf_announces "$mtf_signal" && mtf_signalled=$mtf_signal
   [[ -n $mtf_signalled ]] && mtf_end preempted null "told to stop (SIG$mtf_signalled) before the command ran"
@@ -192,6 +199,18 @@ mtf_has_finished() {
   return 1
 }
 
+# Whether some attempt of this submission ended so that the run is not to go on under it.
+mtf_has_failed() {
+  local folder
+  for folder in "$mtf_run_dir"/attempts/*/; do
+    folder=${folder%/}
+    [[ ${folder##*/} =~ ^[0-9]+$ ]] && ((10#${folder##*/} >= mtf_first_attempt)) || continue
+    mtf_read_outcome "$folder"
+    [[ $mtf_outcome == failed || $mtf_outcome == do-not-requeue ]] && return 0
+  done
+  return 1
+}
+
 # What grows while training goes on goes into mtf_bytes, the size of the metrics, and mtf_names, those of the checkpoints.
 mtf_look_at_progress() {
   local checkpoints=$mtf_checkpoints name
@@ -215,6 +234,7 @@ mtf_note_progress() {
 mtf_is_stalled() {
   local before=0 names=$'\n' name
   (($1 >= mtf_first_attempt)) && [[ -d $mtf_run_dir/attempts/$1 ]] || return 1
+  [[ -d $mtf_run_dir/attempts/$(($1 + 1)) ]] || return 1 # its turn in a shared job had not come: they are not three
   mtf_read "$mtf_run_dir/attempts/$1/before.txt"
   if [[ $mtf_text =~ ^metrics\ ([0-9]+)$'\n' ]]; then
     before=${BASH_REMATCH[1]}
@@ -250,14 +270,23 @@ mtf_may_pass() {
   [[ $1 =~ [Uu]nable\ to\ contact|[Tt]imed\ out|[Cc]onnection|[Cc]ommunication|[Tt]ry\ again|[Tt]emporarily ]]
 }
 
-# Have Slurm queue the job of the preempted attempt again, unless it does so already or the job is to end.
+# Have Slurm queue the job of the preempted attempt again. One that runs share is queued again when all have stopped.
 mtf_queue_again() {
   [[ -n $mtf_sweep_dir ]] || return 0
   mtf_is_cancelled && return 0
   if mtf_is_spent $((mtf_attempt - 2)); then
     mtf_say_end do-not-requeue 76 "$mtf_why"
-    return 0
+  elif [[ -z $mtf_shared ]] && ! mtf_requeue; then
+    mtf_say_not_queued
   fi
+}
+
+mtf_say_not_queued() {
+  mtf_say_end wants-requeue 75 "the state is saved, but Slurm does not requeue the job: $mtf_answer"
+}
+
+# Have Slurm queue the job again, unless it does so already or the job is to end. If not, why goes into mtf_answer.
+mtf_requeue() {
   local answer pause=1 deadline=$((SECONDS + mtf_requeue_timeout_s))
   while :; do
     if answer=$(squeue --noheader --jobs="$mtf_job_id" --format='%T %r' 2>&1); then
@@ -272,8 +301,8 @@ mtf_queue_again() {
     sleep $pause
     pause=$((pause < 16 ? 2 * pause : 16))
   done
-  answer=${answer##*$'\n'}
-  mtf_say_end wants-requeue 75 "the state is saved, but Slurm does not requeue the job: $answer"
+  mtf_answer=${answer##*$'\n'}
+  return 1
 }
 
 # The largest number among the claimed attempts goes into mtf_attempt.

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from mtf_slurm.git import GitManager
 from mtf_slurm.lock import is_locked
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
+from mtf_slurm.room import estimate_room
 from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import Submission, Submissions, split_job_id
 from mtf_slurm.sweep import SweepPlan, SweepRequest, lone_point, plan_sweep, refuse_conflicts, write_plan
@@ -51,7 +53,7 @@ __all__ = ["BatchSubmissionResult", "SLURMLauncher"]
 SINGLE = "single"
 """The folder of experiments that are submitted by themselves, inside the output folder."""
 
-_SLURM_JOB_ID = re.compile(r"\d+(_\d+)?")
+_SLURM_JOB_ID = re.compile(r"\d+(_\d+)?(/\d+)?")
 
 
 class SLURMLauncher:
@@ -164,9 +166,8 @@ class SLURMLauncher:
             command: instead of the launcher's.
 
         Raises:
-            JobSubmissionError: names are taken by runs with other settings, Slurm cannot be asked for what runs ask
-                for, or bash cannot read their `setup`, and nothing was written; or the cluster took no run at all, or
-                not all of them in time.
+            JobSubmissionError: names are taken by runs with other settings, or what runs ask for cannot be had, and
+                nothing was written; or the cluster took no run at all, or not all of them in time.
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
@@ -190,7 +191,7 @@ class SLURMLauncher:
         *,
         command: str | Sequence[str] | None = None,
     ) -> SweepPlan:
-        """What `submit_sweep` would do; writes nothing.
+        """What `submit_sweep` would do, and how much room that takes; writes nothing.
 
         Args:
             search: the base and the grids.
@@ -198,8 +199,9 @@ class SLURMLauncher:
             command: instead of the launcher's.
         """
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        code = Code(describe_code(self.project_root, self.git_manager))
-        return plan_sweep(directory, self._request(search, directory, command, code))
+        code = Code(describe_code(self.project_root, self.git_manager, sweeps=[directory.path]))
+        plan = plan_sweep(directory, self._request(search, directory, command, code))
+        return replace(plan, estimate=estimate_room(directory, plan))
 
     def _request(
         self,
@@ -331,6 +333,8 @@ class SLURMLauncher:
         if launch is not None:
             launch.reach()
         self._remember(directory)
+        for problem in estimate_room(directory, plan).problems:
+            self._say(f"warning: {directory.path}: {problem}")
         with explain_write_errors(directory):
             write_plan(directory, plan)
         if planner is None:

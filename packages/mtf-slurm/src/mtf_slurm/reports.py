@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mtf_slurm.cluster.sharing import shared_jobs
 from mtf_slurm.export import rows
 from mtf_slurm.results import GridSearchResult, RunResult
 from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import format_metric
+from mtf_utils.display import printable
 
 __all__ = ["columns", "plan_lines", "ranking_lines", "status_lines"]
 
@@ -41,7 +43,7 @@ def ranking_lines(ranked: Sequence[RunResult], metric: str) -> Iterator[str]:
 
 
 def plan_lines(plan: SweepPlan) -> Iterator[str]:
-    """What would run: every run, whether it is new, and what varies."""
+    """What would run: every run, whether it is new, what varies, and how much room it takes."""
     entries = {entry["name"]: entry for entry in plan.sweep.runs}
     lines = [["run", "", "parameters"]]
     for name in plan.names:
@@ -51,12 +53,16 @@ def plan_lines(plan: SweepPlan) -> Iterator[str]:
     yield f"{len(plan.names)} runs, {len(plan.new)} of them new"
     if plan.orphaned:
         yield f"no longer a part of the sweep: {', '.join(plan.orphaned)}"
+    yield from map(str, shared_jobs(plan.configs))
     for name, reason in plan.conflicts.items():
         yield f"cannot be planned: {name}: {reason}"
+    if plan.estimate is not None:
+        yield from plan.estimate.lines()
 
 
 def columns(lines: Sequence[Sequence[str]]) -> Iterator[str]:
     """Lines of cells, each column as wide as its widest cell."""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -266,7 +266,7 @@ class GridSearchResult:
         return f"no run has a number for the metric {metric!r}; {hint}"
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write a table with one line a run and return its path."""
+        """Write a table with one line a run and return its path; no text in it is taken for a formula."""
         return export.write_csv(Path(path), export.rows(self.runs))
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:

@@ -21,6 +21,7 @@ from mtf_slurm.code.isolation import Code, code_file_of, lay_code, write_code_of
 from mtf_slurm.code.record import CodeFile, workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.render import JobScript, render_job
+from mtf_slurm.room import Estimate
 from mtf_utils.atomic import write_text
 from mtf_utils.rundir import RunDirectory, SweepDirectory, SweepFile, now
 
@@ -96,6 +97,7 @@ class SweepPlan:
         new: the names of runs that were not there before.
         orphaned: the names of runs that are there and not asked for any more.
         conflicts: why a run cannot be planned, by its name.
+        estimate: how much room it will take; None if nobody asked.
     """
 
     sweep: SweepFile
@@ -106,6 +108,7 @@ class SweepPlan:
     new: tuple[str, ...]
     orphaned: tuple[str, ...]
     conflicts: Mapping[str, str]
+    estimate: Estimate | None = None
 
     @property
     def links(self) -> tuple[str, ...]:

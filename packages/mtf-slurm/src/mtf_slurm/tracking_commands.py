@@ -12,8 +12,9 @@ from mtf_slurm.evidence import Witness
 from mtf_slurm.explain import explain
 from mtf_slurm.logs import LogReader, choose_attempt, follow, tail_start
 from mtf_slurm.results import GridSearchResult, RunResult
-from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached
+from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached, say
 from mtf_utils.cli import DONE, Command, CommandError
+from mtf_utils.display import for_terminal
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
 __all__ = ["CANCEL", "EXPLAIN", "LOGS"]
@@ -43,7 +44,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     number = choose_attempt(folder, arguments.attempt)
     if number is None and not (arguments.follow or arguments.json):
         why = f" ({run.reason})" if run.reason else ""
-        sys.stderr.write(f"{run.name} has not started: {run.status.value}{why}\n")
+        say(f"{run.name} has not started: {run.status.value}{why}")
         return reached(result)
     log = folder.log_file(number) if number is not None else None
     start = tail_start(log, arguments.lines) if log is not None else 0
@@ -61,7 +62,8 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 
 def _print(texts: Iterable[str]) -> None:
-    for text in texts:
+    """As it was written, for files and pipes; a terminal gets nothing that would steer it."""
+    for text in for_terminal(texts) if sys.stdout.isatty() else texts:
         sys.stdout.write(text)
         sys.stdout.flush()
 

@@ -53,7 +53,7 @@ class Agenda:
     def window(self, batch_idx: int) -> int:
         """How many micro-batches the accumulation window of a batch has: fewer at the end of an epoch."""
         size, total = self.config.gradient_accumulation_steps, self.num_batches
-        return size if total is None else max(1, min(size, total - batch_idx // size * size))
+        return size if total is None or size == 1 else max(1, min(size, total - batch_idx // size * size))
 
     def after_backward(self, train: TrainMicroState) -> Phase:
         """The optimizer's step at the end of a window, else the next micro-batch."""

@@ -7,6 +7,7 @@ hand the state, together with the model and the optimizer, is all there is to kn
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
@@ -25,7 +26,7 @@ from mtf_trainer.metrics import Means, count_samples
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.reader import Reader
 from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
-from mtf_trainer.steps import Engine, is_finite, modes_of, restore_modes
+from mtf_trainer.steps import Engine, Place, is_finite, modes_of, restore_modes
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
@@ -38,6 +39,10 @@ Step = Callable[[Any, int], Mapping[str, Any]]
 
 CONSUMED: Final = frozenset({Phase.TRAIN_BATCH_OPTIM_STEP, Phase.TRAIN_BATCH_SCHED_STEP, Phase.TRAIN_BATCH_END})
 """Phases in which the current batch has been read already."""
+
+EPOCH: Final = 0
+RECORD: Final = 1
+"""The periods over which training metrics are averaged: the epoch, and the steps since the last record."""
 
 
 class Recorder(Protocol):
@@ -73,8 +78,7 @@ class Loop:
     before_update: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
     agenda: Agenda = field(init=False)
-    _epoch_means: Means = field(init=False)
-    _record_means: Means = field(init=False)
+    _train_means: Means = field(init=False)
     _val_means: Means = field(init=False)
     _batch: Any = None
     _loss: torch.Tensor | None = None
@@ -83,9 +87,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         train, val = self.state.train, self.state.val
-        self._epoch_means = Means(train.epoch_sums if train else None)
-        self._record_means = Means(train.record_sums if train else None)
-        self._val_means = Means(val.sums if val else None)
+        self._train_means = Means(train.epoch_sums if train else {}, train.record_sums if train else {})
+        self._val_means = Means(val.sums if val else {})
         self._saved_at = self.clock()
         self.agenda = Agenda(
             config=self.config,
@@ -147,8 +150,8 @@ class Loop:
         """Bring the running sums into the state, so that it can be saved."""
         train, val = self.state.train, self.state.val
         if train is not None:
-            train.epoch_sums = self._epoch_means.copy_sums()
-            train.record_sums = self._record_means.copy_sums()
+            train.epoch_sums = self._train_means.copy_sums(EPOCH)
+            train.record_sums = self._train_means.copy_sums(RECORD)
             train.last = {name: float(value) for name, value in train.last.items()}
         if val is not None:
             val.sums = self._val_means.copy_sums()
@@ -166,8 +169,8 @@ class Loop:
         if self.events.fire("on_epoch_start", state.epoch):
             state.train = TrainMicroState()
             state.val_metrics = {}
-            self._epoch_means.clear()
-            self._record_means.clear()
+            self._train_means.clear(EPOCH)
+            self._train_means.clear(RECORD)
             self.metrics.reset("train")
             state.phase = self.agenda.next_batch()
 
@@ -193,26 +196,26 @@ class Loop:
             state.phase = Phase.TRAIN_BATCH_FORWARD if announced else Phase.TRAIN_BATCH_START
 
     def _forward(self) -> None:
-        train = self._train
+        state, train = self.state, self._train
+        place = Place(state.epoch, train.batch_idx, state.global_step)
         outputs, scalars = self.engine.forward(self.training_step, "training_step", self._batch, train.batch_idx)
-        self._loss = self.engine.check_loss(outputs, place=self._place())
+        self._loss = self.engine.check_loss(outputs, place)
         weight = count_samples(outputs, self._batch)
-        self.state.samples += weight
-        if self._is_acceptable(scalars["loss"]):
-            self._epoch_means.add(scalars, weight)
-            self._record_means.add(scalars, weight)
+        state.samples += weight
+        if self._is_acceptable(scalars["loss"], place):
+            self._train_means.add(scalars, weight)
         else:
             self._loss = None
             train.skipped += 1
-            logger.warning("left out: the loss at %s is not finite", self._place())
+            logger.warning("left out: the loss at %s is not finite", place)
         train.last = scalars  # type: ignore[assignment]  # tensors of an accelerator become numbers in settle()
-        self.state.phase = Phase.TRAIN_BATCH_BACKWARD
+        state.phase = Phase.TRAIN_BATCH_BACKWARD
 
-    def _is_acceptable(self, loss: float | torch.Tensor) -> bool:
+    def _is_acceptable(self, loss: float | torch.Tensor, place: Place) -> bool:
         """Apply the policy for a loss that is not finite."""
         if self.config.non_finite_loss == "skip":
             return is_finite(loss)  # on an accelerator this waits for the number, since it decides what comes next
-        bad = self.engine.watch.see(loss, self._place())
+        bad = self.engine.watch.see(loss, place)
         if bad is not None:
             raise TrainerError(f"the loss at {bad} is not finite; non_finite_loss='skip' leaves such batches out")
         return True
@@ -253,10 +256,11 @@ class Loop:
         state, train = self.state, self._train
         every = self.config.logging.log_every_n_steps
         if state.event_index == 0 and train.step_done and state.global_step % every == 0:
-            means = _named(self._record_means.means(), "train_")
+            means = _named(self._train_means.means(RECORD), "train_")
             self.record("train", means | {"lr": self._learning_rate()} | self.events.collect())
-            self._record_means.clear()
-        if self.events.fire("on_batch_end", train.batch_idx, dict(train.last)):
+            self._train_means.clear(RECORD)
+        logs = dict(train.last) if self.events.has("on_batch_end") else {}
+        if self.events.fire("on_batch_end", train.batch_idx, logs):
             train.batch_idx += 1
             cut_short = train.micro_step == 0 and self.agenda.is_cut_short()
             train.exhausted = cut_short or train.batch_idx == self.agenda.num_batches
@@ -340,11 +344,11 @@ class Loop:
         state = self.state
         if state.event_index == 0:
             skipped = self._train.skipped
-            if skipped and not self._epoch_means.means():
+            if skipped and not self._train_means.means(EPOCH):
                 raise TrainerError(
                     f"nothing was trained in epoch {state.epoch}: none of its {skipped} losses is finite"
                 )
-            means = _named(self._epoch_means.means(), "train_")
+            means = _named(self._train_means.means(EPOCH), "train_")
             state.epoch_metrics = means | self.metrics.compute("train") | state.val_metrics
             if skipped:
                 state.epoch_metrics["train_skipped"] = float(skipped)
@@ -380,12 +384,14 @@ class Loop:
             raise TrainerError(f"a state in phase {self.state.phase} needs a position inside a validation")
         return self.state.val
 
-    def _place(self) -> str:
-        return f"epoch {self.state.epoch}, batch {self._train.batch_idx}, step {self.state.global_step}"
-
     def _learning_rate(self) -> float:
         return float(self.engine.optimizer.param_groups[0]["lr"])
 
 
 def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name if name.startswith(prefix) else prefix + name: value for name, value in values.items()}
+    return {_name(name, prefix): value for name, value in values.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(name: str, prefix: str) -> str:
+    return name if name.startswith(prefix) else prefix + name

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from mtf_trainer.state import ResumeState
+from mtf_utils.display import printable
 
 __all__ = ["Progress"]
 
@@ -76,7 +77,7 @@ class Progress:
 
     def _draw(self, state: ResumeState, metrics: Mapping[str, float], elapsed: float) -> None:
         rate = (state.samples - self._first_samples) / elapsed if elapsed > 0 else math.nan
-        shown = {name: f"{value:.4g}" for name, value in metrics.items() if name != "samples_per_s"}
+        shown = {printable(name): f"{value:.4g}" for name, value in metrics.items() if name != "samples_per_s"}
         if rate > 0:
             shown["samples/s"] = f"{rate:.4g}"
         if self._bar is None:

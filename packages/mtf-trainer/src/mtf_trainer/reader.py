@@ -15,10 +15,15 @@ __all__ = ["Reader"]
 
 @dataclass(slots=True)
 class Reader:
-    """Reads batches in order, and opens the source wherever the state says to go on."""
+    """Reads batches in order, and opens the source wherever the state says to go on.
+
+    Attributes:
+        layout: of tensors with four dimensions; None leaves it as it is.
+    """
 
     source: DataSource
     device: torch.device
+    layout: torch.memory_format | None = None
     _next: tuple[int, int] | None = None
 
     def go_to(self, epoch: int, batch: int) -> None:
@@ -37,4 +42,5 @@ class Reader:
             self._next = None
             raise
         self._next = (epoch, batch + 1)
-        return item if self.device.type == "cpu" else to_device(item, self.device)
+        stays = self.layout is None and self.device.type == "cpu"
+        return item if stays else to_device(item, self.device, self.layout)

@@ -22,6 +22,7 @@ from mtf_trainer.loop import Loop
 from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.preemption import StopFlag
+from mtf_trainer.preparation import load_plain_state, memory_format, plain_state
 from mtf_trainer.reader import Reader
 from mtf_trainer.rng import RNGState
 from mtf_trainer.state import ResumeState
@@ -94,14 +95,14 @@ class Session:
 
     def _bind(self) -> None:
         """Make the loop for the state that the session has."""
-        device = self.engine.device
+        device, layout = self.engine.device, memory_format(self.config.performance)
         self.loop = Loop(
             config=self.config,
             state=self.state,
             engine=self.engine,
             events=Events(self.callbacks, self.state, self.trainer, self.before_update),
-            train=Reader(self.train, device),
-            val=Reader(self.val, device) if self.val is not None else None,
+            train=Reader(self.train, device, layout),
+            val=Reader(self.val, device, layout) if self.val is not None else None,
             training_step=self.trainer.training_step,
             validation_step=self.trainer.validation_step,
             metrics=self.metrics,
@@ -124,8 +125,8 @@ class Session:
         self._check(checkpoint)
         sections, training = checkpoint.sections, checkpoint.sections["training"]
         self.restored = Restored(checkpoint.path, attestation.digests(sections))
-        fingerprint.check_model(self.engine.model, sections["model"], source=str(checkpoint.path))
-        self.engine.model.load_state_dict(sections["model"])
+        fingerprint.check_model(plain_state(self.engine.model), sections["model"], source=str(checkpoint.path))
+        load_plain_state(self.engine.model, sections["model"])
         restoring.load_optimizer(self.engine.optimizer, sections["optimizer"], source=str(checkpoint.path))
         self.engine.load_state_dict(training["engine"])
         self.train.load_state_dict(training["data"]["train"])
@@ -222,7 +223,7 @@ class Session:
     def _sections(self) -> dict[str, Any]:
         engine = self.engine
         return {
-            "model": engine.model.state_dict(),
+            "model": plain_state(engine.model),
             "optimizer": engine.optimizer.state_dict(),
             "training": self._training_section(),
         }
@@ -274,7 +275,7 @@ class Session:
                 "train": self.train.fingerprint(),
                 "val": self.val.fingerprint() if self.val is not None else None,
             },
-            "environment": fingerprint.environment(self.engine.device),
+            "environment": fingerprint.environment(self.config, self.trainer.model, self.engine.device),
         }
 
     def before_update(self) -> None:

@@ -7,11 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from mtf_config import SLURMConfig
 from mtf_slurm.cluster.lanes import Holder, Lanes, quotas
 from mtf_slurm.submissions import JobPlan
 
-__all__ = ["Group", "Request", "group_runs", "plan_jobs", "rechain_jobs", "split_job"]
+__all__ = ["ALONE", "Group", "Pack", "Request", "group_runs", "plan_jobs", "rechain_jobs", "split_job"]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """How runs share a task.
+
+    Attributes:
+        runs: how many one has.
+        at_once: how many of them are at work at a time.
+    """
+
+    runs: int = 1
+    at_once: int = 1
+
+    @classmethod
+    def of(cls, slurm: SLURMConfig | None) -> Pack:
+        """What the section of an experiment asks for."""
+        return cls(slurm.runs_per_job or 1, slurm.runs_at_once or 1) if slurm else ALONE
+
+
+ALONE: Final = Pack()
+"""One run, one task."""
 
 
 @dataclass(frozen=True)
@@ -22,34 +46,43 @@ class Request:
         name: of the run.
         options: what it asks for, as options of sbatch.
         stem: what its job is called.
+        pack: with how many others it shares a task.
     """
 
     name: str
     options: tuple[str, ...]
     stem: str
+    pack: Pack = ALONE
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that can be tasks of one array.
+    """Runs that can be in tasks of one array.
 
     Attributes:
-        options: what each of them asks for.
+        options: what each of the tasks asks for.
         stem: what their jobs are called.
         names: of the runs.
+        pack: how they share tasks.
     """
 
     options: tuple[str, ...]
     stem: str
     names: tuple[str, ...]
+    pack: Pack = ALONE
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks they make."""
+        return -(-len(self.names) // self.pack.runs)
 
 
 def group_runs(requests: Iterable[Request]) -> list[Group]:
     """Put runs that ask for the same together; groups and the runs in them keep their order."""
-    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    groups: dict[tuple[tuple[str, ...], str, Pack], list[str]] = {}
     for request in requests:
-        groups.setdefault((request.options, request.stem), []).append(request.name)
-    return [Group(options, stem, tuple(names)) for (options, stem), names in groups.items()]
+        groups.setdefault((request.options, request.stem, request.pack), []).append(request.name)
+    return [Group(options, stem, tuple(names), pack) for (options, stem, pack), names in groups.items()]
 
 
 def plan_jobs(
@@ -69,7 +102,7 @@ def plan_jobs(
         groups: see `group_runs`.
         name_job: gives a job its name, from the stem and its number.
         max_tasks: how many tasks an array may have; below 2 there are no arrays.
-        limit: how many runs may be at work at a time; None is no bound.
+        limit: how many tasks may be at work at a time; None is no bound.
         holders: the jobs of the same folder that are not over, in the order of their submission.
         single: whether it is one run, which needs no array.
     """
@@ -80,15 +113,18 @@ def plan_jobs(
     names: list[str] = []
     for number, group in sorted(enumerate(groups), key=lambda item: dealer.waits(item[0])):
         names += group.names
-        for count in _cut(len(group.names), max_tasks if is_array else 1):
+        for count in _cut(len(group.names), group.pack.runs * (max_tasks if is_array else 1)):
             index = len(planned)
-            lanes, after = dealer.place(f"@{index}", number, count)
+            pack = group.pack if count > 1 else ALONE
+            lanes, after = dealer.place(f"@{index}", number, -(-count // pack.runs))
             planned.append(
                 JobPlan(
                     start=start,
                     count=count,
                     job_name=name_job(group.stem, index),
                     is_array=is_array,
+                    runs_per_task=pack.runs,
+                    runs_at_once=pack.at_once,
                     options=list(group.options),
                     lanes=lanes,
                     after=after,
@@ -110,13 +146,14 @@ def split_job(jobs: Sequence[JobPlan], number: int, rename: Callable[[str, int],
         rename: gives a job of another number its name, from the one that it had.
     """
     job = jobs[number]
-    half = job.count // 2
-    first = _changed(job, count=half, lanes=job.lanes[:half])
+    tasks = job.tasks // 2
+    half = tasks * job.runs_per_task
+    first = _changed(job, count=half, lanes=job.lanes[:tasks])
     second = _changed(
         job,
         start=job.start + half,
         count=job.count - half,
-        lanes=job.lanes[: job.count - half],
+        lanes=job.lanes[: job.tasks - tasks],
         after=[*job.after, f"@{number}"] if job.lanes else job.after,
         job_name=rename(job.job_name, number + 1),
     )
@@ -160,7 +197,7 @@ class _Dealer:
         self._lanes = Lanes(limit, holders)
         places = self._lanes.free or self._lanes.shortest(limit)
         self._places: list[list[int]] = []
-        for count in quotas([len(group.names) for group in groups], len(places)):
+        for count in quotas([group.tasks for group in groups], len(places)):
             self._places.append(places[:count])
             places = places[count:]
 

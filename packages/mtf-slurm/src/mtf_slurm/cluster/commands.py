@@ -101,7 +101,8 @@ def _environment(folder: Path, *, as_json: bool) -> int:
     if as_json:
         print_json("cluster", _state(cluster))
     else:
-        print_lines(f"export {name}={shlex.quote(value)}" for name, value in cluster.environment().items())
+        # for a shell, to which every character matters
+        sys.stdout.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in cluster.environment().items())
     return DONE
 
 

@@ -171,9 +171,22 @@ class Controller:
         self._cancel([word for word in words if "_" in word])
         self._cancel([word for word in words if "_" not in word], *filters)
 
-    def _cancel(self, listed: Sequence[str], *filters: str) -> None:
+    def signal_script(self, job_ids: Iterable[str], name: str) -> None:
+        """Send a signal to the scripts of jobs or tasks of arrays; those that are over or unknown are no error.
+
+        Args:
+            job_ids: of whole jobs or tasks.
+            name: of the signal, without SIG.
+
+        Raises:
+            ClusterUnreachableError: the controller does not answer.
+            SLURMError: it refuses.
+        """
+        self._cancel(_compact(job_ids), "--batch", f"--signal={name}")
+
+    def _cancel(self, listed: Sequence[str], *options: str) -> None:
         for start in range(0, len(listed), _IDS_AT_ONCE):
-            ran = self._run(["scancel", *filters, *listed[start : start + _IDS_AT_ONCE]])
+            ran = self._run(["scancel", *options, *listed[start : start + _IDS_AT_ONCE]])
             if ran.timed_out or is_silence(ran.err):
                 raise ClusterUnreachableError(f"scancel: {complaint(ran)}; try again when the cluster answers")
             if ran.status != 0 and not _FINISHED_ALREADY.search(ran.err):

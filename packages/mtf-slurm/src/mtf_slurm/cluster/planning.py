@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from mtf_config import ExecutionMode, ExperimentConfig, SLURMConfig
-from mtf_slurm.cluster.batches import Request, group_runs, plan_jobs, split_job
+from mtf_slurm.cluster.batches import Pack, Request, group_runs, plan_jobs, split_job
 from mtf_slurm.cluster.lanes import Holder
 from mtf_slurm.cluster.options import sbatch_options
 from mtf_slurm.cluster.script import SubmissionTemplate, slurm_job_name, task_line
 from mtf_slurm.cluster.sending import job_spec
+from mtf_slurm.cluster.sharing import render_shared
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_utils.rundir import SweepDirectory, now
@@ -65,7 +66,7 @@ class SubmissionPlanner:
             names: of the runs.
             mode: SLURM or DRY_RUN.
             max_tasks: how many tasks an array may have.
-            limit: how many runs of the folder may be at work at a time; None is no bound.
+            limit: how many tasks of the folder may be at work at a time; None is no bound.
             holders: the jobs of the folder that are not over.
             single: whether it is one experiment, submitted by itself.
 
@@ -99,7 +100,7 @@ class SubmissionPlanner:
         Returns:
             The submission as it is from now on; None if the job cannot be cut.
         """
-        if submission.jobs[number].count < 2:
+        if submission.jobs[number].tasks < 2:
             return None
 
         def rename(job_name: str, index: int) -> str:
@@ -114,7 +115,7 @@ class SubmissionPlanner:
     def _request(self, name: str, single: bool) -> Request:
         config = self._config(name)
         stem = (config.slurm.job_name if config.slurm else None) or (name if single else self.directory.path.name)
-        return Request(name, sbatch_options(config.slurm, config.preemption), stem)
+        return Request(name, sbatch_options(config.slurm, config.preemption), stem, Pack.of(config.slurm))
 
     def _config(self, name: str) -> ExperimentConfig:
         if name in self.configs:
@@ -129,6 +130,9 @@ class SubmissionPlanner:
             config = self._config(names[0]).slurm or SLURMConfig()
             spec = job_spec(self.directory, submission, number, config)
             files[f"{number}.sh"] = self.template.render(spec)
+            if submission.jobs[number].is_shared:
+                signals = (name for run in names for name in self._config(run).preemption.signals)
+                files[f"{number}.task.sh"] = render_shared(submission.jobs[number], number, signals)
             files[f"{number}.tasks"] = "".join(task_line(self._next_attempt(name), name) for name in names)
         return files
 

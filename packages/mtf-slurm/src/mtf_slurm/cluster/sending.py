@@ -189,6 +189,7 @@ def job_spec(directory: SweepDirectory, submission: Submission, number: int, con
         sweep_dir=directory.path,
         token=submission.token,
         number=number,
-        tasks=job.count if job.is_array else None,
+        tasks=job.tasks if job.is_array else None,
         throttle=job.throttle,
+        is_shared=job.is_shared,
     )

@@ -167,7 +167,7 @@ class Launch:
             if reason := store.refused(submission, number):
                 refused |= dict.fromkeys(names, reason)
             elif job := store.job(submission, number):
-                job_ids |= {name: submission.task_id(number, name, job.job_id) for name in names}
+                job_ids |= {name: submission.run_id(number, name, job.job_id) for name in names}
         return job_ids, refused
 
     def _look(self, names: Sequence[str]) -> Witness:

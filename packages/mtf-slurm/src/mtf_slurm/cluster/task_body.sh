@@ -1,6 +1,7 @@
 
 # Finds the run that this task stands for and hands over to its job.sh: here, where nothing but the template that is built
-# in came before, else to a bash of its own. Until then, any POSIX shell will do.
+# in came before, else to a bash of its own. Until then, any POSIX shell will do. A task of several runs has a script of
+# its own that does them.
 mtf_fail() {
   printf 'mtf: %s\n' "$1" >&2
   exit 1
@@ -15,6 +16,11 @@ fi
 case $mtf_index in
   '' | *[!0-9]*) mtf_fail "SLURM_ARRAY_TASK_ID='$mtf_index' is not the number of a task" ;;
 esac
+if [ "$mtf_is_shared" = 1 ]; then
+  unset MTF_JOB_ID
+  export MTF_TOKEN="$mtf_token" MTF_SWEEP_DIR="$mtf_sweep_dir"
+  exec bash "$mtf_sweep_dir/submissions/$mtf_token/$mtf_number.task.sh" "$mtf_index"
+fi
 mtf_tasks=$mtf_sweep_dir/submissions/$mtf_token/$mtf_number.tasks
 if [ "$mtf_is_built_in" = 1 ]; then
   mapfile -t -s "$mtf_index" -n 1 mtf_line <"$mtf_tasks" # a program less, in each of many tasks

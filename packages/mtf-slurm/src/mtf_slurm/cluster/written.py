@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from mtf_slurm.cluster.known_options import ADDABLE, FIELD_OF, LONG_FORMS, OWNED
+from mtf_slurm.cluster.templates import Inserted
 from mtf_slurm.errors import SLURMError
 from mtf_utils.settings import nearest
 
 __all__ = ["check_written"]
 
 _MARK: Final = "#SBATCH"
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./:=@%+,-]*")
+_ONE_WORD: Final = re.compile(r"[^\s\"'\\#]*")
+_INERT: Final = re.compile(r"[^`$\\\"']*")  # also where what looks like a comment is a part of a here-document
 # Between the parts of a heterogeneous job. Source: sbatch(1)
 _SEPARATORS: Final = ("hetjob", "packjob")
 # Jobs stand or fall with these; a template may repeat what the launcher says, and not say anything else.
@@ -25,11 +30,12 @@ _FIXED: Final = {
 } | OWNED
 
 
-def check_written(text: str, *, body: str, words: Sequence[str], name: str) -> None:
-    """Refuse a script that sbatch would not take, or not as it was meant.
+def check_written(text: str, inserted: Sequence[Inserted], *, body: str, words: Sequence[str], name: str) -> None:
+    """Refuse a script that sbatch would not take, or not as it was meant, or in which a value is a command.
 
     Args:
         text: the script.
+        inserted: what in it comes from values.
         body: what it has to do.
         words: the options of the job, which a line of the script must not contradict.
         name: of the template, for errors.
@@ -37,7 +43,11 @@ def check_written(text: str, *, body: str, words: Sequence[str], name: str) -> N
     Raises:
         SLURMError: every problem, each with its line in the script.
     """
-    problems = [*_frame_problems(text, body), *_line_problems(text.partition(body)[0], words)]
+    problems = [
+        *_frame_problems(text, body),
+        *_line_problems(text.partition(body)[0], words),
+        *_value_problems(text.split("\n"), inserted, words),
+    ]
     if problems:
         raise SLURMError("\n".join(f"{name}: {problem}" for problem in problems))
 
@@ -52,9 +62,40 @@ def _frame_problems(text: str, body: str) -> Iterator[str]:
         yield f"{after[0].strip()!r} would never run: {{{{ body }}}} does not return; move it up"
 
 
+def _value_problems(lines: Sequence[str], inserted: Sequence[Inserted], words: Sequence[str]) -> Iterator[str]:
+    for value in inserted:
+        line = lines[value.line - 1]
+        if _PLAIN.fullmatch(value.text):
+            continue
+        if line.startswith(_MARK):
+            if _ONE_WORD.fullmatch(value.text) or set(_split(value.text.removeprefix(_MARK))) <= set(words):
+                continue
+            yield (
+                f"line {value.line}: {value.text!r} is more than one word for sbatch; every option is in `options`, "
+                "ready for such a line"
+            )
+        elif not value.quoted and not _is_in_comment(value.text, line):
+            yield (
+                f"line {value.line}: {value.text!r} is more than a word to the shell; write it with the filter that "
+                "makes it one, as in {{ account | quote }}, and without quotes around"
+            )
+
+
+def _is_in_comment(value: str, line: str) -> bool:
+    start = line.lstrip()
+    return start.startswith("#") and not start.startswith(value) and _INERT.fullmatch(value) is not None
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return [text]
+
+
 def _line_problems(head: str, words: Sequence[str]) -> Iterator[str]:
     commands = False
-    for number, line in enumerate(head.splitlines(), 1):
+    for number, line in enumerate(head.split("\n"), 1):
         if not line.startswith(_MARK):
             commands = commands or bool(line.strip() and not line.lstrip().startswith("#"))
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -16,12 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from mtf_slurm.code.contents import Limits, choose, list_new_files
+from mtf_slurm.code.contents import NAMED, Limits, choose, list_new_files
 from mtf_slurm.code.locking import exclusive
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
 
-__all__ = ["PRIVATE", "Snapshot", "has_folder", "prune_snapshots", "submodules_of", "take_snapshot"]
+__all__ = [
+    "PRIVATE",
+    "Kept",
+    "Snapshot",
+    "has_file",
+    "has_folder",
+    "kept_snapshots",
+    "lock_of",
+    "measure_tree",
+    "prune_snapshots",
+    "submodules_of",
+    "take_snapshot",
+]
 
 PRIVATE: Final = "refs/mtf/snapshots/"
 """Where the references lie; the rest of the name is the hash of the tree."""
@@ -51,6 +64,7 @@ _SOMEONE: Final = {
     for key, value in (("NAME", "Model Training Framework"), ("EMAIL", "mtf@localhost"))
 }
 _GITLINK: Final = "160000"
+_SYMLINK: Final = "120000"
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_POINTER_BYTES: Final = 1024
 
@@ -88,7 +102,7 @@ def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limi
         GitOperationError: git refuses, or there are too many new files.
     """
     limits = limits or Limits()
-    with exclusive(repository.git_dir / "mtf-snapshot"), _scratch_index(repository) as index:
+    with exclusive(lock_of(repository)), _scratch_index(repository) as index:
         warnings = _fill(repository, index, sweeps, limits)
         tree = repository.run("write-tree", env=index)
         parent = repository.commit_of("HEAD")
@@ -104,27 +118,82 @@ def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limi
     )
 
 
-def prune_snapshots(repository: Repository, keep: Callable[[str], bool]) -> list[str]:
-    """Let go of snapshots; git removes what only they hold when it collects garbage.
+def measure_tree(
+    repository: Repository, *, sweeps: Collection[Path] = (), limits: Limits | None = None
+) -> tuple[int, int]:
+    """How many files a snapshot would have now, and their bytes; of submodules, what they track is counted.
 
-    Copies that were checked out stay as they are.
+    Nothing is written, and no file is read.
 
     Args:
         repository: the repository.
-        keep: tells whether the snapshot of that tree stays.
+        sweeps: see `take_snapshot`.
+        limits: see `take_snapshot`.
 
-    Returns:
-        The hashes of those that are gone.
+    Raises:
+        GitOperationError: git refuses, or there are too many new files.
+    """
+    sizes = []
+    for name in repository.names(*_PLAIN, "ls-files", "-z", "--cached", "--recurse-submodules"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # deleted
+            about = os.lstat(repository.root / name)
+            if not stat.S_ISDIR(about.st_mode):  # a submodule that is not checked out
+                sizes.append(about.st_size)
+    new, _ = choose(list_new_files(repository, {}, sweeps), limits or Limits())
+    sizes += [file.size for file in new]
+    return len(sizes), sum(sizes)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A snapshot that a private reference keeps.
+
+    Attributes:
+        tree: the hash of its content.
+        taken_at: when that content was last submitted, in seconds since 1970.
+    """
+
+    tree: str
+    taken_at: int
+
+
+def kept_snapshots(repository: Repository) -> list[Kept]:
+    """The snapshots that a repository keeps.
 
     Raises:
         GitOperationError: git refuses.
     """
-    with exclusive(repository.git_dir / "mtf-snapshot"):
-        names = repository.run("for-each-ref", "--format=%(refname)", PRIVATE).splitlines()
-        gone = [tree for tree in (name.removeprefix(PRIVATE) for name in names) if not keep(tree)]
-        for tree in gone:
-            repository.run("update-ref", "-d", f"{PRIVATE}{tree}")
+    lines = repository.run("for-each-ref", "--format=%(creatordate:unix) %(refname)", PRIVATE).splitlines()
+    parts = [line.partition(" ") for line in lines]
+    return [Kept(name.removeprefix(PRIVATE), int(date or 0)) for date, _, name in parts]
+
+
+def prune_snapshots(repository: Repository, keep: Callable[[Kept], bool]) -> list[Kept]:
+    """Let go of snapshots; git removes what only they hold when it collects garbage.
+
+    Copies that were checked out stay as they are. No snapshot is taken meanwhile.
+
+    Args:
+        repository: the repository.
+        keep: tells whether a snapshot stays.
+
+    Returns:
+        Those that are gone.
+
+    Raises:
+        GitOperationError: git refuses, and all stay.
+    """
+    with exclusive(lock_of(repository)):
+        gone = [kept for kept in kept_snapshots(repository) if not keep(kept)]
+        if gone:
+            commands = "".join(f"delete {PRIVATE}{kept.tree}\n" for kept in gone)
+            repository.run("update-ref", "--stdin", stdin=commands.encode())
     return gone
+
+
+def lock_of(repository: Repository) -> Path:
+    """What is held by whoever takes or prunes snapshots, in any working tree of the repository."""
+    return repository.common_dir / "mtf-snapshot"
 
 
 def submodules_of(repository: Repository, paths: Collection[str]) -> Iterator[tuple[str, Repository]]:
@@ -154,7 +223,7 @@ def _fill(repository: Repository, index: dict[str, str], sweeps: Collection[Path
     new, warnings = choose(list_new_files(repository, index, sweeps), limits)
     paths = b"".join(os.fsencode(file.path) + b"\0" for file in new)
     repository.run(*_PLAIN, "update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=paths, env=index)
-    warnings += _missing_contents(repository, index)
+    warnings += _missing_contents(repository, index) + _links_out(repository, index)
     return warnings + _fill_submodules(repository, index, limits)
 
 
@@ -181,6 +250,31 @@ def _missing_contents(repository: Repository, index: dict[str, str]) -> list[str
     return [f"{len(pointers)} {what} of Git LFS without the content ({shown}); `git lfs pull` fetches it"]
 
 
+def _links_out(repository: Repository, index: dict[str, str]) -> list[str]:
+    """A warning about symbolic links that the copy will have, and that lead to what is not in it."""
+    entries = repository.names(*_PLAIN, "ls-files", "-z", "--stage", env=index)
+    links = [entry.partition("\t")[2] for entry in entries if entry.startswith(_SYMLINK)]
+    out = [link for link in links if _leads_out(repository.root, link)]
+    if not out:
+        return []
+    shown = ", ".join(map(repr, out[:NAMED])) + (", ..." if len(out) > NAMED else "")
+    what = "a symbolic link leads" if len(out) == 1 else "symbolic links lead"
+    return [f"{what} out of the snapshot ({shown}): jobs see what is there when they run, not what is there now"]
+
+
+def _leads_out(root: Path, link: str) -> bool:
+    try:
+        target = (root / link).readlink()
+    except OSError:  # deleted, or replaced by a file
+        return False
+    depth = len(PurePosixPath(link).parts) - 1
+    for part in target.parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return target.is_absolute()
+
+
 def _is_pointer(path: Path) -> bool:
     try:
         return path.stat().st_size < _MAX_POINTER_BYTES and path.read_bytes().startswith(_LFS_POINTER)
@@ -194,7 +288,7 @@ def _fill_submodules(repository: Repository, index: dict[str, str], limits: Limi
     links = [entry.partition("\t")[2] for entry in entries if entry.startswith(_GITLINK)]
     warnings, lines = [], b""
     for path, inner in submodules_of(repository, links):
-        with exclusive(inner.git_dir / "mtf-snapshot"), _scratch_index(inner) as its_index:
+        with exclusive(lock_of(inner)), _scratch_index(inner) as its_index:
             warnings += [f"submodule {path!r}: {line}" for line in _fill(inner, its_index, (), limits)]
             commit = _keep_submodule(inner, inner.run("write-tree", env=its_index))
         lines += f"{_GITLINK} {commit} 0\t".encode() + os.fsencode(path) + b"\0"
@@ -231,9 +325,16 @@ def _sizes(repository: Repository, tree: str) -> Iterator[str]:
 
 def has_folder(snapshot: Snapshot, place: PurePosixPath) -> bool:
     """Whether the snapshot has that folder; its own root is one."""
-    if place == PurePosixPath():
-        return True
+    return place == PurePosixPath() or _kind(snapshot, place) == "tree"
+
+
+def has_file(snapshot: Snapshot, place: PurePosixPath) -> bool:
+    """Whether the snapshot has that file."""
+    return _kind(snapshot, place) == "blob"
+
+
+def _kind(snapshot: Snapshot, place: PurePosixPath) -> str:
     try:
-        return snapshot.repository.run("cat-file", "-t", f"{snapshot.tree}:{place}") == "tree"
+        return snapshot.repository.run("cat-file", "-t", f"{snapshot.tree}:{place}")
     except GitOperationError:
-        return False
+        return ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
@@ -18,8 +17,7 @@ from mtf_trainer.rng import capture, derive_seed, restore, seed_host
 __all__ = ["PositionedDataset", "PositionedIterable", "PositionedStatefulIterable", "Request", "positioned_iterable"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a loader's sampler yields in place of indices: they and their position."""
 
     epoch: int
@@ -96,6 +94,8 @@ class PositionedDataset(Dataset[Any]):
         return found
 
     def _place(self, request: Request, found: Found, *, in_worker: bool) -> None:
+        if not in_worker and not found.generators:  # nothing would be seeded
+            return
         seed = derive_seed(self._seed, self._stream, "batch", request.epoch, request.batch)
         if in_worker:
             seed_host(seed)
