@@ -209,7 +209,7 @@ def test_it_waits_for_a_controller_that_is_away(slurm_cluster: Start, tmp_path: 
 
 @pytest.mark.slow
 def test_a_controller_that_forgets_that_a_job_ran_has_it_go_on(slurm_cluster: Start, tmp_path: Path) -> None:
-    """It was killed before it had saved that the job started and was requeued."""
+    """It was killed before it had saved that the job started and was requeued, and starts it as if anew."""
     with slurm_cluster(ClusterSettings(nodes=1)) as cluster:
         runs = Runs(cluster, tmp_path / "sweep")
         run = runs.add("forgotten")

@@ -131,6 +131,15 @@ def test_attempts_are_numbered_by_themselves(script: Script) -> None:
     assert script.run.log_file(11).read_text() == "hello\n"
 
 
+@pytest.mark.parametrize("path", ["job.sh", "./job.sh", "../run-1/job.sh", "../../runs/./run-1/job.sh"])
+def test_started_by_hand_it_knows_its_folder(tmp_path: Path, path: str) -> None:
+    (tmp_path / "runs").mkdir()
+    script = Script(tmp_path / "runs")
+    script.write("import os; print(os.environ['MTF_RUN_DIR'])")
+    subprocess.run(["bash", path], cwd=script.run.path, timeout=60, check=True)
+    assert script.run.log_file(1).read_text() == f"{script.run.path}\n"
+
+
 def test_a_taken_attempt_is_left_alone(script: Script) -> None:
     script.write("open('ran', 'a').write('x')")
     assert script.execute(MTF_FIRST_ATTEMPT="1")[0] == 0

@@ -76,6 +76,7 @@ def test_no_option_of_a_line_changes_what_comes_after(script: Script) -> None:
     (("exit 3",), "'exit 3' ended the script with status 3"),
     (("exit 0",), "'exit 0' ended the script with status 0"),
     (("set -u", "echo $no_such_name"), "'echo $no_such_name' ended the script with status 1"),
+    (("IFS=,; set -f; shopt -s failglob", "false"), "'false' ended with status 1"),
     (("set -e", "f() { false; }", "f all"), "'f all' ended the script with status 1"),
     (("set -e", "source ./activate"), "'source ./activate' ended the script with status 1"),
 ])  # fmt: skip
@@ -85,6 +86,7 @@ def test_what_fails_is_the_reason(script: Script, setup: tuple[str, ...], why: s
     receipt = script.receipt()
     assert (receipt.outcome, receipt.exit_status) == ("failed", None)
     assert receipt.reason == f"slurm.setup: {why}; see the log"
+    assert "trap" not in script.run.log_file(1).read_text()  # job.sh itself has nothing to complain of
     assert not (script.root / "ran").exists()
 
 

@@ -1,9 +1,9 @@
 
-case ${BASH_SOURCE[0]} in
-  /*) mtf_run_dir=${BASH_SOURCE[0]%/*} ;;
-  */*) mtf_run_dir=$PWD/${BASH_SOURCE[0]%/*} ;;
-  *) mtf_run_dir=$PWD ;;
-esac
+mtf_run_dir=${BASH_SOURCE[0]%/*}
+if [[ -z ${MTF_FIRST_ATTEMPT:-} || ${BASH_SOURCE[0]} != /* ]]; then # by hand; a launcher gives the path as it is
+  [[ ${BASH_SOURCE[0]} == */* ]] || mtf_run_dir=.
+  mtf_run_dir=$(CDPATH='' cd -- "${mtf_run_dir:-/}" >/dev/null && pwd) || mtf_die 'cannot enter the folder of the run'
+fi
 mtf_host=
 [[ -r /proc/sys/kernel/hostname ]] && read -r mtf_host </proc/sys/kernel/hostname
 [[ -n $mtf_host ]] || mtf_host=$(uname -n) # HOSTNAME may be inherited from another host
@@ -96,9 +96,7 @@ if [[ -n $mtf_setup ]]; then
   eval "$mtf_setup"$'\n\n:'
   trap - DEBUG ERR
   trap 'mtf_end failed null "the script ended before the command ran; see the log"' EXIT
-  set +efux
-  shopt -u dotglob failglob nocasematch nullglob
-  IFS=$' \t\n'
+  mtf_be_plain
 fi
 
 mtf_paths=$mtf_project_root:$mtf_project_root/src

@@ -107,12 +107,19 @@ mtf_announces() {
   [[ " $mtf_signals INT HUP " == *" $1 "* ]]
 }
 
+# Take back what lines of slurm.setup may have set.
+mtf_be_plain() {
+  set +efux
+  shopt -u dotglob failglob nocasematch nullglob
+  IFS=$' \t\n'
+}
+
 # Line $2 of slurm.setup ended with status $1: the command is not run. $3 says what that was. Nothing happens if it is a
 # line of a file that was read in, where ${#BASH_SOURCE[@]} is $4.
 mtf_refuse_setup() {
   ((${4:-0} > mtf_depth)) && return
   trap - DEBUG ERR EXIT
-  set +efux
+  mtf_be_plain
   # who signals a job signals what the line has started as well
   [[ -z $mtf_signalled ]] && mtf_signal_of "$1" && mtf_announces "$mtf_signal" && mtf_signalled=$mtf_signal
   [[ -n $mtf_signalled ]] && mtf_end preempted null "told to stop (SIG$mtf_signalled) before the command ran"

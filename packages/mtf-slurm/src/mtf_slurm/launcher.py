@@ -166,9 +166,8 @@ class SLURMLauncher:
             command: instead of the launcher's.
 
         Raises:
-            JobSubmissionError: names are taken by runs with other settings, Slurm cannot be asked for what runs ask
-                for, or bash cannot read their `setup`, and nothing was written; or the cluster took no run at all, or
-                not all of them in time.
+            JobSubmissionError: names are taken by runs with other settings, or what runs ask for cannot be had, and
+                nothing was written; or the cluster took no run at all, or not all of them in time.
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
