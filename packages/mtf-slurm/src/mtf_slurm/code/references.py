@@ -15,7 +15,7 @@ __all__ = ["PRIVATE", "Kept", "kept_snapshots", "lock_of", "prune_snapshots"]
 PRIVATE: Final = "refs/mtf/snapshots/"
 """Where the references lie; the rest of the name is the hash of the tree."""
 
-_NO_HOOKS: Final = ("-c", "core.hooksPath=/dev/null")
+_NO_HOOKS: Final = ("-c", "core.hooksPath=/dev/null")  # none of the user's is meant for these
 
 
 @dataclass(frozen=True)
