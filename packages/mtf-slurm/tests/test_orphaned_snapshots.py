@@ -18,8 +18,9 @@ from mtf_slurm.clean_command import CLEAN
 from mtf_slurm.cleaning import clean
 from mtf_slurm.code import users
 from mtf_slurm.code.locking import exclusive
+from mtf_slurm.code.references import PRIVATE, kept_snapshots, lock_of
 from mtf_slurm.code.repository import Repository
-from mtf_slurm.code.snapshots import PRIVATE, kept_snapshots, lock_of, take_snapshot
+from mtf_slurm.code.snapshots import take_snapshot
 from mtf_slurm.code.users import find_orphans, has_users, note_user, prune_orphans
 from mtf_utils.cli import CommandError
 from mtf_utils.rundir import SweepDirectory
@@ -138,6 +139,25 @@ def test_cleaning_a_sweep_leaves_what_another_one_needs(repo, submit, tmp_path) 
     submit(second, "3")
     assert clean(second / "single").snapshots == (shared,)
     assert shared not in kept(repo)
+
+
+def test_snapshots_of_submodules_stay_as_long_as_that_of_the_whole(repo, found, submit, tmp_path, make_repository):
+    library = make_repository(tmp_path / "library")
+    library.write("a.py", "1")
+    library.commit()
+    repo.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library.path, "library")
+    repo.write("library/a.py", "edited")
+    outer = submit(repo.path / "experiments" / "sweep", "1")
+    module = Repository.find(repo.path / "library")
+    (inner,) = kept_snapshots(module)
+    assert find_orphans(module, clock=tomorrow) == []  # asked in the submodule itself
+    assert find_orphans(found, clock=tomorrow) == []
+    shutil.rmtree(repo.path / "experiments" / "sweep")
+    assert [(o.root, o.tree) for o in prune_orphans(found, clock=tomorrow)] == [
+        (found.root, outer),
+        (module.root, inner.tree),
+    ]
+    assert kept_snapshots(module) == kept_snapshots(found) == []
 
 
 def test_a_note_that_cannot_be_read_is_no_licence(repo, found, submit) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from mtf_config import ExecutionMode
 from mtf_slurm import SLURMLauncher, room
+from mtf_slurm.code.contents import measure_tree
 from mtf_slurm.code.repository import Repository
-from mtf_slurm.code.snapshots import measure_tree, take_snapshot
+from mtf_slurm.code.snapshots import take_snapshot
 from mtf_slurm.commands import PLAN
 from mtf_slurm.room import Room, Takes
 from mtf_utils.cli import main

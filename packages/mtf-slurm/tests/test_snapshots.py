@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from mtf_slurm import GitOperationError
 from mtf_slurm.code.checkout import UNPUBLISHED, check_out, differences
 from mtf_slurm.code.contents import Limits, NewFile, choose, readable_size
+from mtf_slurm.code.references import PRIVATE, prune_snapshots
 from mtf_slurm.code.repository import Repository
-from mtf_slurm.code.snapshots import PRIVATE, prune_snapshots, take_snapshot
+from mtf_slurm.code.snapshots import take_snapshot
 
 
 @pytest.fixture

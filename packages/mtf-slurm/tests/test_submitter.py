@@ -131,13 +131,13 @@ class Place:
         run.config_json.write_text(json.dumps(config.to_dict()))
         self.names.append(name)
 
-    def patience(self) -> Patience:
+    def patience(self, timeout_s: float = 60) -> Patience:
         clock: Callable[[], float] = lambda: self.slurm.now  # noqa: E731
-        return Patience(timeout_s=60, clock=clock, sleep=self.slurm.sleep, wall_clock=clock)
+        return Patience(timeout_s=timeout_s, clock=clock, sleep=self.slurm.sleep, wall_clock=clock)
 
-    def launch(self) -> Launch:
+    def launch(self, timeout_s: float = 60) -> Launch:
         controller = Controller(self.slurm, wall_clock=lambda: self.slurm.now)
-        return Launch(self.planner, controller, self.said.append, self.patience())
+        return Launch(self.planner, controller, self.said.append, self.patience(timeout_s))
 
     def submitter(self) -> Submitter:
         return Submitter(self.directory, Controller(self.slurm), self.said.append, self.planner.split, self.patience())
@@ -406,7 +406,7 @@ def test_whatever_happens_every_run_is_in_one_job(
 ) -> None:
     here = Place(tmp_path_factory.mktemp("sweep"), FakeSlurm(plan), groups)
     here.slurm.silent = silent
-    done = here.launch().submit(here.names, None)
+    done = here.launch(600).submit(here.names, None)
     assert sorted(here.slurm.arrays.values()) == sorted(groups)
     assert len(set(here.slurm.jobs.values())) == len(groups)
     assert sorted(done.job_ids) == sorted(here.names)

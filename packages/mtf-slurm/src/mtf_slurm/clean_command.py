@@ -64,18 +64,23 @@ def _sweep_lines(found: Cleaning, *, removed: bool) -> list[str]:
 def _snapshots(folder: Path, apply: bool) -> tuple[dict[str, Any], Iterable[str]]:
     repository = Repository.find(folder.absolute())
     found = prune_orphans(repository) if apply else find_orphans(repository)
-    listed = [{"tree": o.tree, "taken_at": _time(o), "folders": [str(folder) for folder in o.folders]} for o in found]
-    return {"repository": str(repository.root), "snapshots": listed}, _snapshot_lines(found, removed=apply)
+    listed = [
+        {"repository": str(o.root), "tree": o.tree, "taken_at": _time(o), "folders": [str(path) for path in o.folders]}
+        for o in found
+    ]
+    return {"repository": str(repository.root), "snapshots": listed}, _snapshot_lines(found, repository, apply)
 
 
-def _snapshot_lines(found: list[Orphan], *, removed: bool) -> Iterator[str]:
+def _snapshot_lines(found: list[Orphan], repository: Repository, removed: bool) -> Iterator[str]:
     if not found:
         yield "nothing to remove"
         return
     for orphan in found:
         more = f" and {len(orphan.folders) - _SHOWN} more" if len(orphan.folders) > _SHOWN else ""
         folders = ", ".join(map(str, orphan.folders[:_SHOWN])) + more
-        yield f"{orphan.tree}  {_time(orphan)}  ({f'gone: {folders}' if folders else 'no sweep is known for it'})"
+        why = f"gone: {folders}" if folders else "no sweep is known for it"
+        module = "" if orphan.root == repository.root else f"  submodule {orphan.root.relative_to(repository.root)}"
+        yield f"{orphan.tree}  {_time(orphan)}{module}  ({why})"
     yield _summary(f"{len(found)} snapshots", removed=removed)
     if removed:
         yield "git gives their space back when it collects garbage (git gc)"

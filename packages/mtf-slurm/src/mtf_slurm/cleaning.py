@@ -19,8 +19,8 @@ from typing import Any, Final, Literal
 from mtf_slurm.code.checkout import UNPUBLISHED
 from mtf_slurm.code.isolation import code_file_of
 from mtf_slurm.code.record import CODE
+from mtf_slurm.code.references import prune_snapshots
 from mtf_slurm.code.repository import Repository
-from mtf_slurm.code.snapshots import prune_snapshots
 from mtf_slurm.code.users import forget_user, has_users
 from mtf_slurm.configurations import read_experiment
 from mtf_slurm.errors import GitOperationError, SLURMError

@@ -161,7 +161,7 @@ def estimate_room(directory: SweepDirectory, plan: SweepPlan) -> Estimate:
 
 
 def _words(takes: Takes) -> str:
-    folders = f" in {takes.folders} folders" if takes.folders else ""
+    folders = f" in {takes.folders} folders" if takes.folders > 1 else ""
     return f"{takes.files} files{folders}, {readable_size(takes.size)}"
 
 

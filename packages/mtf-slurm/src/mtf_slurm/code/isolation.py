@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mtf_slurm.code.checkout import check_out
-from mtf_slurm.code.contents import NAMED
+from mtf_slurm.code.contents import NAMED, measure_tree
 from mtf_slurm.code.editable import Editable, editable_folders, editables, site_folders
 from mtf_slurm.code.links import check_links, link_inputs
 from mtf_slurm.code.provenance import describe, diff_to
 from mtf_slurm.code.record import CODE, CodeFile
 from mtf_slurm.code.repository import NoRepositoryError, Repository
-from mtf_slurm.code.snapshots import Snapshot, has_file, has_folder, measure_tree, take_snapshot
+from mtf_slurm.code.snapshots import Snapshot, has_file, has_folder, take_snapshot
 from mtf_slurm.code.users import note_user
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.git import GitManager
@@ -77,7 +77,8 @@ def take_code(project_root: Path, manager: GitManager | None = None, *, sweeps: 
     if not has_folder(snapshot, place):
         return _not_isolated(project_root, f"git ignores all of it in {repository.root}, or it is empty", repository)
     for folder in sweeps:
-        note_user(repository, snapshot.tree, folder)
+        for owner, tree in ((repository, snapshot.tree), *snapshot.submodules):
+            note_user(owner, tree, folder)
     record = _record(project_root, place, snapshot)
     for warning in record.warnings:
         _log.warning("%s: %s", repository.root, warning)

@@ -9,35 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mtf_slurm.code.contents import NAMED, Limits, choose, list_new_files
 from mtf_slurm.code.locking import exclusive
+from mtf_slurm.code.references import PRIVATE, lock_of
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
 
-__all__ = [
-    "PRIVATE",
-    "Kept",
-    "Snapshot",
-    "has_file",
-    "has_folder",
-    "kept_snapshots",
-    "lock_of",
-    "measure_tree",
-    "prune_snapshots",
-    "submodules_of",
-    "take_snapshot",
-]
-
-PRIVATE: Final = "refs/mtf/snapshots/"
-"""Where the references lie; the rest of the name is the hash of the tree."""
+__all__ = ["Snapshot", "has_file", "has_folder", "submodules_of", "take_snapshot", "with_submodules"]
 
 # what a user may have set, and what a temporary index or a private reference must not depend on; no hook of the user's
 # is meant for these
@@ -83,6 +68,7 @@ class Snapshot:
         files: how many files it has, those of submodules aside.
         size: their bytes.
         warnings: what a user should know about it, one line each.
+        submodules: the repositories of its submodules, each with the hash of the content that it has of them.
     """
 
     repository: Repository
@@ -91,6 +77,7 @@ class Snapshot:
     files: int
     size: int
     warnings: tuple[str, ...] = ()
+    submodules: tuple[tuple[Repository, str], ...] = ()
 
 
 def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limits: Limits | None = None) -> Snapshot:
@@ -106,7 +93,8 @@ def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limi
     """
     limits = limits or Limits()
     with exclusive(lock_of(repository)), _scratch_index(repository) as index:
-        warnings = _fill(repository, index, sweeps, limits)
+        inner: list[tuple[Repository, str]] = []
+        warnings = _fill(repository, index, sweeps, limits, inner)
         tree = repository.run(*_PLAIN, "write-tree", env=index)
         parent = repository.commit_of("HEAD")
         commit = _keep(repository, tree, parent=parent, date=f"@{int(time.time())} +0000")
@@ -118,85 +106,8 @@ def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limi
         files=len(sizes),
         size=sum(sizes),
         warnings=tuple(warnings),
+        submodules=tuple(inner),
     )
-
-
-def measure_tree(
-    repository: Repository, *, sweeps: Collection[Path] = (), limits: Limits | None = None
-) -> tuple[int, int]:
-    """How many files a snapshot would have now, and their bytes; of submodules, what they track is counted.
-
-    Nothing is written, and no file is read.
-
-    Args:
-        repository: the repository.
-        sweeps: see `take_snapshot`.
-        limits: see `take_snapshot`.
-
-    Raises:
-        GitOperationError: git refuses, or there are too many new files.
-    """
-    sizes = []
-    for name in repository.names(*_PLAIN, "ls-files", "-z", "--cached", "--recurse-submodules"):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # deleted
-            about = os.lstat(repository.root / name)
-            if not stat.S_ISDIR(about.st_mode):  # a submodule that is not checked out
-                sizes.append(about.st_size)
-    new, _ = choose(list_new_files(repository, {}, sweeps), limits or Limits())
-    sizes += [file.size for file in new]
-    return len(sizes), sum(sizes)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A snapshot that a private reference keeps.
-
-    Attributes:
-        tree: the hash of its content.
-        taken_at: when that content was last submitted, in seconds since 1970.
-    """
-
-    tree: str
-    taken_at: int
-
-
-def kept_snapshots(repository: Repository) -> list[Kept]:
-    """The snapshots that a repository keeps.
-
-    Raises:
-        GitOperationError: git refuses.
-    """
-    lines = repository.run("for-each-ref", "--format=%(creatordate:unix) %(refname)", PRIVATE).splitlines()
-    parts = [line.partition(" ") for line in lines]
-    return [Kept(name.removeprefix(PRIVATE), int(date or 0)) for date, _, name in parts]
-
-
-def prune_snapshots(repository: Repository, keep: Callable[[Kept], bool]) -> list[Kept]:
-    """Let go of snapshots; git removes what only they hold when it collects garbage.
-
-    Copies that were checked out stay as they are. No snapshot is taken meanwhile.
-
-    Args:
-        repository: the repository.
-        keep: tells whether a snapshot stays.
-
-    Returns:
-        Those that are gone.
-
-    Raises:
-        GitOperationError: git refuses, and all stay.
-    """
-    with exclusive(lock_of(repository)):
-        gone = [kept for kept in kept_snapshots(repository) if not keep(kept)]
-        if gone:
-            commands = "".join(f"delete {PRIVATE}{kept.tree}\n" for kept in gone)
-            repository.run(*_PLAIN, "update-ref", "--stdin", stdin=commands.encode())
-    return gone
-
-
-def lock_of(repository: Repository) -> Path:
-    """What is held by whoever takes or prunes snapshots, in any working tree of the repository."""
-    return repository.common_dir / "mtf-snapshot"
 
 
 def submodules_of(repository: Repository, paths: Collection[str]) -> Iterator[tuple[str, Repository]]:
@@ -220,14 +131,21 @@ def _scratch_index(repository: Repository) -> Iterator[dict[str, str]]:
         yield {"GIT_INDEX_FILE": str(copy)}
 
 
-def _fill(repository: Repository, index: dict[str, str], sweeps: Collection[Path], limits: Limits) -> list[str]:
+def _fill(
+    repository: Repository,
+    index: dict[str, str],
+    sweeps: Collection[Path],
+    limits: Limits,
+    inner: list[tuple[Repository, str]],
+) -> list[str]:
+    """Add everything to the index, and the snapshots of submodules to `inner`; returns warnings."""
     _look_at_everything(repository, index)
     repository.run(*_PLAIN, "add", "--update", env=index)
     new, warnings = choose(list_new_files(repository, index, sweeps), limits)
     paths = b"".join(os.fsencode(file.path) + b"\0" for file in new)
     repository.run(*_PLAIN, "update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=paths, env=index)
     warnings += _missing_contents(repository, index) + _links_out(repository, index)
-    return warnings + _fill_submodules(repository, index, limits)
+    return warnings + _fill_submodules(repository, index, limits, inner)
 
 
 def _look_at_everything(repository: Repository, index: dict[str, str]) -> None:
@@ -285,19 +203,33 @@ def _is_pointer(path: Path) -> bool:
         return False
 
 
-def _fill_submodules(repository: Repository, index: dict[str, str], limits: Limits) -> list[str]:
+def _fill_submodules(
+    repository: Repository, index: dict[str, str], limits: Limits, inner: list[tuple[Repository, str]]
+) -> list[str]:
     """Let the index refer to snapshots of the submodules, uncommitted and new files included."""
-    entries = repository.names(*_PLAIN, "ls-files", "-z", "--stage", env=index)
-    links = [entry.partition("\t")[2] for entry in entries if entry.startswith(_GITLINK)]
     warnings, lines = [], b""
-    for path, inner in submodules_of(repository, links):
-        with exclusive(lock_of(inner)), _scratch_index(inner) as its_index:
-            warnings += [f"submodule {path!r}: {line}" for line in _fill(inner, its_index, (), limits)]
-            commit = _keep_submodule(inner, inner.run(*_PLAIN, "write-tree", env=its_index))
+    for path, module in submodules_of(repository, _links(repository, index)):
+        with exclusive(lock_of(module)), _scratch_index(module) as its_index:
+            warnings += [f"submodule {path!r}: {line}" for line in _fill(module, its_index, (), limits, inner)]
+            tree = module.run(*_PLAIN, "write-tree", env=its_index)
+            commit = _keep_submodule(module, tree)
+        inner.append((module, tree))
         lines += f"{_GITLINK} {commit} 0\t".encode() + os.fsencode(path) + b"\0"
     if lines:
         repository.run(*_PLAIN, "update-index", "-z", "--index-info", stdin=lines, env=index)
     return warnings
+
+
+def with_submodules(repository: Repository) -> Iterator[Repository]:
+    """A repository and those of its submodules that are checked out, all the way down."""
+    yield repository
+    for _, module in submodules_of(repository, _links(repository, {})):
+        yield from with_submodules(module)
+
+
+def _links(repository: Repository, index: dict[str, str]) -> list[str]:
+    entries = repository.names(*_PLAIN, "ls-files", "-z", "--stage", env=index)
+    return [entry.partition("\t")[2] for entry in entries if entry.startswith(_GITLINK)]
 
 
 def _keep(repository: Repository, tree: str, *, parent: str | None, date: str) -> str:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mtf_slurm.code.references import Kept, kept_snapshots, prune_snapshots
 from mtf_slurm.code.repository import Repository
-from mtf_slurm.code.snapshots import Kept, kept_snapshots, prune_snapshots
+from mtf_slurm.code.snapshots import with_submodules
 from mtf_slurm.errors import GitOperationError
 from mtf_slurm.processes import host_name
 from mtf_utils.atomic import write_text
@@ -34,11 +35,13 @@ class Orphan:
     """A snapshot that no folder needs.
 
     Attributes:
+        root: the working tree of the repository that keeps it.
         tree: the hash of its content.
         taken_at: when that content was last submitted, in seconds since 1970.
         folders: of the sweeps that it was taken for, all of them gone; none if no note of them is left.
     """
 
+    root: Path
     tree: str
     taken_at: int
     folders: tuple[Path, ...]
@@ -64,57 +67,79 @@ def forget_user(repository: Repository, tree: str, folder: Path) -> None:
     _note(repository, tree, folder).unlink(missing_ok=True)
 
 
-def has_users(repository: Repository, tree: str) -> bool:
-    """Whether there is, or may be, the folder of a sweep that the snapshot was taken for."""
-    return any(not _is_gone(repository, folder, host) for folder, host in _users(repository, tree))
+def has_users(repository: Repository, tree: str, *, within: Path | None = None) -> bool:
+    """Whether there is, or may be, the folder of a sweep that the snapshot was taken for.
+
+    Args:
+        repository: the repository.
+        tree: the hash of the snapshot's content.
+        within: a folder in which nothing is out of sight; None is the repository's working tree.
+    """
+    place = within or repository.root
+    return any(not _is_gone(place, folder, host) for folder, host in _users(repository, tree))
 
 
 def find_orphans(repository: Repository, *, clock: Callable[[], float] = time.time) -> list[Orphan]:
     """The snapshots that no folder needs; removes nothing.
 
     Args:
-        repository: the repository.
+        repository: the repository; its submodules are looked at as well.
         clock: seconds since 1970.
 
     Raises:
         GitOperationError: git refuses.
     """
-    return [_orphan(repository, kept) for kept in kept_snapshots(repository) if _is_orphan(repository, kept, clock())]
+    found = []
+    for owner in with_submodules(repository):
+        is_orphan = _judge(owner, repository.root, clock())
+        found += [_orphan(owner, kept) for kept in kept_snapshots(owner) if is_orphan(kept)]
+    return found
 
 
 def prune_orphans(repository: Repository, *, clock: Callable[[], float] = time.time) -> list[Orphan]:
     """Let go of the snapshots that no folder needs; git removes their content when it collects garbage.
 
     Args:
-        repository: the repository.
+        repository: the repository; its submodules are looked at as well.
         clock: seconds since 1970.
 
     Returns:
         Those that are gone.
 
     Raises:
-        GitOperationError: git refuses, and all stay.
+        GitOperationError: git refuses, and all of that repository stay.
     """
-    gone = prune_snapshots(repository, lambda kept: not _is_orphan(repository, kept, clock()))
+    return [
+        orphan
+        for owner in with_submodules(repository)
+        for orphan in _prune(owner, _judge(owner, repository.root, clock()))
+    ]
+
+
+def _prune(repository: Repository, is_orphan: Callable[[Kept], bool]) -> list[Orphan]:
+    gone = prune_snapshots(repository, lambda kept: not is_orphan(kept))
     orphans = [_orphan(repository, kept) for kept in gone]
     for orphan in orphans:
         shutil.rmtree(_notes(repository, orphan.tree), ignore_errors=True)
     return orphans
 
 
-def _is_orphan(repository: Repository, kept: Kept, now: float) -> bool:
-    return now - kept.taken_at > FRESH_S and not has_users(repository, kept.tree)
+def _judge(repository: Repository, within: Path, now: float) -> Callable[[Kept], bool]:
+    """Tells of a snapshot whether nobody needs it."""
+    return lambda kept: now - kept.taken_at > FRESH_S and not has_users(repository, kept.tree, within=within)
 
 
 def _orphan(repository: Repository, kept: Kept) -> Orphan:
-    return Orphan(kept.tree, kept.taken_at, tuple(sorted(folder for folder, _ in _users(repository, kept.tree))))
+    return Orphan(
+        repository.root, kept.tree, kept.taken_at, tuple(sorted(folder for folder, _ in _users(repository, kept.tree)))
+    )
 
 
-def _is_gone(repository: Repository, folder: Path, host: str) -> bool:
+def _is_gone(within: Path, folder: Path, host: str) -> bool:
     """Whether the folder was removed; one below what is not there itself may lie on a disk that is not mounted."""
     if folder.is_dir():
         return False
-    if folder.is_relative_to(repository.root):
+    if folder.is_relative_to(within):
         return True
     return folder.parent.is_dir() and host == host_name()
 
