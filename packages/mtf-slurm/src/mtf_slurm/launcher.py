@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from mtf_slurm.batch_result import BatchSubmissionResult, batch_result
 from mtf_slurm.cancelling import cancel_runs
 from mtf_slurm.cluster.answers import ClusterConfig
 from mtf_slurm.cluster.controller import Controller
+from mtf_slurm.cluster.interrupted import explaining_interrupts
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.code.isolation import Code, describe_code, take_code
 from mtf_slurm.code.keeping import runs_that_keep_code
@@ -22,19 +22,24 @@ from mtf_slurm.evidence import Witness
 from mtf_slurm.execute import (
     LOCK_WAIT_S,
     Executed,
-    check_request,
-    default_display,
     execute_locally,
     explain_write_errors,
     held,
-    option_problems,
     plan_only,
-    refuse_options,
+    refuse_problems,
     submit,
 )
 from mtf_slurm.git import GitManager
 from mtf_slurm.lock import is_locked
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
+from mtf_slurm.requests import (
+    check_job_id,
+    check_request,
+    check_search,
+    check_seconds,
+    distinct_experiments,
+    is_slurm_id,
+)
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
 from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import Submission, Submissions, split_job_id
@@ -43,6 +48,7 @@ from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
 
 if TYPE_CHECKING:
+    from mtf_slurm.cluster.choosing import Draft, Templates
     from mtf_slurm.cluster.planning import SubmissionPlanner
     from mtf_slurm.cluster.submission import Launch
 
@@ -50,8 +56,6 @@ __all__ = ["BatchSubmissionResult", "SLURMLauncher"]
 
 SINGLE = "single"
 """The folder of experiments that are submitted by themselves, inside the output folder."""
-
-_SLURM_JOB_ID = re.compile(r"\d+(_\d+)?")
 
 
 class SLURMLauncher:
@@ -62,7 +66,8 @@ class SLURMLauncher:
     writes everything that SLURM would, and starts nothing.
 
     Args:
-        slurm_template_path: the user's template of the submission script; None is the built-in one.
+        slurm_template_path: the user's template of the submission scripts, whatever experiments name; None is the one
+            that an experiment names in `slurm.template_path`, else the built-in one.
         output_dir: experiments submitted by themselves live in its folder `single`, sweeps in folders of their own.
         git_manager: the repository whose state is recorded with what is submitted; None finds that of `project_root`.
         project_root: the folder that the runs work in; None is the working directory.
@@ -87,7 +92,7 @@ class SLURMLauncher:
         display: Display | None = None,
         submit_timeout_s: float = 600.0,
     ) -> None:
-        self.slurm_template_path = None if slurm_template_path is None else Path(slurm_template_path)
+        self.slurm_template_path = None if slurm_template_path is None else Path(slurm_template_path).absolute()
         if self.slurm_template_path is not None and not self.slurm_template_path.is_file():
             raise SLURMError(f"slurm_template_path: there is no file {self.slurm_template_path}")
         self.project_root = Path(project_root or Path.cwd()).absolute()
@@ -96,9 +101,9 @@ class SLURMLauncher:
         self.output_dir = Path(output_dir).absolute()
         self.git_manager = git_manager
         self.command = split_command(command)
-        self.submit_timeout_s = submit_timeout_s
+        self.submit_timeout_s = check_seconds("submit_timeout_s", submit_timeout_s)
         self._display = display
-        self._watch = Watch(Controller())
+        self._watch = Watch(Controller(say=self._say))
         self._folders = [self.output_dir / SINGLE]
 
     def submit_experiment(
@@ -170,14 +175,14 @@ class SLURMLauncher:
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
         check_request(execution_mode, max_concurrent_jobs)
+        check_search(search)
         directory = SweepDirectory(Path(sweep_dir).absolute())
         code = take_code(self.project_root, self.git_manager, sweeps=[directory.path])
         request = self._request(search, directory, command, code)
         with self._held(directory, execution_mode):
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
-            if execution_mode is not ExecutionMode.LOCAL:
-                refuse_options(directory, option_problems(plan.configs))
+            refuse_problems(directory, self._problems(directory, plan.configs, execution_mode))
             done = self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
         if done is not None and done.refused and execution_mode is ExecutionMode.SLURM:
             self._tell_refused(directory, done)
@@ -250,7 +255,7 @@ class SLURMLauncher:
         Raises:
             SLURMError: it is not a job id.
         """
-        found = self._find(job_id)
+        found = self._find(check_job_id(job_id))
         if found is None:
             return None
         directory, _, name = found
@@ -268,7 +273,7 @@ class SLURMLauncher:
             ClusterUnreachableError: Slurm cannot be asked, or told.
             SLURMError: it is not a job id.
         """
-        found = self._find(job_id)
+        found = self._find(check_job_id(job_id))
         if found is None:
             return False
         directory, submission, name = found
@@ -284,12 +289,12 @@ class SLURMLauncher:
     ) -> BatchSubmissionResult:
         check_request(mode, limit)
         directory = SweepDirectory(self.output_dir / SINGLE)
-        problems = {} if mode is ExecutionMode.LOCAL else option_problems({x.experiment_name: x for x in experiments})
-        fine = [item for item in experiments if item.experiment_name not in problems]
-        points = {point.identity + point.name: point for point in map(lone_point, fine)}
+        configs, problems = distinct_experiments(experiments)
+        problems |= self._problems(directory, configs, mode)
+        points = [lone_point(config) for name, config in configs.items() if name not in problems]
         request = SweepRequest(
             name=SINGLE,
-            points=list(points.values()),
+            points=points,
             project_root=self.project_root,
             command=self.command,
             code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
@@ -329,7 +334,8 @@ class SLURMLauncher:
         planner = None if mode is ExecutionMode.LOCAL else self._planner(directory, plan)
         launch = self._launch(planner) if planner is not None and mode is ExecutionMode.SLURM else None
         if launch is not None:
-            launch.reach()
+            with explaining_interrupts(directory, names, self._say):
+                launch.reach()
         self._remember(directory)
         with explain_write_errors(directory):
             write_plan(directory, plan)
@@ -341,10 +347,35 @@ class SLURMLauncher:
             return plan_only(planner, names, self._most_tasks(), limit, single=single)
         return submit(launch, names, limit, single=single)
 
-    def _planner(self, directory: SweepDirectory, plan: SweepPlan) -> SubmissionPlanner:
-        from mtf_slurm.cluster.planning import SubmissionPlanner, read_template  # loads Jinja2
+    def draft_scripts(self, sweep_dir: str | os.PathLike[str], configs: Mapping[str, ExperimentConfig]) -> list[Draft]:
+        """What sbatch would get for some runs, by kinds of jobs, and what is wrong with it; writes nothing.
 
-        return SubmissionPlanner(directory, read_template(self.slurm_template_path), plan.configs)
+        Args:
+            sweep_dir: the folder of their sweep.
+            configs: the experiments by the names of the runs.
+        """
+        from mtf_slurm.cluster.choosing import draft_scripts
+
+        return draft_scripts(SweepDirectory(Path(sweep_dir).absolute()), configs, self._templates())
+
+    def _problems(
+        self, directory: SweepDirectory, configs: Mapping[str, ExperimentConfig], mode: ExecutionMode
+    ) -> dict[str, str]:
+        """Why runs cannot be executed as asked, by their names; found before anything is written."""
+        if mode is ExecutionMode.LOCAL:
+            return {}
+        drafts = self.draft_scripts(directory.path, configs)
+        return {name: draft.problem for draft in drafts if draft.problem for name in draft.runs}
+
+    def _templates(self) -> Templates:
+        from mtf_slurm.cluster.choosing import Templates  # loads Jinja2
+
+        return Templates(self.project_root, self.slurm_template_path)
+
+    def _planner(self, directory: SweepDirectory, plan: SweepPlan) -> SubmissionPlanner:
+        from mtf_slurm.cluster.planning import SubmissionPlanner
+
+        return SubmissionPlanner(directory, self._templates(), plan.configs)
 
     def _most_tasks(self) -> int:
         """How many tasks an array may have; where no cluster tells, what is usual."""
@@ -363,8 +394,12 @@ class SLURMLauncher:
         return Launch(planner, self._watch.controller, self._say, Patience(timeout_s=self.submit_timeout_s))
 
     def _say(self, text: str) -> None:
-        self._display = self._display or default_display()
-        self._display.say(text)
+        if self._display is not None:
+            self._display.say(text)
+            return
+        from mtf_slurm.progress import PlainLines  # what draws a table would hide the cursor; loads rich
+
+        PlainLines().say(text)
 
     def _tell_refused(self, directory: SweepDirectory, done: Executed) -> None:
         """Runs that were not submitted stop no other; where there is no other, it is an error."""
@@ -383,7 +418,7 @@ class SLURMLauncher:
 
     def _find(self, job_id: str) -> tuple[SweepDirectory, Submission, str] | None:
         """The run that a job id stands for; Slurm gives an id again after a crash, and then the newest has it."""
-        is_slurm = _SLURM_JOB_ID.fullmatch(job_id) is not None
+        is_slurm = is_slurm_id(job_id)
         token, index = ("", 0) if is_slurm else split_job_id(job_id)
         found: list[tuple[SweepDirectory, Submission, str]] = []
         inside = self.output_dir.iterdir() if self.output_dir.is_dir() else iter(())

@@ -31,6 +31,7 @@ class JobPlan(Settings):
     job_name: str = field(metadata=about("Its name in Slurm; no other job has it."))
     is_array: bool = field(default=True, metadata=about("Whether it is a job array; else it has one run."))
     options: list[str] = field(default_factory=list, metadata=about("What its runs ask for, as options of sbatch."))
+    template: str = field(default="", metadata=about("The template of its script; empty: the built-in one."))
     lanes: list[int] = field(
         default_factory=list,
         metadata=about("The lanes of the folder that it holds, one for each task at work; none: there is no limit."),

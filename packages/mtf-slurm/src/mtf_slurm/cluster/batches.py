@@ -22,11 +22,13 @@ class Request:
         name: of the run.
         options: what it asks for, as options of sbatch.
         stem: what its job is called.
+        template: of the script; empty is the built-in one.
     """
 
     name: str
     options: tuple[str, ...]
     stem: str
+    template: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,21 @@ class Group:
         options: what each of them asks for.
         stem: what their jobs are called.
         names: of the runs.
+        template: of their scripts; empty is the built-in one.
     """
 
     options: tuple[str, ...]
     stem: str
     names: tuple[str, ...]
+    template: str = ""
 
 
 def group_runs(requests: Iterable[Request]) -> list[Group]:
     """Put runs that ask for the same together; groups and the runs in them keep their order."""
-    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    groups: dict[tuple[tuple[str, ...], str, str], list[str]] = {}
     for request in requests:
-        groups.setdefault((request.options, request.stem), []).append(request.name)
-    return [Group(options, stem, tuple(names)) for (options, stem), names in groups.items()]
+        groups.setdefault((request.options, request.stem, request.template), []).append(request.name)
+    return [Group(options, stem, tuple(names), template) for (options, stem, template), names in groups.items()]
 
 
 def plan_jobs(
@@ -90,6 +94,7 @@ def plan_jobs(
                     job_name=name_job(group.stem, index),
                     is_array=is_array,
                     options=list(group.options),
+                    template=group.template,
                     lanes=lanes,
                     after=after,
                 )

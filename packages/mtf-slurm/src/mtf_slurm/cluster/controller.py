@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +25,9 @@ from mtf_slurm.cluster.answers import (
     parse_partitions,
     parse_queue,
 )
-from mtf_slurm.cluster.programs import Ran, RunProgram, run_program
+from mtf_slurm.cluster.programs import PROGRAM_TIMEOUT_S, Ran, RunProgram, run_program
 from mtf_slurm.cluster.refusals import Answer, is_silence, read_answer
+from mtf_slurm.cluster.silence import Silence
 from mtf_slurm.errors import ClusterUnreachableError, SLURMError, SlurmNotFoundError
 
 __all__ = ["Controller", "Observation"]
@@ -80,12 +82,27 @@ class Controller:
     Args:
         run: runs a program of Slurm.
         wall_clock: seconds since 1970.
+        say: tells the user that Slurm does not answer; None is a warning in the log.
     """
 
-    def __init__(self, run: RunProgram = run_program, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        run: RunProgram = run_program,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self._run = run
         self._wall_clock = wall_clock
+        self._silence = Silence(say)
+        self._silence_of_accounts = Silence(say)
         self._config: ClusterConfig | None = None
+
+    @contextlib.contextmanager
+    def waiting(self, timeout_s: float) -> Iterator[None]:
+        """While the block runs, what is not answered is asked again until so many seconds from now."""
+        with self._silence.until(timeout_s), self._silence_of_accounts.until(timeout_s):
+            yield
 
     def settings(self) -> ClusterConfig:
         """The controller's configuration, asked for once.
@@ -151,7 +168,7 @@ class Controller:
         Raises:
             ClusterUnreachableError: there is no sbatch here.
         """
-        return read_answer(self._run(["sbatch", "--parsable", *options, str(script)], keep_open=keep_open))
+        return read_answer(self._call(["sbatch", "--parsable", *options, str(script)], keep_open=keep_open))
 
     def cancel(self, job_ids: Iterable[str], *, job_name: str | None = None) -> None:
         """End jobs or tasks of arrays; those that are over or unknown are no error.
@@ -173,7 +190,7 @@ class Controller:
 
     def _cancel(self, listed: Sequence[str], *filters: str) -> None:
         for start in range(0, len(listed), _IDS_AT_ONCE):
-            ran = self._run(["scancel", *filters, *listed[start : start + _IDS_AT_ONCE]])
+            ran = self._call(["scancel", *filters, *listed[start : start + _IDS_AT_ONCE]])
             if ran.timed_out or is_silence(ran.err):
                 raise ClusterUnreachableError(f"scancel: {complaint(ran)}; try again when the cluster answers")
             if ran.status != 0 and not _FINISHED_ALREADY.search(ran.err):
@@ -193,7 +210,7 @@ class Controller:
             ClusterUnreachableError: the controller does not answer.
             SLURMError: it refuses.
         """
-        ran = self._run(["scontrol", "update", f"JobId={job_id}", f"ArrayTaskThrottle={limit or 0}"])
+        ran = self._call(["scontrol", "update", f"JobId={job_id}", f"ArrayTaskThrottle={limit or 0}"])
         # it says so of single tasks that are over, having set it for the others
         if ran.status == 0 or _FINISHED_ALREADY.search(ran.err):
             return True
@@ -229,14 +246,26 @@ class Controller:
         except ClusterUnreachableError:
             return None
 
+    def _call(self, words: Sequence[str], *, keep_open: Sequence[int] = ()) -> Ran:
+        """Run a program of Slurm; the user is told if it takes long."""
+        program = words[0]
+        silence = self._silence_of_accounts if program == "sacct" else self._silence
+        with silence.asking(program, PROGRAM_TIMEOUT_S):
+            ran = self._run(words, keep_open=keep_open)
+        if ran.timed_out or is_silence(ran.err):
+            silence.unanswered(program)
+        else:
+            silence.answered()
+        return ran
+
     def _look(self, words: Sequence[str]) -> Ran:
         try:
-            return self._run(words)
+            return self._call(words)
         except ClusterUnreachableError as error:
             return Ran(-1, err=str(error))
 
     def _ask(self, words: Sequence[str]) -> str:
-        ran = self._run(words)
+        ran = self._call(words)
         if "fatal:" in ran.err:
             raise SlurmNotFoundError(f"no cluster is configured on this machine ({words[0]}: {complaint(ran)})")
         if ran.status != 0:

@@ -22,7 +22,8 @@ __all__ = ["JobScriptSpec", "SubmissionTemplate", "slurm_job_name", "task_line"]
 
 _MAX_STEM: Final = 128
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_./:=@%+,&|!*()\[\]-]+")
-_NO_VALUES: Final = ("setup", "link", "additional_args", "job_name")  # the last two are there in another form
+# the last two are there in another form
+_NO_VALUES: Final = ("setup", "link", "template_path", "additional_args", "job_name")
 _BODY: Final = "body"
 
 
