@@ -30,4 +30,5 @@ def anchor_path(value: Any, folder: Path) -> Any:
     """A path made absolute; what is none, or refers to another key, is left to whoever checks and resolves it."""
     if not isinstance(value, str) or not value or "${" in value or "\0" in value:
         return value
-    return str(folder.absolute() / Path(value).expanduser())
+    path = folder.absolute() / Path(value).expanduser()
+    return str(path.resolve() if ".." in path.parts else path)

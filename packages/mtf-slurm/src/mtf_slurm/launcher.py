@@ -11,24 +11,14 @@ from typing import TYPE_CHECKING
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.batch_result import BatchSubmissionResult, batch_result
 from mtf_slurm.cancelling import cancel_runs
-from mtf_slurm.cluster.answers import ClusterConfig
 from mtf_slurm.cluster.controller import Controller
-from mtf_slurm.cluster.interrupted import explaining_interrupts
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.code.isolation import Code, describe_code, take_code
 from mtf_slurm.code.keeping import runs_that_keep_code
-from mtf_slurm.errors import ClusterUnreachableError, JobSubmissionError, SLURMError, by_reason
+from mtf_slurm.errors import JobSubmissionError, SLURMError, by_reason
 from mtf_slurm.evidence import Witness
-from mtf_slurm.execute import (
-    LOCK_WAIT_S,
-    Executed,
-    execute_locally,
-    explain_write_errors,
-    held,
-    plan_only,
-    refuse_problems,
-    submit,
-)
+from mtf_slurm.execute import LOCK_WAIT_S, Executed, execute_locally, held, refuse_problems
+from mtf_slurm.executor import Executor
 from mtf_slurm.git import GitManager
 from mtf_slurm.lock import is_locked
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
@@ -38,19 +28,16 @@ from mtf_slurm.requests import (
     check_search,
     check_seconds,
     distinct_experiments,
-    is_slurm_id,
 )
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
 from mtf_slurm.status import JobStatus
-from mtf_slurm.submissions import Submission, Submissions, split_job_id
-from mtf_slurm.sweep import SweepPlan, SweepRequest, lone_point, plan_sweep, refuse_conflicts, write_plan
+from mtf_slurm.submissions import find_job
+from mtf_slurm.sweep import SweepPlan, SweepRequest, lone_point, plan_sweep, refuse_conflicts
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
 
 if TYPE_CHECKING:
-    from mtf_slurm.cluster.choosing import Draft, Templates
-    from mtf_slurm.cluster.planning import SubmissionPlanner
-    from mtf_slurm.cluster.submission import Launch
+    from mtf_slurm.cluster.choosing import Draft
 
 __all__ = ["BatchSubmissionResult", "SLURMLauncher"]
 
@@ -177,16 +164,44 @@ class SLURMLauncher:
         check_request(execution_mode, max_concurrent_jobs)
         check_search(search)
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        code = take_code(self.project_root, self.git_manager, sweeps=[directory.path])
-        request = self._request(search, directory, command, code)
+        words = self.command if command is None else split_command(command)
+        points = list(search.points())
+        executor, kept = self._executor(directory), runs_that_keep_code(directory, self._watch)
+        configs = {point.name: point.config for point in points}
+        refuse_problems(directory, executor.problems(configs, execution_mode, words, kept))
+        request = SweepRequest.of(
+            search,
+            points=points,
+            name=directory.path.name,
+            project_root=self.project_root,
+            command=words,
+            code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
+            keep_code=kept,
+        )
         with self._held(directory, execution_mode):
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
-            refuse_problems(directory, self._problems(directory, plan.configs, execution_mode))
-            done = self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
-        if done is not None and done.refused and execution_mode is ExecutionMode.SLURM:
-            self._tell_refused(directory, done)
+            self._remember(directory)
+            done = executor.carry_out(plan, execution_mode, max_concurrent_jobs, single=False)
+        if done is not None and execution_mode is ExecutionMode.SLURM:
+            self._tell_left(directory, done)
         return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
+
+    def sweep_problems(
+        self,
+        sweep_dir: str | os.PathLike[str],
+        plan: SweepPlan,
+        execution_mode: ExecutionMode = ExecutionMode.SLURM,
+    ) -> dict[str, str]:
+        """Why runs of a plan cannot be executed, by their names, as `submit_sweep` would say it; writes nothing.
+
+        Args:
+            sweep_dir: the folder of the sweep.
+            plan: of that folder.
+            execution_mode: how the runs would be executed.
+        """
+        executor = self._executor(SweepDirectory(Path(sweep_dir).absolute()))
+        return executor.problems(plan.configs, execution_mode, plan.sweep.command, plan.kept_code)
 
     def plan_sweep(
         self,
@@ -203,24 +218,16 @@ class SLURMLauncher:
             command: instead of the launcher's.
         """
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        code = Code(describe_code(self.project_root, self.git_manager))
-        return plan_sweep(directory, self._request(search, directory, command, code))
-
-    def _request(
-        self,
-        search: ParameterGridSearch,
-        directory: SweepDirectory,
-        command: str | Sequence[str] | None,
-        code: Code,
-    ) -> SweepRequest:
-        return SweepRequest.of(
+        request = SweepRequest.of(
             search,
+            points=list(search.points()),
             name=directory.path.name,
             project_root=self.project_root,
             command=self.command if command is None else split_command(command),
-            code=code,
+            code=Code(describe_code(self.project_root, self.git_manager)),
             keep_code=runs_that_keep_code(directory, self._watch),
         )
+        return plan_sweep(directory, request)
 
     def continue_sweep(
         self, sweep_dir: str | os.PathLike[str], max_concurrent_jobs: int | None = None
@@ -255,7 +262,7 @@ class SLURMLauncher:
         Raises:
             SLURMError: it is not a job id.
         """
-        found = self._find(check_job_id(job_id))
+        found = find_job(self._look_in(), check_job_id(job_id))
         if found is None:
             return None
         directory, _, name = found
@@ -273,7 +280,7 @@ class SLURMLauncher:
             ClusterUnreachableError: Slurm cannot be asked, or told.
             SLURMError: it is not a job id.
         """
-        found = self._find(check_job_id(job_id))
+        found = find_job(self._look_in(), check_job_id(job_id))
         if found is None:
             return False
         directory, submission, name = found
@@ -290,7 +297,9 @@ class SLURMLauncher:
         check_request(mode, limit)
         directory = SweepDirectory(self.output_dir / SINGLE)
         configs, problems = distinct_experiments(experiments)
-        problems |= self._problems(directory, configs, mode)
+        executor = self._executor(directory)
+        kept = runs_that_keep_code(directory, self._watch)
+        problems |= executor.problems(configs, mode, self.command, kept)
         points = [lone_point(config) for name, config in configs.items() if name not in problems]
         request = SweepRequest(
             name=SINGLE,
@@ -298,7 +307,7 @@ class SLURMLauncher:
             project_root=self.project_root,
             command=self.command,
             code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
-            keep_code=runs_that_keep_code(directory, self._watch),
+            keep_code=kept,
             additive=True,
         )
         active = self._active(directory, request) if single else {}
@@ -308,7 +317,7 @@ class SLURMLauncher:
             return BatchSubmissionResult(failed=problems)
         with self._held(directory, mode):
             plan = plan_sweep(directory, request)
-            return batch_result(plan, self._carry_out(directory, plan, mode, limit, single=single), problems)
+            return batch_result(plan, executor.carry_out(plan, mode, limit, single=single), problems)
 
     def _active(self, directory: SweepDirectory, request: SweepRequest) -> dict[str, str]:
         """The job ids of those requested runs that another launcher has at work or in its queue."""
@@ -324,29 +333,6 @@ class SLURMLauncher:
             and witness.verdict(name)[1].status.is_active
         }
 
-    def _carry_out(
-        self, directory: SweepDirectory, plan: SweepPlan, mode: ExecutionMode, limit: int | None, *, single: bool
-    ) -> Executed | None:
-        """Write the plan and execute it; the folder is held. None if there is nothing to do."""
-        names = plan.names
-        if not names:
-            return None
-        planner = None if mode is ExecutionMode.LOCAL else self._planner(directory, plan)
-        launch = self._launch(planner) if planner is not None and mode is ExecutionMode.SLURM else None
-        if launch is not None:
-            with explaining_interrupts(directory, names, self._say):
-                launch.reach()
-        self._remember(directory)
-        with explain_write_errors(directory):
-            write_plan(directory, plan)
-        if planner is None:
-            orphaned = ", ".join(plan.orphaned)
-            remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
-            return execute_locally(directory, names, limit, single=single, display=self._display, remark=remark)
-        if launch is None:
-            return plan_only(planner, names, self._most_tasks(), limit, single=single)
-        return submit(launch, names, limit, single=single)
-
     def draft_scripts(self, sweep_dir: str | os.PathLike[str], configs: Mapping[str, ExperimentConfig]) -> list[Draft]:
         """What sbatch would get for some runs, by kinds of jobs, and what is wrong with it; writes nothing.
 
@@ -354,44 +340,18 @@ class SLURMLauncher:
             sweep_dir: the folder of their sweep.
             configs: the experiments by the names of the runs.
         """
-        from mtf_slurm.cluster.choosing import draft_scripts
+        return self._executor(SweepDirectory(Path(sweep_dir).absolute())).drafts(configs)
 
-        return draft_scripts(SweepDirectory(Path(sweep_dir).absolute()), configs, self._templates())
-
-    def _problems(
-        self, directory: SweepDirectory, configs: Mapping[str, ExperimentConfig], mode: ExecutionMode
-    ) -> dict[str, str]:
-        """Why runs cannot be executed as asked, by their names; found before anything is written."""
-        if mode is ExecutionMode.LOCAL:
-            return {}
-        drafts = self.draft_scripts(directory.path, configs)
-        return {name: draft.problem for draft in drafts if draft.problem for name in draft.runs}
-
-    def _templates(self) -> Templates:
-        from mtf_slurm.cluster.choosing import Templates  # loads Jinja2
-
-        return Templates(self.project_root, self.slurm_template_path)
-
-    def _planner(self, directory: SweepDirectory, plan: SweepPlan) -> SubmissionPlanner:
-        from mtf_slurm.cluster.planning import SubmissionPlanner
-
-        return SubmissionPlanner(directory, self._templates(), plan.configs)
-
-    def _most_tasks(self) -> int:
-        """How many tasks an array may have; where no cluster tells, what is usual."""
-        from mtf_slurm.cluster.planning import most_tasks
-
-        try:
-            settings = self._watch.controller.settings()
-        except ClusterUnreachableError:
-            settings = ClusterConfig()
-        return most_tasks(settings.max_array_size, settings.max_job_count)
-
-    def _launch(self, planner: SubmissionPlanner) -> Launch:
-        from mtf_slurm.cluster.patience import Patience
-        from mtf_slurm.cluster.submission import Launch  # loads tenacity
-
-        return Launch(planner, self._watch.controller, self._say, Patience(timeout_s=self.submit_timeout_s))
+    def _executor(self, directory: SweepDirectory) -> Executor:
+        return Executor(
+            directory,
+            self.project_root,
+            self.slurm_template_path,
+            self._watch.controller,
+            self._say,
+            self.submit_timeout_s,
+            self._display,
+        )
 
     def _say(self, text: str) -> None:
         if self._display is not None:
@@ -401,8 +361,12 @@ class SLURMLauncher:
 
         PlainLines().say(text)
 
-    def _tell_refused(self, directory: SweepDirectory, done: Executed) -> None:
-        """Runs that were not submitted stop no other; where there is no other, it is an error."""
+    def _tell_left(self, directory: SweepDirectory, done: Executed) -> None:
+        """Runs that could not be submitted stop no other; where there is no other, it is an error."""
+        for reason in by_reason(done.left):
+            self._say(f"left as it is: {reason}")
+        if not done.refused:
+            return
         reasons = "; ".join(by_reason(done.refused))
         if not done.job_ids:
             raise JobSubmissionError(f"{directory.path}: no run was submitted: {reasons}", reasons=done.refused)
@@ -411,21 +375,12 @@ class SLURMLauncher:
     def _held(self, directory: SweepDirectory, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
         return held(directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0)
 
+    def _look_in(self) -> list[Path]:
+        """The folders that job ids may belong to."""
+        inside = sorted(self.output_dir.iterdir()) if self.output_dir.is_dir() else []
+        return list(dict.fromkeys([*self._folders, *inside]))
+
     def _remember(self, directory: SweepDirectory) -> None:
         """Look for job ids there, too."""
         if directory.path not in self._folders:
             self._folders.append(directory.path)
-
-    def _find(self, job_id: str) -> tuple[SweepDirectory, Submission, str] | None:
-        """The run that a job id stands for; Slurm gives an id again after a crash, and then the newest has it."""
-        is_slurm = is_slurm_id(job_id)
-        token, index = ("", 0) if is_slurm else split_job_id(job_id)
-        found: list[tuple[SweepDirectory, Submission, str]] = []
-        inside = self.output_dir.iterdir() if self.output_dir.is_dir() else iter(())
-        for folder in dict.fromkeys([*self._folders, *sorted(inside)]):
-            directory = SweepDirectory(folder)
-            if is_slurm:
-                found += ((directory, *owner) for owner in Submissions(directory).owners(job_id))
-            elif (submission := Submissions(directory).find(token)) is not None and index < len(submission.runs):
-                found.append((directory, submission, submission.runs[index]))
-        return max(found, key=lambda item: item[1].token, default=None)

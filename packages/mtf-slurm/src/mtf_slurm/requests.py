@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -11,12 +10,11 @@ from typing import Any, Final
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.errors import SLURMError, SlurmNotFoundError
 
-__all__ = ["check_job_id", "check_request", "check_search", "check_seconds", "distinct_experiments", "is_slurm_id"]
+__all__ = ["check_job_id", "check_request", "check_search", "check_seconds", "distinct_experiments"]
 
 _SHOWN: Final = 60
 _KEYS_NAMED: Final = 3
 _EMPTY: Final[tuple[Any, ...]] = (None, [], {})  # of a section that is not given, and one with nothing in it
-_SLURM_JOB_ID: Final = re.compile(r"[0-9]+(_[0-9]+)?")
 
 
 def check_request(mode: ExecutionMode, max_concurrent_jobs: int | None) -> None:
@@ -63,11 +61,6 @@ def check_job_id(job_id: Any) -> str:
     raise SLURMError(
         f"job_id={_shown(job_id)}: {remedy}, as submit_experiment returns it: '123', '123_4', 'local-...' or 'dry-...'"
     )
-
-
-def is_slurm_id(job_id: str) -> bool:
-    """Whether it is an id that Slurm gives: `123`, or `123_4` for a task of an array."""
-    return _SLURM_JOB_ID.fullmatch(job_id) is not None
 
 
 def check_search(search: Any) -> None:

@@ -16,7 +16,7 @@ from mtf_config import ExperimentConfig, ParameterGridSearch, SweepPoint, run_id
 from mtf_config.identity import IDENTITY_FIELDS
 from mtf_config.naming import slug
 from mtf_config.writer import dump_yaml
-from mtf_slurm.cluster.options import task_count
+from mtf_slurm.cluster.options import node_count, task_count
 from mtf_slurm.code.isolation import Code, code_file_of, lay_code, write_code_of_run
 from mtf_slurm.code.record import CodeFile, workplace
 from mtf_slurm.errors import JobSubmissionError
@@ -63,16 +63,17 @@ class SweepRequest:
         cls,
         search: ParameterGridSearch,
         *,
+        points: Sequence[SweepPoint],
         name: str,
         project_root: Path,
         command: tuple[str, ...],
         code: Code,
         keep_code: Collection[str] = (),
     ) -> SweepRequest:
-        """The request for every point of a search."""
+        """The request for the points of a search."""
         return cls(
             name=name,
-            points=list(search.points()),
+            points=points,
             project_root=project_root,
             command=command,
             base=search.base_config,
@@ -186,10 +187,18 @@ def refuse_conflicts(directory: SweepDirectory, conflicts: Mapping[str, str]) ->
     if conflicts:
         shown = ", ".join(sorted(conflicts)[:5]) + (", ..." if len(conflicts) > 5 else "")
         raise JobSubmissionError(
-            f"{directory.path}: {len(conflicts)} names are taken by runs with other settings ({shown}); choose another "
+            f"{directory.path}: {_taken(len(conflicts))} ({shown}); choose another "
             "output folder or other names (hash-based names never clash)",
             reasons=conflicts,
         )
+
+
+def _taken(count: int) -> str:
+    return (
+        "a name is taken by a run with other settings"
+        if count == 1
+        else f"{count} names are taken by runs with other settings"
+    )
 
 
 def write_plan(directory: SweepDirectory, plan: SweepPlan) -> None:
@@ -240,7 +249,7 @@ def _script(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> 
             setup=tuple(config.slurm.setup) if config.slurm else (),
             signals=tuple(config.preemption.signals),
             deterministic=config.deterministic,
-            nodes=(config.slurm.nodes or 1) if config.slurm else 1,
+            nodes=node_count(config.slurm),
             tasks=task_count(config.slurm),
             max_preemptions=config.preemption.max_preemptions,
             checkpoints=config.checkpoint.checkpoint_dir,

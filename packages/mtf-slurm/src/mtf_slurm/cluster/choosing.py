@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mtf_config import ExperimentConfig, SLURMConfig
 from mtf_slurm.cluster.options import sbatch_options
@@ -69,6 +69,15 @@ class Draft:
     def head(self) -> str:
         """The part of the script that the template makes; the rest is the same everywhere."""
         return self.text.partition("mtf_sweep_dir=")[0].rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The draft as plain data."""
+        return {
+            "template": self.template or None,
+            "runs": list(self.runs),
+            "text": self.text or None,
+            "problem": self.problem or None,
+        }
 
 
 def draft_scripts(

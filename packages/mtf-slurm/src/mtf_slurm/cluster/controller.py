@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from mtf_slurm.cluster.answers import (
     ACCOUNTING_FIELDS,
     PARTITION_FORMAT,
+    PEAK_FIELDS,
     QUEUE_FIELDS,
     ClusterConfig,
     Partition,
@@ -23,12 +25,14 @@ from mtf_slurm.cluster.answers import (
     parse_accounting,
     parse_config,
     parse_partitions,
+    parse_peaks,
     parse_queue,
 )
 from mtf_slurm.cluster.programs import PROGRAM_TIMEOUT_S, Ran, RunProgram, run_program
 from mtf_slurm.cluster.refusals import Answer, is_silence, read_answer
 from mtf_slurm.cluster.silence import Silence
 from mtf_slurm.errors import ClusterUnreachableError, SLURMError, SlurmNotFoundError
+from mtf_slurm.status import JobStatus
 
 __all__ = ["Controller", "Observation"]
 
@@ -97,6 +101,7 @@ class Controller:
         self._silence = Silence(say)
         self._silence_of_accounts = Silence(say)
         self._config: ClusterConfig | None = None
+        self._peaks: dict[tuple[str, str], str] = {}
 
     @contextlib.contextmanager
     def waiting(self, timeout_s: float) -> Iterator[None]:
@@ -125,6 +130,8 @@ class Controller:
     def observe(self, job_ids: Collection[str], *, names: Collection[str] = ()) -> Observation:
         """Look at jobs: one squeue, and one sacct for what it does not know (or two, if names are missing as well).
 
+        One more asks for the memory of jobs that were killed, until it is known.
+
         Args:
             job_ids: of whole jobs or tasks.
             names: of jobs whose ids are not known.
@@ -142,12 +149,14 @@ class Controller:
         unseen = set(names) - {task.job_name for task in queued.values()}
         recorded, accounting_error = self._accounts(missing, unseen)
         outdated = {job_id: task for job_id, task in recorded.items() if task.state.is_active and not queue_error}
+        tasks = {job_id: task for job_id, task in recorded.items() if job_id not in outdated} | queued
+        min_job_age_s = self._min_job_age_s()  # first, for it tells whether there are accounts
         return Observation(
-            tasks={job_id: task for job_id, task in recorded.items() if job_id not in outdated} | queued,
+            tasks=self._with_peaks(tasks, {base_id(job_id) for job_id in job_ids}),
             outdated={job_id: task for job_id, task in outdated.items() if job_id not in queued},
             queue_error=queue_error,
             accounting_error=accounting_error,
-            min_job_age_s=self._min_job_age_s(),
+            min_job_age_s=min_job_age_s,
             seen_at=seen_at,
         )
 
@@ -239,6 +248,28 @@ class Controller:
             else:
                 error = complaint(ran)
         return found, error
+
+    def _with_peaks(self, tasks: dict[str, TaskState], asked: set[str]) -> dict[str, TaskState]:
+        """The tasks, with the memory that those used which may have had too little of it."""
+        suspects = {
+            job_id: task
+            for job_id, task in tasks.items()
+            if base_id(job_id) in asked and (task.state is JobStatus.OUT_OF_MEMORY or task.signal == signal.SIGKILL)
+        }
+        self._ask_peaks([job_id for job_id, task in suspects.items() if (job_id, task.job_name) not in self._peaks])
+        return tasks | {
+            job_id: replace(task, peak_memory=self._peaks.get((job_id, task.job_name), ""))
+            for job_id, task in suspects.items()
+        }
+
+    def _ask_peaks(self, job_ids: Sequence[str]) -> None:
+        if not job_ids or self._config is None or not self._config.keeps_accounts:
+            return
+        for start in range(0, len(job_ids), _IDS_AT_ONCE):
+            words = ["sacct", "--parsable2", "--noheader", f"--format={PEAK_FIELDS}"]
+            ran = self._look([*words, "--jobs=" + ",".join(job_ids[start : start + _IDS_AT_ONCE])])
+            if ran.status == 0:
+                self._peaks |= {(job_id, name): peak for job_id, name, peak in parse_peaks(ran.out)}
 
     def _min_job_age_s(self) -> int | None:
         try:

@@ -47,7 +47,7 @@ def explaining_interrupts(
 
 
 _TAKEN = "submitted"
-_UNCLEAR = "sent, and whether Slurm has taken it was not answered"
+_UNCLEAR = "sent without an answer"
 _REFUSED = "refused by Slurm"
 _LEFT = "not submitted"
 
