@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtf_trainer import binding, determinism, preemption, rng
+from mtf_trainer import binding, determinism, opening, preemption, rng
 from mtf_trainer.callbacks import TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
@@ -19,7 +19,6 @@ from mtf_trainer.data import make_source
 from mtf_trainer.errors import CheckpointError, TrainerError
 from mtf_trainer.loggers import MetricLogger
 from mtf_trainer.metric_objects import MetricObject, MetricObjects, Stage
-from mtf_trainer.phases import TrainerPhase
 from mtf_trainer.places import checkpoint_directory, run_directory
 from mtf_trainer.session import Session
 from mtf_trainer.state import ResumeState, RNGState
@@ -29,8 +28,6 @@ from mtf_utils.logs import setup_logging
 from mtf_utils.stateful import Stateful
 
 __all__ = ["GenericTrainer"]
-
-logger = logging.getLogger(__name__)
 
 StepFunction = Callable[["GenericTrainer", Any, int], Mapping[str, Any]]
 
@@ -159,7 +156,7 @@ class GenericTrainer:
         scheduler: Any | None,
     ) -> None:
         self._bind(model, optimizer, scheduler)
-        store = self._open_store()
+        store = opening.open_store(self.config)
         try:
             checkpoint = self._take_checkpoint(store)
             engine = Engine(
@@ -188,29 +185,7 @@ class GenericTrainer:
             raise
         self._session = session
         with session.resources():
-            self._run(session, checkpoint)
-
-    def _run(self, session: Session, checkpoint: Checkpoint | None) -> None:
-        if checkpoint is None:
-            if session.val is None and self.config.checkpoint.save_top_k:
-                logger.info("without a val_loader no checkpoint is the best: only the newest are kept")
-            session.start()
-            session.run()
-            return
-        session.restore(checkpoint)
-        if session.state.phase is TrainerPhase.TRAINING_COMPLETE:
-            session.settle_restored()
-            session.write_result(checkpoint.path)
-            logger.info("training was complete already, after %d epochs: %s", session.state.epoch, checkpoint.path)
-            return
-        logger.info(
-            "continuing at epoch %d, step %d, before %s, from %s",
-            session.state.epoch,
-            session.state.global_step,
-            session.state.phase.value,
-            checkpoint.path,
-        )
-        session.run()
+            opening.enter(session, checkpoint)
 
     def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None) -> None:
         if not isinstance(model, nn.Module):
@@ -220,33 +195,12 @@ class GenericTrainer:
         self.optimizer = binding.optimizer(optimizer, model)
         self.scheduler = binding.scheduler(scheduler, self.optimizer, interval=self.config.scheduler_interval)
 
-    def _open_store(self) -> CheckpointStore:
-        config = self.config
-        run_id = config.identity or config.experiment_name
-        return CheckpointStore(checkpoint_directory(config), config.checkpoint, run_id=run_id)
-
     def _take_checkpoint(self, store: CheckpointStore) -> Checkpoint | None:
         """The checkpoint to continue from; the run's seed is the one that it was begun with."""
-        checkpoint, self._armed = self._armed, None
-        if checkpoint is None and self.config.checkpoint.resume == "never":
-            if store.paths():
-                directory = checkpoint_directory(self.config)
-                raise CheckpointError(
-                    f"{directory} holds checkpoints already, and checkpoint.resume is 'never': "
-                    "use a new checkpoint_dir, or resume='auto' to continue",
-                    path=directory,
-                )
-            return None
-        checkpoint = checkpoint or store.newest()
+        armed, self._armed = self._armed, None
+        checkpoint = opening.choose_checkpoint(store, self.config, armed=armed)
         if checkpoint is not None:
-            seed = checkpoint.fingerprint["seed"]
-            if self.config.seed not in (None, seed):
-                raise CheckpointError(
-                    f"{checkpoint.path} belongs to a run with seed {seed}, this one has {self.config.seed}: "
-                    "use a new checkpoint_dir for a new run",
-                    path=checkpoint.path,
-                )
-            self.seed = seed
+            self.seed = checkpoint.fingerprint["seed"]
         return checkpoint
 
     def save_checkpoint(self, emergency: bool = False, *, pinned: bool = False) -> Path:
@@ -272,7 +226,7 @@ class GenericTrainer:
         kind = Kind.EMERGENCY if emergency else Kind.MANUAL
         if self._fitting:
             return session.save_now(kind, pinned=pinned)
-        with session.reopened(self._open_store()):
+        with session.reopened(opening.open_store(self.config)):
             return session.save_now(kind, pinned=pinned)
 
     def load_checkpoint(self, checkpoint_path: Path | None = None) -> ResumeState:
@@ -290,7 +244,7 @@ class GenericTrainer:
         """
         if self._fitting:
             raise TrainerError("load_checkpoint() while fit() runs: call it before")
-        store = self._open_store()
+        store = opening.open_store(self.config)
         try:
             checkpoint = store.newest() if checkpoint_path is None else store.load(Path(checkpoint_path))
         finally:
