@@ -101,6 +101,14 @@ def test_a_name_that_is_taken_is_in_one_list_only(launcher, make_config) -> None
     assert (batch.successful, list(batch.failed), list(batch.job_ids)) == (("free",), ["taken"], ["free"])
 
 
+def test_a_name_that_differs_in_case_only_is_refused(launcher, make_config) -> None:
+    launcher.submit_experiment(make_config("Baseline"), DRY_RUN)
+    with pytest.raises(JobSubmissionError, match=r"baseline: there is 'Baseline', whose folder would be the same"):
+        launcher.submit_experiment(make_config("baseline"), DRY_RUN)
+    batch = launcher.submit_experiment_batch([make_config("two"), make_config("TWO"), make_config("Baseline")], DRY_RUN)
+    assert (batch.successful, list(batch.failed)) == (("two", "Baseline"), ["TWO"])
+
+
 WRONG = ["3", "", None, True, False, -1, 0, 2.0, float("nan"), [1], {}, object()]
 
 

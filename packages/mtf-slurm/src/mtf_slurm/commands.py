@@ -110,17 +110,27 @@ def _run(arguments: argparse.Namespace) -> int:
     if Path(arguments.sweep).is_dir():
         if mode not in (None, ExecutionMode.LOCAL):
             raise CommandError(f"--execution {mode}: a folder is continued on this machine; name the sweep file")
+        _refuse_template(arguments)
         folder = Path(arguments.sweep)
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
     else:
         opened = _open(arguments)
         jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
         mode = mode or opened.spec.execution or ExecutionMode.LOCAL
+        if mode is ExecutionMode.LOCAL:
+            _refuse_template(arguments)
         result = opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs)
     _print_status("run", result, as_json=arguments.json)
     if mode is ExecutionMode.SLURM:
         return _submitted(result)
     return DONE if result.is_complete or mode is ExecutionMode.DRY_RUN else WORK_FAILED
+
+
+def _refuse_template(arguments: argparse.Namespace) -> None:
+    if arguments.template:
+        raise CommandError(
+            f"--template {arguments.template}: runs on this machine get no script of Slurm; leave it out"
+        )
 
 
 def _configure_submit(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from mtf_slurm.code.isolation import Code, code_file_of, lay_code, write_code_of
 from mtf_slurm.code.record import CodeFile, workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.render import JobScript, render_job
+from mtf_slurm.wording import listed
 from mtf_utils.atomic import write_text
 from mtf_utils.rundir import RunDirectory, SweepDirectory, SweepFile, now
 
@@ -144,11 +145,19 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
     """
     existing = directory.sweep()
     before = {run["name"]: run for run in existing.runs} if existing else {}
+    folders = {name.casefold(): name for name in before}
     entries: dict[str, dict[str, Any]] = {}
     configs: dict[str, ExperimentConfig] = {}
     conflicts: dict[str, str] = {}
     for point in request.points:
         run = directory.run(point.name)
+        if (other := folders.setdefault(point.name.casefold(), point.name)) != point.name:
+            # also where it would do: folders are copied to file systems where it does not
+            conflicts[point.name] = (
+                f"there is {other!r}, whose folder would be the same where the file system does not tell capital "
+                "letters from small ones"
+            )
+            continue
         known = entries.get(point.name) or before.get(point.name)
         identity = known["identity"] if known else _folder_identity(run)
         if identity not in (None, point.identity):
@@ -182,23 +191,19 @@ def refuse_conflicts(directory: SweepDirectory, conflicts: Mapping[str, str]) ->
     """Raise if there are conflicts.
 
     Raises:
-        JobSubmissionError: some names are taken by runs with other settings.
+        JobSubmissionError: some names are taken by other runs.
     """
     if conflicts:
-        shown = ", ".join(sorted(conflicts)[:5]) + (", ..." if len(conflicts) > 5 else "")
         raise JobSubmissionError(
-            f"{directory.path}: {_taken(len(conflicts))} ({shown}); choose another "
-            "output folder or other names (hash-based names never clash)",
+            f"{directory.path}: {_taken(len(conflicts))} ({listed(sorted(conflicts), 5)}: "
+            f"{next(iter(conflicts.values()))}); choose another output folder or other names (hash-based names never "
+            "clash)",
             reasons=conflicts,
         )
 
 
 def _taken(count: int) -> str:
-    return (
-        "a name is taken by a run with other settings"
-        if count == 1
-        else f"{count} names are taken by runs with other settings"
-    )
+    return "a name is taken by another run" if count == 1 else f"{count} names are taken by other runs"
 
 
 def write_plan(directory: SweepDirectory, plan: SweepPlan) -> None:

@@ -181,7 +181,7 @@ class Loop:
             self._batch = self.train.read(state.epoch, train.batch_idx)
         except StopIteration:
             if train.batch_idx == 0:
-                raise TrainerError(f"the training loader gave no batch in epoch {state.epoch}") from None
+                raise TrainerError(f"the training loader gave no batch in epoch {state.epoch + 1}") from None
             train.exhausted = True
             state.phase = Phase.TRAIN_BATCH_OPTIM_STEP if train.micro_step else self.agenda.after_data()
         except DataWaitInterrupted:
@@ -342,7 +342,7 @@ class Loop:
             skipped = self._train.skipped
             if skipped and not self._epoch_means.means():
                 raise TrainerError(
-                    f"nothing was trained in epoch {state.epoch}: none of its {skipped} losses is finite"
+                    f"nothing was trained in epoch {state.epoch + 1}: none of its {skipped} losses is finite"
                 )
             means = _named(self._epoch_means.means(), "train_")
             state.epoch_metrics = means | self.metrics.compute("train") | state.val_metrics
@@ -381,7 +381,7 @@ class Loop:
         return self.state.val
 
     def _place(self) -> str:
-        return f"epoch {self.state.epoch}, batch {self._train.batch_idx}, step {self.state.global_step}"
+        return f"epoch {self.state.epoch + 1}, batch {self._train.batch_idx + 1}, step {self.state.global_step}"
 
     def _learning_rate(self) -> float:
         return float(self.engine.optimizer.param_groups[0]["lr"])

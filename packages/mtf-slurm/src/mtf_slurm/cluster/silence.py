@@ -88,9 +88,10 @@ class Silence:
             watcher.join()
 
     def unanswered(self, program: str) -> None:
-        """The program that asked has ended without an answer; the silence goes on."""
-        with self._lock:
-            self._tell(program, self._clock())
+        """The program that asked has ended without an answer; the silence goes on, and so may the waiting."""
+        if self._until is not None:
+            with self._lock:
+                self._tell(program, self._until)
 
     def answered(self) -> None:
         """Slurm has answered: the silence is over."""
