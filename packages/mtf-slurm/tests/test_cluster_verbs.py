@@ -109,7 +109,11 @@ def test_a_template_of_the_sweep_and_one_of_the_command(
         ("WORD", "{{ patrition }}", r"site\.sh\.j2:5: unknown name 'patrition' \(did you mean partition\?\)"),
         ("WORD", "{{ partition }}", r"site\.sh\.j2:5: a value is null"),
         ("{{ body }}", "", r"site\.sh\.j2: there is no \{\{ body \}\}"),
-        ("--comment=WORD", "--coment=x", r"sbatch has no option --coment; did you mean --comment\?"),
+        (
+            "--comment=WORD",
+            "--coment=x",
+            r"site\.sh\.j2:5: '#SBATCH --coment=x': sbatch has no option --coment; did you mean --comment\?",
+        ),
     ],
 )
 def test_a_mistake_in_a_template_is_said_before_anything_is_written(

@@ -148,7 +148,8 @@ class SubmissionTemplate:
         values = dict(_fields(spec.config))
         values |= {"job_name": spec.job_name, "options": [_line_word(word) for word in spec.words()], _BODY: body}
         text = self._template.render(values)
-        check_written(text, body=body, words=spec.words(), name=self._template.name)
+        source, name = self._template.source, self._template.name
+        check_written(text, source=source, body=body, words=spec.words(), name=name)
         return text if text.endswith("\n") else text + "\n"
 
 
