@@ -143,6 +143,8 @@ def test_what_is_no_list_of_experiments_is_an_error(launcher, experiments, proje
 def test_other_values_of_a_wrong_type_are_errors(launcher, make_config, project) -> None:
     with pytest.raises(SLURMError, match=r"experiments=ExperimentConfig.*expected a list"):
         launcher.submit_experiment_batch(make_config("one"), LOCAL)
+    with pytest.raises(SLURMError, match=r"experiment_config='one': expected an ExperimentConfig"):
+        launcher.submit_experiment("one", LOCAL)
     with pytest.raises(SLURMError, match=r"search=\[\]: expected a ParameterGridSearch"):
         launcher.submit_sweep([], project / "sweep", LOCAL)
     for value in ("3", None, True, -1.0, float("nan")):

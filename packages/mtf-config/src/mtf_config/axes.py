@@ -241,7 +241,9 @@ def keys_that_alone_vary(axis: Axis, matters: Callable[[str], bool]) -> Iterator
     first: dict[str, dict[str, Any]] = {}
     for index in range(axis.count):
         row = axis.row(index)
-        that_matter = json.dumps({key: value for key, value in row.items() if matters(key)}, sort_keys=True)
+        that_matter = json.dumps(
+            {key: value for key, value in row.items() if matters(key)}, sort_keys=True, default=str
+        )
         before = first.setdefault(that_matter, row)
         yield from (key for key in others if before.get(key, _NOTHING) != row.get(key, _NOTHING))
 

@@ -162,7 +162,7 @@ class ParameterGridSearch:
             else:
                 for index, value in enumerate(grid.values_of(key)):
                     yield from ((key, index, problem) for problem in _value_problems(key, value))
-        written = json.dumps(self._base)
+        written = json.dumps(self._base, default=str)
         for key in grid.keys_that_alone_vary(_makes_another_run):
             if key != "experiment_name" and f"${{{key}}}" not in written:  # what it refers to may matter
                 yield key, None, Problem((key,), _SAME_RUN, about_key=True)
@@ -192,14 +192,16 @@ class ParameterGridSearch:
         self.check()
         namer = self._namer()
         names: dict[str, str] = {}
-        seen: dict[str, SweepPoint] = {}
+        seen: dict[str, tuple[str, dict[str, Any]]] = {}
         first = 0
         for grid in self._grids:
             for offset in range(grid.get_parameter_count()):
                 point = self._point(grid, offset, first + offset, namer)
-                if (other := seen.setdefault(point.identity, point)) is not point:
-                    self._refuse_variants(other, point)
+                extra = {key: value for key, value in point.parameters.items() if not _makes_another_run(key)}
+                if point.identity in seen:
+                    self._refuse_variants(seen[point.identity], (point.grid, extra))
                     continue
+                seen[point.identity] = (point.grid, extra)
                 if (name := names.setdefault(point.name.casefold(), point.name)) != point.name:
                     raise ConfigurationError.because(_CASE.format(name, point.name))
                 yield point
@@ -237,20 +239,20 @@ class ParameterGridSearch:
         values = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
         return ValidationError(located, subject=f"{place} ({values[:200]})")
 
-    def _refuse_variants(self, first: SweepPoint, second: SweepPoint) -> None:
+    def _refuse_variants(self, first: tuple[str, dict[str, Any]], second: tuple[str, dict[str, Any]]) -> None:
         """Refuse that grids ask for a run twice, each time with other settings that do not make it another run."""
-        extra = {key for key in {**first.parameters, **second.parameters} if not _makes_another_run(key)}
-        left, right = ({key: self._value(point, key) for key in extra} for point in (first, second))
-        changes = [f"{key} ({left[key]!r} and {right[key]!r})" for key in sorted(extra) if left[key] != right[key]]
+        (grid, left), (other, right) = first, second
+        values = {key: (self._value(left, key), self._value(right, key)) for key in sorted({**left, **right})}
+        changes = [f"{key} ({one!r} and {two!r})" for key, (one, two) in values.items() if one != two]
         if changes:
             raise ConfigurationError.because(
-                f"grids {first.grid!r} and {second.grid!r} ask for the same run twice, with different "
-                f"{', '.join(changes)}: {_SAME_RUN}"
+                f"grids {grid!r} and {other!r} ask for the same run twice, with different {', '.join(changes)}: "
+                f"{_SAME_RUN}"
             )
 
-    def _value(self, point: SweepPoint, key: str) -> Any:
+    def _value(self, given: Mapping[str, Any], key: str) -> Any:
         try:
-            return point.parameters[key] if key in point.parameters else self._look_up(key)
+            return given[key] if key in given else self._look_up(key)
         except KeyError:
             return None
 

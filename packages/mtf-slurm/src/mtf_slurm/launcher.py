@@ -23,6 +23,7 @@ from mtf_slurm.git import GitManager
 from mtf_slurm.lock import is_locked
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.requests import (
+    check_experiment,
     check_job_id,
     check_request,
     check_search,
@@ -109,6 +110,7 @@ class SLURMLauncher:
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the run has saved and ended.
         """
+        check_experiment("experiment_config", experiment_config)
         batch = self._submit_lone([experiment_config], execution_mode, None, single=True)
         name = experiment_config.experiment_name
         if name in batch.failed:

@@ -10,7 +10,15 @@ from typing import Any, Final
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.errors import SLURMError, SlurmNotFoundError
 
-__all__ = ["check_job_id", "check_request", "check_search", "check_seconds", "distinct_experiments"]
+__all__ = [
+    "check_experiment",
+    "check_job_id",
+    "check_names",
+    "check_request",
+    "check_search",
+    "check_seconds",
+    "distinct_experiments",
+]
 
 _SHOWN: Final = 60
 _KEYS_NAMED: Final = 3
@@ -76,6 +84,33 @@ def check_search(search: Any) -> None:
         )
 
 
+def check_experiment(name: str, value: Any) -> None:
+    """Refuse what is no experiment.
+
+    Raises:
+        SLURMError: it is none.
+    """
+    if not isinstance(value, ExperimentConfig):
+        raise SLURMError(
+            f"{name}={_shown(value)}: expected an ExperimentConfig; ExperimentConfig.from_dict makes one of a mapping"
+        )
+
+
+def check_names(names: Any) -> list[str]:
+    """The names of runs, as they were given.
+
+    Raises:
+        SLURMError: it is no list of strings.
+    """
+    if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
+        raise SLURMError(f"names={_shown(names)}: expected a list of the names of runs, or None for all of them")
+    listed = list(names)
+    for index, name in enumerate(listed):
+        if not isinstance(name, str):
+            raise SLURMError(f"names[{index}]={_shown(name)}: expected the name of a run")
+    return listed
+
+
 def distinct_experiments(experiments: Any) -> tuple[dict[str, ExperimentConfig], dict[str, str]]:
     """The experiments of a batch by their names, and why some names stand for none.
 
@@ -93,11 +128,7 @@ def distinct_experiments(experiments: Any) -> tuple[dict[str, ExperimentConfig],
     chosen: dict[str, ExperimentConfig] = {}
     problems: dict[str, str] = {}
     for index, item in enumerate(experiments):
-        if not isinstance(item, ExperimentConfig):
-            raise SLURMError(
-                f"experiments[{index}]={_shown(item)}: expected an ExperimentConfig; ExperimentConfig.from_dict makes "
-                "one of a mapping"
-            )
+        check_experiment(f"experiments[{index}]", item)
         name = item.experiment_name
         first = chosen.setdefault(name, item)
         if first is not item and (changes := list(_differences(first.to_dict(), item.to_dict(), ""))):

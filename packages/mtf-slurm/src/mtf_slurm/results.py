@@ -18,6 +18,7 @@ from mtf_slurm.cluster.holders import rebalance
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
+from mtf_slurm.requests import check_names, check_seconds
 from mtf_slurm.run_result import RunResult, read_run
 from mtf_slurm.status import JobStatus
 from mtf_slurm.wording import counted
@@ -150,7 +151,10 @@ class GridSearchResult:
 
         Raises:
             TimeoutError: some run is still active, or cannot be told of.
+            SLURMError: a time is no number of seconds.
         """
+        poll_s = check_seconds("poll_s", poll_s)
+        timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         start = clock()
         complaint, spent_s = "", 0.0
         while still := [run.name for run in self.runs if run.may_change]:
@@ -179,9 +183,10 @@ class GridSearchResult:
 
         Raises:
             KeyError: there is no run of a name.
-            SLURMError: the cluster cannot be reached, or refuses; runs on this machine were told all the same.
+            SLURMError: the names are no list, or the cluster refuses.
+            ClusterUnreachableError: the cluster cannot be reached; runs on this machine were told all the same.
         """
-        chosen = [run.name for run in self.runs] if names is None else [self[name].name for name in names]
+        chosen = [run.name for run in self.runs] if names is None else [self[name].name for name in check_names(names)]
         done = cancel_runs(SweepDirectory(self.output_dir), chosen, self._watch)
         self.refresh()
         return done
