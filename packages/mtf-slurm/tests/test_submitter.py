@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from mtf_config import ExecutionMode, ExperimentConfig
 from mtf_slurm import JobSubmissionError, SLURMError
+from mtf_slurm.cluster.choosing import Templates, draft_scripts
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.patience import Patience
-from mtf_slurm.cluster.planning import SubmissionPlanner, check_options
+from mtf_slurm.cluster.planning import SubmissionPlanner
 from mtf_slurm.cluster.programs import Ran
-from mtf_slurm.cluster.script import SubmissionTemplate
 from mtf_slurm.cluster.submission import Launch
 from mtf_slurm.cluster.submitter import Submitter
 from mtf_slurm.submissions import Submission, Submissions
@@ -122,7 +122,7 @@ class Place:
         for group, count in enumerate(groups):
             for number in range(count):
                 self.add_run(f"run-{group}-{number}", f"{group + 1}G")
-        self.planner = SubmissionPlanner(self.directory, SubmissionTemplate.built_in())
+        self.planner = SubmissionPlanner(self.directory, Templates(folder))
 
     def add_run(self, name: str, memory: str) -> None:
         config = ExperimentConfig.from_dict(BASE | {"experiment_name": name, "slurm": {"mem": memory}})
@@ -258,7 +258,7 @@ def test_a_job_that_a_crash_has_lost_is_sent_again(place) -> None:
     here.slurm.jobs[1] = "another-job-which-got-the-id"
     done = here.launch().submit(here.names, None)
     assert done.job_ids["run-0-0"] == "2_0"
-    assert any("has lost 1 jobs in a crash" in text for text in here.said)
+    assert any("has lost 1 job in a crash; it is sent again" in text for text in here.said)
 
 
 def test_a_job_that_a_crash_has_lost_is_sent_again_behind_those_that_it_let_loose(place) -> None:
@@ -366,13 +366,15 @@ def test_jobs_wait_for_what_holds_the_lanes(place) -> None:
     assert "--array=0-0%1" in last
 
 
-def test_options_that_cannot_be_asked_for_are_found_before_anything_is_written() -> None:
+def test_options_that_cannot_be_asked_for_are_found_before_anything_is_written(tmp_path: Path) -> None:
     config = ExperimentConfig.from_dict(
         BASE | {"experiment_name": "x", "slurm": {"additional_args": ["--wait", "--array=0-3"]}}
     )
-    problems = check_options({"x": config})
-    assert "--wait" in problems["x"]
-    assert "--array" in problems["x"]
+    (draft,) = draft_scripts(SweepDirectory(tmp_path / "sweep"), {"x": config}, Templates(tmp_path))
+    assert draft.runs == ("x",)
+    assert "--wait" in draft.problem
+    assert "--array" in draft.problem
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_dry_run_writes_the_same_and_sends_nothing(place) -> None:

@@ -305,7 +305,7 @@ class Session:
         self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
         path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
-        place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
+        place = f"epoch {state.epoch + 1}, step {state.global_step}, before {state.phase.value}"
         limit = settings.max_preemptions
         if limit is not None and state.preemptions > limit:
             message = (

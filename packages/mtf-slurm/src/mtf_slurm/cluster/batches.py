@@ -47,12 +47,14 @@ class Request:
         options: what it asks for, as options of sbatch.
         stem: what its job is called.
         pack: with how many others it shares a task.
+        template: of the script; empty is the built-in one.
     """
 
     name: str
     options: tuple[str, ...]
     stem: str
     pack: Pack = ALONE
+    template: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,14 @@ class Group:
         stem: what their jobs are called.
         names: of the runs.
         pack: how they share tasks.
+        template: of their scripts; empty is the built-in one.
     """
 
     options: tuple[str, ...]
     stem: str
     names: tuple[str, ...]
     pack: Pack = ALONE
+    template: str = ""
 
     @property
     def tasks(self) -> int:
@@ -79,10 +83,12 @@ class Group:
 
 def group_runs(requests: Iterable[Request]) -> list[Group]:
     """Put runs that ask for the same together; groups and the runs in them keep their order."""
-    groups: dict[tuple[tuple[str, ...], str, Pack], list[str]] = {}
+    groups: dict[tuple[tuple[str, ...], str, Pack, str], list[str]] = {}
     for request in requests:
-        groups.setdefault((request.options, request.stem, request.pack), []).append(request.name)
-    return [Group(options, stem, tuple(names), pack) for (options, stem, pack), names in groups.items()]
+        groups.setdefault((request.options, request.stem, request.pack, request.template), []).append(request.name)
+    return [
+        Group(options, stem, tuple(names), pack, template) for (options, stem, pack, template), names in groups.items()
+    ]
 
 
 def plan_jobs(
@@ -126,6 +132,7 @@ def plan_jobs(
                     runs_per_task=pack.runs,
                     runs_at_once=pack.at_once,
                     options=list(group.options),
+                    template=group.template,
                     lanes=lanes,
                     after=after,
                 )
