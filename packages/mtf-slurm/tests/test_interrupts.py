@@ -198,7 +198,7 @@ def test_a_stop_that_nobody_catches_is_one_line_and_a_status(driver: Driver, wai
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.count("stopped by SIGINT: 1 of 1 runs are unfinished") == 1
+    assert err.count("stopped by SIGINT: 1 of 1 run unfinished") == 1
     assert "Traceback" not in err
 
 

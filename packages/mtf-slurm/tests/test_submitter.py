@@ -377,6 +377,26 @@ def test_options_that_cannot_be_asked_for_are_found_before_anything_is_written(t
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_job_keeps_its_template_when_it_is_cut(place, tmp_path: Path) -> None:
+    here = place(groups=(3,))
+    own = tmp_path / "own.j2"
+    own.write_text("#!/bin/sh\n# of my own\n{{ body }}\n")
+    for name in here.names[:2]:
+        file = here.directory.run(name).config_json
+        data = json.loads(file.read_text())
+        data["slurm"]["template_path"] = str(own)
+        file.write_text(json.dumps(data))
+    submission, files = here.planner.plan(here.names, mode=ExecutionMode.SLURM, max_tasks=1001)
+    assert [(job.count, job.template) for job in submission.jobs] == [(2, str(own)), (1, "")]
+    Submissions(here.directory).publish(submission, files)
+    # another launcher, which was given no template or another one, goes on with those of the submission
+    other = SubmissionPlanner(here.directory, Templates(tmp_path, chosen=tmp_path / "absent.j2"))
+    cut = other.split(submission, 0)
+    assert [job.template for job in cut.jobs] == [str(own), str(own), ""]
+    folder = Submissions(here.directory).script(cut, 0).parent
+    assert ["of my own" in (folder / f"{number}.sh").read_text() for number in range(3)] == [True, True, False]
+
+
 def test_a_dry_run_writes_the_same_and_sends_nothing(place) -> None:
     here = place(groups=(3, 2))
     submission, files = here.planner.plan(here.names, mode=ExecutionMode.DRY_RUN, max_tasks=1001, limit=2)

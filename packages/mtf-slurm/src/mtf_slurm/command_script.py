@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from mtf_config import ExperimentConfig
-from mtf_utils.rundir import Outcome, SweepDirectory
+from mtf_slurm.evidence import has_finished
+from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["missing_script", "script_problems"]
 
@@ -60,7 +61,7 @@ def script_problems(
         "project (command), or have slurm.setup make it"
     )
     waiting = (name for name, config in configs.items() if not (config.slurm and config.slurm.setup))
-    return {name: reason for name in waiting if name not in keep_code and not _has_finished(directory, name)}
+    return {name: reason for name in waiting if name not in keep_code and not has_finished(directory.run(name))}
 
 
 def _script_of(command: Sequence[str]) -> str:
@@ -79,8 +80,3 @@ def _first_file(words: Iterator[str]) -> str:
         if word in _WITH_VALUE:
             next(words, None)
     return ""
-
-
-def _has_finished(directory: SweepDirectory, name: str) -> bool:
-    receipts = (attempt.finished() for attempt in directory.run(name).attempts())
-    return any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in receipts)
