@@ -67,12 +67,9 @@ class Executor:
         """
         found = [script_problems(self.directory, configs, command, self.project_root, keep_code), check_setups(configs)]
         if mode is not ExecutionMode.LOCAL:
-            drafts = [draft for draft in self.drafts(configs) if draft.problem]
-            found.append({name: draft.problem for draft in drafts for name in draft.runs})
-        problems: dict[str, str] = {}
-        for name, problem in (item for part in found for item in part.items()):
-            problems[name] = f"{problems[name]}; {problem}" if name in problems else problem
-        return problems
+            found.append({name: draft.problem for draft in self.drafts(configs) for name in draft.runs})
+        told = {name: [problems[name] for problems in found if problems.get(name)] for name in configs}
+        return {name: "; ".join(reasons) for name, reasons in told.items() if reasons}
 
     def drafts(self, configs: Mapping[str, ExperimentConfig]) -> list[Draft]:
         """What sbatch would get for some runs, by kinds of jobs, and what is wrong with it."""

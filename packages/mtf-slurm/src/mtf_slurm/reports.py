@@ -48,11 +48,11 @@ def ranking_lines(ranked: Sequence[RunResult], metric: str) -> Iterator[str]:
 
 
 def plan_lines(plan: SweepPlan, problems: Mapping[str, str]) -> Iterator[str]:
-    """What would run: every run, whether it is new, what varies, how much room that takes, and what is in the way.
+    """What would run: every run, whether it is new, what varies, and how much room it takes.
 
     Args:
-        plan: of a sweep.
-        problems: why runs cannot be executed, by their names.
+        plan: of the sweep.
+        problems: what keeps runs from it, by their names.
     """
     entries = {entry["name"]: entry for entry in plan.sweep.runs}
     lines = [["run", "", "parameters"]]
@@ -64,12 +64,12 @@ def plan_lines(plan: SweepPlan, problems: Mapping[str, str]) -> Iterator[str]:
     if plan.orphaned:
         yield f"no longer a part of the sweep: {', '.join(plan.orphaned)}"
     yield from map(str, shared_jobs(plan.configs))
-    if plan.estimate is not None:
-        yield from plan.estimate.lines()
     for reason in by_reason(plan.conflicts):
         yield f"cannot be planned: {reason}"
     for reason in by_reason(problems):
         yield f"cannot be executed: {reason}"
+    if plan.estimate is not None:
+        yield from plan.estimate.lines()
 
 
 def script_lines(drafts: Sequence[Draft]) -> Iterator[str]:

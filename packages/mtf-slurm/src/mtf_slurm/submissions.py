@@ -21,7 +21,7 @@ from mtf_utils.settings import Settings, about
 __all__ = ["JobFile", "JobPlan", "Submission", "Submissions", "find_job", "split_job_id"]
 
 _UNPUBLISHED: Final = ".new-"
-_SLURM_JOB_ID: Final = re.compile(r"[0-9]+(_[0-9]+)?(/[0-9]+)?")  # of a job, a task of an array, a run in a shared one
+_SLURM_JOB_ID: Final = re.compile(r"[0-9]+(_[0-9]+)?(/[0-9]+)?")  # of a job, a task of an array, a run in one of them
 
 
 @dataclass(kw_only=True)

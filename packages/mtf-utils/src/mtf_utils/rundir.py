@@ -99,6 +99,7 @@ CONTRACT: Final = (
     FileContract(".lock", "launcher", "launcher", "held (flock) by the one launcher at work in this folder"),
     FileContract("submissions/<token>/intent.json", "launcher", "launcher", "which runs, as which jobs", 1),
     FileContract("submissions/<token>/<k>.sh", "launcher", "sbatch, people", "what sbatch gets for job k"),
+    FileContract("submissions/<token>/<k>.task.sh", "launcher", "<k>.sh", "does the runs that share a task of job k"),
     FileContract("submissions/<token>/<k>.tasks", "launcher", "<k>.sh", "a line a task: its first attempt and its run"),
     FileContract(
         "submissions/<token>/<k>.sent",

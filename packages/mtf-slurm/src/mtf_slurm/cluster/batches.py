@@ -46,15 +46,15 @@ class Request:
         name: of the run.
         options: what it asks for, as options of sbatch.
         stem: what its job is called.
-        pack: with how many others it shares a task.
         template: of the script; empty is the built-in one.
+        pack: with how many others it shares a task.
     """
 
     name: str
     options: tuple[str, ...]
     stem: str
-    pack: Pack = ALONE
     template: str = ""
+    pack: Pack = ALONE
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ class Group:
         options: what each of the tasks asks for.
         stem: what their jobs are called.
         names: of the runs.
-        pack: how they share tasks.
         template: of their scripts; empty is the built-in one.
+        pack: how they share tasks.
     """
 
     options: tuple[str, ...]
     stem: str
     names: tuple[str, ...]
-    pack: Pack = ALONE
     template: str = ""
+    pack: Pack = ALONE
 
     @property
     def tasks(self) -> int:
@@ -83,11 +83,12 @@ class Group:
 
 def group_runs(requests: Iterable[Request]) -> list[Group]:
     """Put runs that ask for the same together; groups and the runs in them keep their order."""
-    groups: dict[tuple[tuple[str, ...], str, Pack, str], list[str]] = {}
+    groups: dict[tuple[tuple[str, ...], str, str, Pack], list[str]] = {}
     for request in requests:
-        groups.setdefault((request.options, request.stem, request.pack, request.template), []).append(request.name)
+        key = (request.options, request.stem, request.template, request.pack)
+        groups.setdefault(key, []).append(request.name)
     return [
-        Group(options, stem, tuple(names), pack, template) for (options, stem, pack, template), names in groups.items()
+        Group(options, stem, tuple(names), template, pack) for (options, stem, template, pack), names in groups.items()
     ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtf_config import ExperimentConfig, SLURMConfig
-from mtf_slurm.cluster.batches import Pack
+from mtf_slurm.cluster.batches import Pack, Request, group_runs
 from mtf_slurm.cluster.options import sbatch_options
 from mtf_slurm.cluster.script import JobScriptSpec, SubmissionTemplate, slurm_job_name
 from mtf_slurm.errors import JobSubmissionError, SLURMError
@@ -91,28 +91,29 @@ def draft_scripts(
         configs: the experiments by the names of their runs.
         templates: of the scripts.
     """
-    alike: dict[tuple[str, str, Pack, tuple[str, ...]], list[str]] = {}
+    requests: list[Request] = []
     problems: dict[tuple[str, str], list[str]] = {}
     for name, config in configs.items():
         path, stem = templates.path_for(config), (config.slurm.job_name if config.slurm else None) or ""
         try:
-            key = (path, stem, Pack.of(config.slurm), sbatch_options(config.slurm, config.preemption))
+            options = sbatch_options(config.slurm, config.preemption)
         except JobSubmissionError as error:
             problems.setdefault((path, str(error)), []).append(name)
         else:
-            alike.setdefault(key, []).append(name)
+            requests.append(Request(name, options, stem, path, Pack.of(config.slurm)))
     drafts = [Draft(path, "", problem, tuple(names)) for (path, problem), names in problems.items()]
-    for (path, stem, pack, options), names in alike.items():
+    for group in group_runs(requests):
         spec = JobScriptSpec(
-            job_name=slurm_job_name(stem or directory.path.name, _NO_TOKEN, 0),
-            options=options,
-            config=configs[names[0]].slurm or SLURMConfig(),
+            job_name=slurm_job_name(group.stem or directory.path.name, _NO_TOKEN, 0),
+            options=group.options,
+            config=configs[group.names[0]].slurm or SLURMConfig(),
             sweep_dir=directory.path,
             token=_NO_TOKEN,
             number=0,
-            tasks=-(-len(names) // pack.runs),
+            tasks=group.tasks,
+            is_shared=group.pack.runs > 1,
         )
-        drafts.append(_draft(path, spec, templates, tuple(names)))
+        drafts.append(_draft(group.template, spec, templates, group.names))
     return drafts
 
 

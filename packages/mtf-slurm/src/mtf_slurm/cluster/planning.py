@@ -104,7 +104,7 @@ class SubmissionPlanner:
         config = self._config(name)
         stem = (config.slurm.job_name if config.slurm else None) or (name if single else self.directory.path.name)
         options, template = sbatch_options(config.slurm, config.preemption), self.templates.path_for(config)
-        return Request(name, options, stem, Pack.of(config.slurm), template)
+        return Request(name, options, stem, template, Pack.of(config.slurm))
 
     def _config(self, name: str) -> ExperimentConfig:
         if name in self.configs:

@@ -48,9 +48,9 @@ def check_written(
             else with that of the script.
     """
     problems = [f"{name}: {problem}" for problem in _frame_problems(text, body)]
-    written = [line.strip() for line in source.split("\n")]
-    lines = (*_line_problems(text.partition(body)[0], words), *_value_problems(text, inserted, words))
-    for number, line, problem in lines:
+    written = [line.strip() for line in source.splitlines()]
+    of_lines = [*_line_problems(text.partition(body)[0], words), *_value_problems(text, inserted, words)]
+    for number, line, problem in of_lines:
         once = written.count(line.strip()) == 1
         place = f"{name}:{written.index(line.strip()) + 1}" if once else f"{name}: line {number} of the script"
         problems.append(f"{place}: {line!r}{problem}")
