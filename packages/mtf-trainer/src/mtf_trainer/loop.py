@@ -26,7 +26,7 @@ from mtf_trainer.metrics import Means, count_samples
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.reader import Reader
 from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
-from mtf_trainer.steps import Engine, Place, is_finite, modes_of, restore_modes
+from mtf_trainer.steps import Engine, Place, at, is_finite, modes_of, restore_modes
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
@@ -39,6 +39,12 @@ Step = Callable[[Any, int], Mapping[str, Any]]
 
 CONSUMED: Final = frozenset({Phase.TRAIN_BATCH_OPTIM_STEP, Phase.TRAIN_BATCH_SCHED_STEP, Phase.TRAIN_BATCH_END})
 """Phases in which the current batch has been read already."""
+
+BETWEEN_EPOCHS: Final = frozenset(
+    {Phase.INIT, Phase.TRAINING_START, Phase.TRAIN_START_EPOCH, Phase.CHECKPOINTING}
+    | {Phase.TRAINING_END, Phase.TRAINING_COMPLETE}
+)
+"""Phases that need no position inside an epoch."""
 
 EPOCH: Final = 0
 RECORD: Final = 1
@@ -78,6 +84,7 @@ class Loop:
     before_update: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
     agenda: Agenda = field(init=False)
+    _train: TrainMicroState = field(init=False)
     _train_means: Means = field(init=False)
     _val_means: Means = field(init=False)
     _batch: Any = None
@@ -87,6 +94,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         train, val = self.state.train, self.state.val
+        if train is None and self.state.phase not in BETWEEN_EPOCHS:
+            raise TrainerError(f"a state in phase {self.state.phase} needs a position inside an epoch")
+        self._train = train or TrainMicroState()
         self._train_means = Means(train.epoch_sums if train else {}, train.record_sums if train else {})
         self._val_means = Means(val.sums if val else {})
         self._saved_at = self.clock()
@@ -96,17 +106,16 @@ class Loop:
             num_batches=self.train.source.num_batches,
             validates=self.val is not None,
             schedules=self.engine.scheduler is not None,
-            time_to_save=self._time_to_save,
+            time_to_save=self._time_to_save if self.config.checkpoint.save_every_n_minutes is not None else None,
         )
 
     def boundaries(self) -> Iterator[Phase]:
         """Run to the end, yielding the phase that comes next at every boundary."""
-        phases, state = self._phases(), self.state
-        while True:
-            yield state.phase
-            if state.phase is Phase.TRAINING_COMPLETE:
-                return
-            phases[state.phase]()
+        phases, state, complete = self._phases(), self.state, Phase.TRAINING_COMPLETE
+        while (phase := state.phase) is not complete:
+            yield phase
+            phases[phase]()
+        yield complete
 
     def _phases(self) -> dict[Phase, Callable[[], None]]:
         return {
@@ -167,7 +176,7 @@ class Loop:
     def _start_epoch(self) -> None:
         state = self.state
         if self.events.fire("on_epoch_start", state.epoch):
-            state.train = TrainMicroState()
+            state.train = self._train = TrainMicroState()
             state.val_metrics = {}
             self._train_means.clear(EPOCH)
             self._train_means.clear(RECORD)
@@ -197,7 +206,7 @@ class Loop:
 
     def _forward(self) -> None:
         state, train = self.state, self._train
-        place = Place(state.epoch, train.batch_idx, state.global_step)
+        place = (state.epoch, train.batch_idx, state.global_step)
         outputs, scalars = self.engine.forward(self.training_step, "training_step", self._batch, train.batch_idx)
         self._loss = self.engine.check_loss(outputs, place)
         weight = count_samples(outputs, self._batch)
@@ -207,34 +216,34 @@ class Loop:
         else:
             self._loss = None
             train.skipped += 1
-            logger.warning("left out: the loss at %s is not finite", place)
+            logger.warning("left out: the loss at %s is not finite", at(place))
         train.last = scalars  # type: ignore[assignment]  # tensors of an accelerator become numbers in settle()
         state.phase = Phase.TRAIN_BATCH_BACKWARD
 
     def _is_acceptable(self, loss: float | torch.Tensor, place: Place) -> bool:
         """Apply the policy for a loss that is not finite."""
+        if type(loss) is float and math.isfinite(loss):
+            return True
         if self.config.non_finite_loss == "skip":
             return is_finite(loss)  # on an accelerator this waits for the number, since it decides what comes next
         bad = self.engine.watch.see(loss, place)
         if bad is not None:
-            raise TrainerError(f"the loss at {bad} is not finite; non_finite_loss='skip' leaves such batches out")
+            raise TrainerError(f"the loss at {at(bad)} is not finite; non_finite_loss='skip' leaves such batches out")
         return True
 
     def _backward(self) -> None:
         train = self._train
         if self._loss is not None:
             self.engine.backward(self._loss, self.agenda.window(train.batch_idx))
-        self._batch = self._loss = None
-        self._in_hand = False
+        self._in_hand = False  # batch and loss stay until the next ones replace them, as in a loop written by hand
         train.micro_step += 1
         self.state.phase = self.agenda.after_backward(train)
 
     def _optimizer_step(self) -> None:
         state, train = self.state, self._train
-        first = train.batch_idx - train.micro_step + (0 if train.exhausted else 1)
         self.before_update()
         self.engine.optimizer_step(
-            correction=self.agenda.window(first) / train.micro_step,
+            correction=self.agenda.correction(train),
             inspect=self._show_gradients if self.events.has("on_before_optimizer_step") else None,
         )
         state.global_step += 1
@@ -254,13 +263,13 @@ class Loop:
 
     def _batch_end(self) -> None:
         state, train = self.state, self._train
-        every = self.config.logging.log_every_n_steps
-        if state.event_index == 0 and train.step_done and state.global_step % every == 0:
+        recorded = train.step_done and state.global_step % self.config.logging.log_every_n_steps == 0
+        if recorded and state.event_index == 0:
             means = _named(self._train_means.means(RECORD), "train_")
             self.record("train", means | {"lr": self._learning_rate()} | self.events.collect())
             self._train_means.clear(RECORD)
-        logs = dict(train.last) if self.events.has("on_batch_end") else {}
-        if self.events.fire("on_batch_end", train.batch_idx, logs):
+        events = self.events
+        if not events.has("on_batch_end") or events.fire("on_batch_end", train.batch_idx, dict(train.last)):
             train.batch_idx += 1
             cut_short = train.micro_step == 0 and self.agenda.is_cut_short()
             train.exhausted = cut_short or train.batch_idx == self.agenda.num_batches
@@ -355,7 +364,7 @@ class Loop:
             self.record("epoch", state.epoch_metrics | {"lr": self._learning_rate()})
         if self.events.fire("on_epoch_end", state.epoch, dict(state.epoch_metrics)):
             state.epoch += 1
-            state.train = None
+            state.train = self._batch = self._loss = None
             state.phase = self.agenda.after_epoch()
 
     def _checkpoint(self) -> None:
@@ -371,12 +380,6 @@ class Loop:
     def _training_end(self) -> None:
         if self.events.fire("on_training_end", dict(self.state.epoch_metrics)):
             self.state.phase = Phase.TRAINING_COMPLETE
-
-    @property
-    def _train(self) -> TrainMicroState:
-        if self.state.train is None:
-            raise TrainerError(f"a state in phase {self.state.phase} needs a position inside an epoch")
-        return self.state.train
 
     @property
     def _val(self) -> ValMicroState:

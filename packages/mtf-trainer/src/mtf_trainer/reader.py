@@ -35,7 +35,8 @@ class Reader:
 
     def read(self, epoch: int, batch: int) -> Any:
         """Batch number `batch` of `epoch`, on the device."""
-        self.go_to(epoch, batch)
+        if self._next != (epoch, batch):
+            self.go_to(epoch, batch)
         try:
             item = self.source.next()
         except BaseException:

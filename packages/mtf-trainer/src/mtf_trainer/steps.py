@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,21 +17,19 @@ from mtf_trainer.preparation import plain_name
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
 
-__all__ = ["Engine", "LossWatch", "Place", "is_finite", "modes_of", "restore_modes", "to_device"]
+__all__ = ["Engine", "LossWatch", "Place", "at", "is_finite", "modes_of", "restore_modes", "to_device"]
 
 
-class Place(NamedTuple):
-    """Which batch something is about; people count epochs and batches from 1."""
-
-    epoch: int
-    batch: int
-    step: int
-
-    def __str__(self) -> str:
-        return f"epoch {self.epoch + 1}, batch {self.batch + 1}, step {self.step}"
-
+Place = tuple[int, int, int]
+"""Which batch something is about: epoch, batch, step."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def at(place: Place) -> str:
+    """A place, for people: they count epochs and batches from 1."""
+    epoch, batch, step = place
+    return f"epoch {epoch + 1}, batch {batch + 1}, step {step}"
 
 
 class Engine:
@@ -110,10 +108,12 @@ class Engine:
         loss = outputs.get("loss")
         if not isinstance(loss, torch.Tensor):
             found = f"a {type(loss).__name__}" if "loss" in outputs else f"only {sorted(outputs) or 'nothing'}"
-            raise TrainerError(f"training_step must return a dict with a tensor under 'loss', found {found} at {place}")
+            raise TrainerError(
+                f"training_step must return a dict with a tensor under 'loss', found {found} at {at(place)}"
+            )
         if loss.numel() != 1 or not loss.requires_grad:
             raise TrainerError(
-                f"the loss at {place} has shape {tuple(loss.shape)} and requires_grad={loss.requires_grad}: "
+                f"the loss at {at(place)} has shape {tuple(loss.shape)} and requires_grad={loss.requires_grad}: "
                 "expected one differentiable number"
             )
         return loss

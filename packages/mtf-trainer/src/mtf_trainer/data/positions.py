@@ -51,13 +51,16 @@ class PositionedDataset(Dataset[Any]):
         self._stream = stream
         self._found: Found | None = None
         self._epoch: int | None = None
+        self._unseeded_epoch: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_found": None, "_epoch": None}
+        return {**self.__dict__, "_found": None, "_epoch": None, "_unseeded_epoch": None}
 
-    def __getitems__(self, request: Request) -> list[Any]:
+    def __getitems__(self, request: Request) -> Any:
         """The samples of one batch."""
-        return list(self._fetch(request, batched=True))
+        if self._unseeded_epoch == request.epoch:
+            return self._read(request.index, batched=True)
+        return self._fetch(request, batched=True)
 
     def __getitem__(self, request: Request) -> Any:
         """One sample of a loader that makes no batches."""
@@ -71,6 +74,8 @@ class PositionedDataset(Dataset[Any]):
                 set_epoch(request.epoch)
         if self._found is None:
             return self._first_fetch(request, batched=batched, in_worker=in_worker)
+        if not in_worker and not self._found.generators:  # what is left to do is to read, until the epoch ends
+            self._unseeded_epoch = request.epoch
         self._place(request, self._found, in_worker=in_worker)
         return self._read(request.index, batched=batched)
 
