@@ -1,7 +1,8 @@
 """100 trivial runs on a throw-away Slurm, submitted and collected: ours, submitit, hydra-submitit, and a bare array.
 
 `hatch run slurm-peers:bench`, or `python tests/bench/trivial_tasks.py` where submitit and hydra-submitit are installed;
-those that are not are left out. The bare array runs `python -c pass` and is asked for every 0.2 s.
+those that are not are left out. The bare array runs `python -c pass` and is asked for every 0.2 s. Beside the times
+stands what else the machine did, and how many programs one run of ours takes beside the command.
 """
 
 from __future__ import annotations
@@ -79,6 +80,18 @@ def hydra(folder: Path, tasks: int) -> None:
     subprocess.run([sys.executable, "app.py", "-m", *settings], cwd=folder, check=True, capture_output=True)
 
 
+def programs(job_script: Path, folder: Path) -> list[str]:
+    """What a run of ours calls beside its command, which is given by its path."""
+    sys.path.append(str(Path(__file__).parents[2] / "packages" / "mtf-slurm" / "tests"))
+    from job_folders import Counter  # type: ignore[import-not-found]
+
+    counter = Counter(folder)
+    environ = os.environ | {"PATH": str(counter.programs), "MTF_FIRST_ATTEMPT": "2"}
+    subprocess.run(["bash", job_script], env=environ, check=True)
+    seen: list[str] = counter.seen()
+    return seen
+
+
 def contestants() -> dict[str, Callable[[Path, int], None]]:
     """Everyone who can take part here."""
     found: dict[str, Callable[[Path, int], None]] = {"bare array": bare, "mtf-slurm": ours}
@@ -96,6 +109,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="each contestant's turns (default: 3)")
     arguments = parser.parse_args()
     logging.getLogger("submitit").setLevel(logging.ERROR)
+    print(f"load before: {os.getloadavg()[0]:.2f}")
     times: dict[str, list[float]] = {}
     settings = ClusterSettings(cpus=64, memory_mb=200_000, gpus=0, accounting=True)
     with LocalCluster(settings) as cluster, tempfile.TemporaryDirectory(prefix="trivial-") as temporary:
@@ -107,9 +121,12 @@ def main() -> None:
                 began = time.perf_counter()
                 collect(folder, arguments.tasks)
                 times.setdefault(name, []).append(time.perf_counter() - began)
+        job_script = next(Path(temporary, "mtf-slurm-0").glob("out/single/runs/*/job.sh"))
+        called = programs(job_script, Path(temporary))
     for name, seconds in times.items():
         ratio = statistics.median(own / base for own, base in zip(seconds, times["bare array"], strict=True))
         print(f"{name:<16} {statistics.median(seconds):>7.2f} s  {ratio:>6.2f} x bare array")
+    print(f"a run of ours is {len(called)} programs beside its command: {' '.join(called)}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from mtf_config import json_schema
 from mtf_config.json_schema import experiment_schema
 from mtf_utils.cli import main
+from mtf_utils.display import printable
 
 
 @pytest.fixture
@@ -162,3 +163,33 @@ def test_schema(project: Path, arguments: tuple[str, ...]) -> None:
     result = mtf(project, "schema", *arguments)
     assert result.returncode == 0
     Draft202012Validator.check_schema(json.loads(result.stdout))
+
+
+def test_no_value_steers_the_terminal(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.chdir(project)
+    evil = "\x1b]0;title\x07\x9b2J\u202e\x7f"
+    keys = {"model": {"name": evil}, "data": {"dataset_name": "d"}, "optimizer": {"name": "o"}, "tags": [evil]}
+    for name, more in (("first", {}), ("second", {"description": evil}), ("wrong", {"training": {evil: evil}})):
+        Path(f"configs/{name}.json").write_text(json.dumps(keys | {"experiment_name": "e"} | more))
+    for words in (
+        ["show", "first.json", "--json"],
+        ["show", "first.json", "--origin"],
+        ["show", "first.json", "--origin", "--json"],
+        ["diff", "first.json", "second.json"],
+        ["diff", "first.json", "second.json", "--json"],
+        ["validate", "first.json", "wrong.json", evil],
+        ["validate", "wrong.json", "--json"],
+        ["show", "wrong.json"],
+        ["show", "first.json", "--set", f"{evil}={evil}"],
+    ):
+        main(words)
+        shown = capsys.readouterr()
+        text = shown.out + shown.err
+        assert text
+        assert printable(text, lines=True) == text, words
+    main(["show", "first.json", "--json"])
+    assert json.loads(capsys.readouterr().out)["tags"] == [evil]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    main(["show", "first.json"])
+    text = capsys.readouterr().out
+    assert printable(text, lines=True) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtf_config import SLURMConfig
-from mtf_slurm.cluster.options import sbatch_options, task_count
+from mtf_slurm.cluster.options import node_count, sbatch_options, task_count
 from mtf_slurm.cluster.script import JobScriptSpec, SubmissionTemplate, slurm_job_name, task_line
 from mtf_slurm.render import JobScript, render_job
 from mtf_slurm.testing import LocalCluster
@@ -59,6 +60,30 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = DEADLIN
     return value
 
 
+def keep_state(cluster: LocalCluster, kept: Path) -> None:
+    """Copy what the controller has saved, once it has saved all that it was told so far."""
+    cluster.run(["sbatch", "--hold", "--job-name=last-of-all", "--output=/dev/null"], text_in="#!/bin/sh\n")
+
+    def copy() -> bool:
+        cluster.freeze_controller()  # it moves its files about
+        try:
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(cluster.folder / "state", kept)
+        finally:
+            cluster.thaw_controller()
+        saved = kept / "job_state"
+        return saved.exists() and b"last-of-all" in saved.read_bytes()
+
+    wait_for(copy, "the controller to save its state", 60)
+
+
+def crash_back(cluster: LocalCluster, kept: Path) -> None:
+    """Kill the controller, and start it again as if it had not saved anything since the copy was made."""
+    cluster.kill_controller()
+    shutil.copytree(kept, cluster.folder / "state", dirs_exist_ok=True)
+    cluster.start_controller()
+
+
 class Runs:
     """A sweep's folder on a cluster, without a launcher."""
 
@@ -88,7 +113,7 @@ class Runs:
             project_root=self.directory.path,
             python=sys.executable,
             command=("{python}", "trainer.py", str(hold), str(steps), mode),
-            nodes=(slurm.nodes or 1) if slurm else 1,
+            nodes=node_count(slurm),
             tasks=task_count(slurm),
             **values,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,31 @@ class Script:
         receipt = self.run.attempt(number).finished()
         assert receipt is not None
         return receipt
+
+
+class Counter:
+    """Notes which programs are run, by standing in for each of them in the PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.programs, self._noted = folder / "counted", folder / "noted"
+        self.programs.mkdir()
+        shim = folder / "shim"
+        shell = shutil.which("sh")
+        shim.write_text(
+            f'#!{shell}\necho "${{0##*/}}" >>"{self._noted}"\n'
+            f'exec "$(PATH="{os.environ["PATH"]}" command -v "${{0##*/}}")" "$@"\n'
+        )
+        shim.chmod(0o755)
+        for place in os.environ["PATH"].split(os.pathsep):
+            for program in Path(place).iterdir() if Path(place).is_dir() else ():
+                if not (self.programs / program.name).is_symlink():
+                    (self.programs / program.name).symlink_to(shim)
+
+    def seen(self) -> list[str]:
+        """What was run since the last time, in order."""
+        names = text_of(self._noted).split()
+        self._noted.unlink(missing_ok=True)
+        return names
 
 
 class Slurm:

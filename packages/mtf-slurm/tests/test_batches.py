@@ -5,16 +5,20 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf_slurm.cluster.batches import Group, Request, group_runs, plan_jobs, split_job
+from mtf_config import ExecutionMode, SLURMConfig
+from mtf_slurm.cluster.batches import ALONE, Group, Pack, Request, group_runs, plan_jobs, rechain_jobs, split_job
 from mtf_slurm.cluster.lanes import Holder, Lanes, quotas
-from mtf_slurm.submissions import JobPlan
+from mtf_slurm.submissions import JobPlan, Submission
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 
 
-def groups_of(sizes: list[int]) -> list[Group]:
+PACKS = st.builds(lambda runs, share: Pack(runs, max(1, runs // share)), st.integers(1, 9), st.integers(1, 4))
+
+
+def groups_of(sizes: list[int], pack: Pack = ALONE) -> list[Group]:
     return [
-        Group((f"--mem={index}G",), "job", tuple(f"run-{index}-{number}" for number in range(size)))
+        Group((f"--mem={index}G",), "job", tuple(f"run-{index}-{number}" for number in range(size)), pack)
         for index, size in enumerate(sizes)
     ]
 
@@ -55,6 +59,41 @@ def test_other_names_of_jobs_are_other_groups() -> None:
     assert len(group_runs([Request("a", (), "one"), Request("b", (), "two")])) == 2
 
 
+def test_runs_share_a_task_only_with_those_that_want_to_in_the_same_way() -> None:
+    packs = [Pack(8), Pack(8), Pack(8, 2), ALONE]
+    groups = group_runs(Request(str(number), (), "job", pack) for number, pack in enumerate(packs))
+    assert [(group.names, group.pack) for group in groups] == [
+        (("0", "1"), Pack(8)),
+        (("2",), Pack(8, 2)),
+        (("3",), ALONE),
+    ]
+    assert Pack.of(SLURMConfig(runs_per_job=8, runs_at_once=2)) == Pack(8, 2)
+    assert Pack.of(SLURMConfig()) == Pack.of(None) == ALONE
+
+
+@given(SIZES, st.integers(0, 15), st.one_of(st.none(), st.integers(1, 12)), PACKS)
+def test_every_run_is_in_one_task_of_one_job(sizes: list[int], max_tasks: int, limit: int | None, pack: Pack) -> None:
+    names, jobs = plan_jobs(groups_of(sizes, pack), name_job=name_job, max_tasks=max_tasks, limit=limit)
+    submission = Submission(token="t", mode=ExecutionMode.SLURM, runs=names, jobs=jobs, created_at="now")
+    shared = [submission.runs_of_task(k, index) for k, job in enumerate(jobs) for index in range(job.tasks)]
+    assert [name for task in shared for name in task] == names
+    assert all(1 <= len(task) <= pack.runs for task in shared)
+    assert len(shared) <= sum(-(-size // pack.runs) for size in sizes) + len(jobs)
+    for k, job in enumerate(jobs):
+        tasks = [submission.runs_of_task(k, index) for index in range(job.tasks)]
+        assert job.tasks <= max(max_tasks, 1)
+        assert all(len(task) == pack.runs for task in tasks[:-1])  # only the last one may have fewer
+        assert job.is_shared is (pack.runs > 1 and job.count > 1)
+        assert submission.runs_of_task(k, job.tasks) == []
+        assert limit is None or not job.lanes or len(job.lanes) <= job.tasks
+        ids = [submission.run_id(k, name, "7") for name in submission.runs_of(k)]
+        assert len(set(ids)) == len(ids)
+        for index, task in enumerate(tasks):
+            one = f"7_{index}" if job.is_array else "7"
+            wanted = [f"{one}/{place}" if job.is_shared else one for place in range(len(task))]
+            assert [submission.run_id(k, name, "7") for name in task] == wanted
+
+
 @given(SIZES, st.integers(0, 15), st.one_of(st.none(), st.integers(1, 12)))
 def test_every_run_is_in_one_job(sizes: list[int], max_tasks: int, limit: int | None) -> None:
     groups = groups_of(sizes)
@@ -75,11 +114,11 @@ def test_every_run_is_in_one_job(sizes: list[int], max_tasks: int, limit: int | 
         assert all(job.throttle == (len(job.lanes) if job.is_array else None) for job in jobs)
 
 
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(2, 6), st.integers(1, 6), st.data())
-def test_no_order_of_ends_lets_more_run_than_the_limit(
-    sizes: list[int], max_tasks: int, limit: int, data: st.DataObject
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(2, 6), st.integers(1, 6), PACKS, st.data())
+def test_no_order_of_ends_lets_more_tasks_run_than_the_limit(
+    sizes: list[int], max_tasks: int, limit: int, pack: Pack, data: st.DataObject
 ) -> None:
-    _, jobs = plan_jobs(groups_of(sizes), name_job=name_job, max_tasks=max_tasks, limit=limit)
+    _, jobs = plan_jobs(groups_of(sizes, pack), name_job=name_job, max_tasks=max_tasks, limit=limit)
     assert most_at_a_time(jobs, {}, {}) <= limit
     # some of these jobs are over, perhaps cancelled before their turn came; a second launcher sends its own
     over = data.draw(st.sets(st.sampled_from(range(len(jobs)))))
@@ -94,6 +133,31 @@ def test_no_order_of_ends_lets_more_run_than_the_limit(
 
 def _numbers(job: JobPlan) -> list[int]:
     return [int(reference[1:]) for reference in job.after]
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(2, 6), st.integers(1, 6), st.data())
+def test_jobs_that_a_crash_loses_keep_to_the_limit_though_what_was_behind_them_is_let_loose(
+    sizes: list[int], max_tasks: int, limit: int, data: st.DataObject
+) -> None:
+    _, jobs = plan_jobs(groups_of(sizes), name_job=name_job, max_tasks=max_tasks, limit=limit)
+    lost = data.draw(st.sets(st.sampled_from(range(len(jobs))), min_size=1))
+    over: set[int] = set()
+    for k, job in enumerate(jobs):  # what is over had its turn: everything that it waited for is over, or lost
+        if k not in lost and over.union(lost).issuperset(_numbers(job)) and data.draw(st.booleans()):
+            over.add(k)
+    left = [k for k in range(len(jobs)) if k not in lost | over]
+    holders = [Holder(f"@{k}", tuple(jobs[k].lanes), jobs[k].count) for k in left]
+    again = rechain_jobs(jobs, lost, limit, holders)
+    assert [job for k, job in enumerate(again) if k not in lost] == [job for k, job in enumerate(jobs) if k not in lost]
+    for k in left:
+        again[k] = _with(again[k], after=[f"@{n}" for n in _numbers(jobs[k]) if n not in lost | over])
+    for k in over:
+        again[k] = _with(again[k], after=[], lanes=[])
+    assert most_at_a_time(again, {}, {}) <= limit
+
+
+def _with(job: JobPlan, **changes: object) -> JobPlan:
+    return JobPlan.from_dict(job.to_dict() | changes)
 
 
 @given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 9))
@@ -119,21 +183,28 @@ def test_quotas_are_in_proportion() -> None:
     assert quotas([5, 9, 7], 2) == [0, 1, 1]
 
 
-@given(SIZES, st.integers(2, 15), st.one_of(st.none(), st.integers(1, 6)), st.data())
-def test_a_job_cut_in_two_has_the_same_runs_and_the_same_bound(
-    sizes: list[int], max_tasks: int, limit: int | None, data: st.DataObject
+@given(SIZES, st.integers(2, 15), st.one_of(st.none(), st.integers(1, 6)), PACKS, st.data())
+def test_a_job_cut_in_two_has_the_same_tasks_and_the_same_bound(
+    sizes: list[int], max_tasks: int, limit: int | None, pack: Pack, data: st.DataObject
 ) -> None:
-    _, jobs = plan_jobs(groups_of(sizes[:3]), name_job=name_job, max_tasks=max_tasks, limit=limit)
-    large = [number for number, job in enumerate(jobs) if job.count > 1]
+    runs, jobs = plan_jobs(groups_of(sizes[:3], pack), name_job=name_job, max_tasks=max_tasks, limit=limit)
+    large = [number for number, job in enumerate(jobs) if job.tasks > 1]
     if not large:
         return
     number = data.draw(st.sampled_from(large))
     cut = split_job(jobs, number, rename)
     assert len(cut) == len(jobs) + 1
     assert [task for job in cut for task in range(job.start, job.start + job.count)] == list(range(sum(sizes[:3])))
+    assert tasks_of(runs, cut) == tasks_of(runs, jobs)
+    assert all(len(job.lanes) <= job.tasks for job in cut)
     assert [job.job_name for job in cut] == [f"job-t.{k}" for k in range(len(cut))]
     if limit is not None:
         assert most_at_a_time(cut, {}, {}) <= limit
+
+
+def tasks_of(runs: list[str], jobs: list[JobPlan]) -> list[list[str]]:
+    submission = Submission(token="t", mode=ExecutionMode.SLURM, runs=runs, jobs=jobs, created_at="now")
+    return [submission.runs_of_task(k, index) for k, job in enumerate(jobs) for index in range(job.tasks)]
 
 
 def test_free_lanes_are_taken_first() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,6 +75,50 @@ def test_the_last_the_final_the_best_and_the_pinned_checkpoints_stay(finished: R
     assert (finished.checkpoints_dir / "mine").is_dir()
     assert not list(finished.checkpoints_dir.glob(".removed-*"))
     assert clean(folder).items == ()
+
+
+def test_links_are_not_followed(finished: RunDirectory, folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    for number in (1, 2, 3):
+        make_checkpoint(RunDirectory(outside), number)
+    (outside / ".removed-mine").mkdir()
+    (outside / ".removed-mine" / "file").write_text("mine")
+    finished.attempt(2).path.mkdir()
+    receipt = finished.attempt(1).finished()
+    receipt.attempt = 2
+    receipt.write(finished.attempt(2).finished_file)
+    for number in (1, 2):
+        (outside / f"attempt-{number}.log").write_text("mine")
+    shutil.rmtree(finished.logs_dir)
+    finished.logs_dir.symlink_to(outside)
+    shutil.rmtree(finished.checkpoints_dir)
+    finished.checkpoints_dir.symlink_to(outside / "checkpoints")
+    (folder / "code").mkdir(exist_ok=True)
+    (folder / "code" / ("0" * 40)).symlink_to(outside)
+    (folder / "code" / ".removed-x").symlink_to(outside)
+    before = files_of(outside)
+    assert clean(folder).items == ()
+    assert files_of(outside) == before
+    shutil.rmtree(folder / "code")
+    (folder / "code").symlink_to(outside)
+    assert clean(folder).items == ()
+    moved = finished.path.rename(tmp_path / "moved")
+    finished.path.symlink_to(moved)
+    (moved / "checkpoints").unlink()
+    for number in (1, 2):
+        make_checkpoint(finished, number)
+    assert clean(folder).items == ()
+    assert files_of(outside) == before
+
+
+def test_a_link_in_what_is_removed_goes_alone(finished: RunDirectory, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_text("mine")
+    old, _ = make_checkpoint(finished, 1), make_checkpoint(finished, 2)
+    (old / "link").symlink_to(tmp_path / "outside")
+    assert [item.path for item in clean(folder).items] == [old]
+    assert not old.exists()
+    assert (tmp_path / "outside" / "file").read_text() == "mine"
 
 
 def test_what_cannot_be_read_is_not_judged(finished: RunDirectory, folder: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_runs import TOKEN, Runs, outcomes, steps_taken, wait_for
+from cluster_runs import TOKEN, Runs, crash_back, keep_state, outcomes, steps_taken, wait_for
 
 from mtf_config import SLURMConfig
 from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
@@ -121,8 +121,8 @@ def test_one_preemption_too_many(runs: Runs, cases: dict[str, Case]) -> None:
 def test_every_task_of_srun_is_told(runs: Runs, cases: dict[str, Case]) -> None:
     runs.wait_over(cases["many"].job)
     log = cases["many"].run.log_file(1).read_text()
-    assert sorted(line for line in log.splitlines() if line.startswith("rank")) == [
-        f"rank {rank} told by SIGUSR1, saved 2" for rank in range(4)
+    assert sorted(line for line in log.splitlines() if ": rank" in line) == [
+        f"{rank}: rank {rank} told by SIGUSR1, saved 2" for rank in range(4)
     ]
 
 
@@ -205,6 +205,27 @@ def test_it_waits_for_a_controller_that_is_away(slurm_cluster: Start, tmp_path: 
         runs.wait_over(case.job)
         assert outcomes(case.run) == ["preempted", "finished"]
         assert steps_taken(case.run) == ALL_STEPS
+
+
+@pytest.mark.slow
+def test_a_controller_that_forgets_that_a_job_ran_has_it_go_on(slurm_cluster: Start, tmp_path: Path) -> None:
+    """It was killed before it had saved that the job started and was requeued, and starts it as if anew."""
+    with slurm_cluster(ClusterSettings(nodes=1)) as cluster:
+        runs = Runs(cluster, tmp_path / "sweep")
+        run = runs.add("forgotten")
+        job = runs.submit(run, slurm=SLURMConfig(additional_args=["--begin=now+1hour"]))
+        keep_state(cluster, tmp_path / "kept")
+        cluster.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
+        runs.wait_held(run)
+        cluster.run(["scancel", "--batch", "--signal=USR1", job])
+        wait_for(lambda: outcomes(run) == ["preempted"] and runs.state(job) == "PENDING", "the requeue")
+        crash_back(cluster, tmp_path / "kept")
+        cluster.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
+        assert runs.wait_over(job) == "COMPLETED"
+        assert outcomes(run) == ["preempted", "finished"]
+        assert steps_taken(run) == ALL_STEPS
+        receipts = [attempt.started() for attempt in run.attempts()]
+        assert [(receipt.restart, receipt.job_id) for receipt in receipts if receipt] == [(0, job), (0, job)]
 
 
 @pytest.mark.slow

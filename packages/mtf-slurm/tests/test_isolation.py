@@ -16,7 +16,7 @@ import pytest
 
 from mtf_config import ExecutionMode
 from mtf_slurm import GitManager, GitOperationError, JobSubmissionError, SLURMLauncher
-from mtf_slurm.code.editable import editable_folders
+from mtf_slurm.code.editable import Editable, editable_folders, editables
 from mtf_slurm.code.isolation import code_file_of, describe_code, take_code
 from mtf_slurm.code.links import check_links, link_inputs
 from mtf_slurm.code.provenance import MAX_DIFF_BYTES, without_credentials
@@ -171,6 +171,26 @@ def test_a_sweep_that_was_moved_runs_its_own_copy(repo, launcher, make_config, t
     assert not (tmp_path / "hacked").exists()
 
 
+@pytest.mark.parametrize("place", [Path(), Path("deep/down")])
+def test_git_does_not_take_another_repository_for_that_of_the_copy(
+    repo, make_config, display, tmp_path, monkeypatch, place: Path
+) -> None:
+    """The copy is no repository; the folder of the sweep may lie in one, of papers, say."""
+    project = repo.path / place
+    project.mkdir(parents=True, exist_ok=True)
+    (project / "train.sh").write_text("git rev-parse --show-toplevel HEAD && exit 9; exit 0")
+    repo.commit()
+    monkeypatch.setenv("GIT_DIR", str(repo.path / ".git"))  # as under a hook
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path / "elsewhere"))
+    launcher = SLURMLauncher(
+        None, project / "experiments", project_root=project, display=display, command=["bash", "train.sh"]
+    )
+    launcher.submit_experiment(make_config("a"), LOCAL)
+    run = SweepDirectory(project / "experiments" / "single").run("a")
+    assert run.attempt(1).finished().outcome == "finished", run.log_file(1).read_text()
+    assert "not a git repository" in run.log_file(1).read_text()
+
+
 def test_without_a_repository_runs_work_in_place(tmp_path, project, make_config, display) -> None:
     launcher = SLURMLauncher(None, tmp_path / "out", project_root=project, display=display)
     launcher.submit_experiment(make_config("a"), DRY_RUN)
@@ -264,8 +284,15 @@ def test_folders_of_editable_installs(tmp_path) -> None:
     (site / "__editable___flat_1_0_finder.py").write_text(f"MAPPING: dict[str, str] = {mapping!r}\n")
     (site / "__editable___bad_finder.py").write_text("MAPPING = open('x')\n(")
     (site / "__editable___worse_finder.py").write_text("MAPPING = __import__('os').abort()\n")
-    found = editable_folders(root, [site, tmp_path / "missing"], f"{root / 'py thon'}:")
-    assert found == [PurePosixPath("py thon"), PurePosixPath("lib"), PurePosixPath("flat")]
+    (site / "_editable_impl_x.py").write_text(
+        "from editables.redirector import RedirectingFinder as F\nF.install()\n"
+        f"F.map_module('pkg', {str(root / 'deep' / 'pkg' / '__init__.py')!r})\n"
+        f"F.map_module('single', {str(root / 'more' / 'single.py')!r})\n"
+    )
+    found = editables(root, [site, tmp_path / "missing"], f"{root / 'py thon'}:")
+    folders = [PurePosixPath(path) for path in ("py thon", "lib", "flat", "deep", "more")]
+    assert editable_folders(found) == folders
+    assert Editable(PurePosixPath("else/where"), "renamed") in found
 
 
 def test_an_editable_install_does_not_bring_the_checkout_back(repo, display, make_config, tmp_path) -> None:
@@ -302,10 +329,20 @@ def test_an_editable_install_does_not_bring_the_checkout_back(repo, display, mak
         ("ssh://git:secret@host.org/a.git", "ssh://git@host.org/a.git"),
         ("git@host.org:a/b.git", "git@host.org:a/b.git"),
         ("/srv/git/a b.git", "/srv/git/a b.git"),
+        ("https://user:p@ss%40@host.org/a", "https://host.org/a"),
+        ("https://user:token@[host/a", None),
     ],
 )
-def test_addresses_without_credentials(url: str, shown: str) -> None:
+def test_addresses_without_credentials(url: str, shown: str | None) -> None:
     assert without_credentials(url) == shown
+
+
+def test_what_git_says_is_recorded_whatever_bytes_it_is_of(repo, launcher, make_config) -> None:
+    subprocess.run([b"git", b"-C", os.fsencode(repo.path), b"checkout", b"--quiet", b"-b", b"caf\xe9"], check=True)
+    repo.git("remote", "add", "origin", "https://me:secret@[no-host/x")
+    launcher.submit_experiment(make_config("a"), DRY_RUN)
+    code = code_file_of(SweepDirectory(repo.path / "experiments" / "single").run("a"))
+    assert (code.branch, code.remote) == ("caf\ufffd", None)
 
 
 def test_a_huge_diff_is_a_list_of_files(repo) -> None:

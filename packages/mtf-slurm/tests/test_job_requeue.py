@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_folders import Script, Slurm, text_of
+from job_folders import Counter, Script, Slurm, text_of
 
 from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
 
@@ -45,6 +45,7 @@ def test_no_other_end_asks_slurm_for_anything(slurm: Slurm, status: int) -> None
 def test_outside_a_submission_nothing_is_requeued(slurm: Slurm) -> None:
     """As in an interactive allocation."""
     slurm.script.write("raise SystemExit(75)")
+    slurm.script.run.metrics_file.write_text("x")
     slurm.execute(MTF_SWEEP_DIR="")
     assert slurm.asked() == []
     assert not (slurm.script.run.path / "attempts" / "1" / "before.txt").exists()
@@ -74,6 +75,16 @@ def test_a_cancelled_run_is_not_requeued_and_not_started(slurm: Slurm) -> None:
     assert len(slurm.script.run.attempts()) == 1
 
 
+def test_a_run_costs_few_programs(slurm: Slurm, tmp_path: Path) -> None:
+    """There are thousands of them, and each program is a millisecond of every one."""
+    counter = Counter(tmp_path)
+    slurm.script.run.attempts_dir.mkdir()  # as the launcher leaves it
+    slurm.script.run.logs_dir.mkdir()
+    slurm.script.write("pass")
+    slurm.execute(PATH=str(counter.programs))
+    assert counter.seen() == ["bash", "mkdir", "sync", "mv"]
+
+
 def test_what_has_finished_is_not_run_again_by_a_controller_that_missed_it(slurm: Slurm) -> None:
     """One that was away when the task ended requeues it."""
     slurm.script.write("open('ran', 'a').write('x')")
@@ -82,6 +93,67 @@ def test_what_has_finished_is_not_run_again_by_a_controller_that_missed_it(slurm
     assert (status, len(slurm.script.run.attempts())) == (0, 1)
     assert "nothing to do" in said
     assert (slurm.script.root / "ran").read_text() == "x"
+
+
+OVER = "raise SystemExit(75)"
+
+
+@pytest.mark.parametrize(("outcome", "goes_on"), [
+    ("preempted", True), ("wants-requeue", True), ("failed", False), ("do-not-requeue", False),
+])  # fmt: skip
+def test_a_job_that_runs_again_under_an_old_restart_count_goes_on(slurm: Slurm, outcome: str, goes_on: bool) -> None:
+    """A controller was killed before it had saved that it requeued the job. A receipt says that the attempt is over."""
+    slurm.script.write(
+        "from mtf_utils.rundir import *\n"
+        "run, attempt = current_run()\n"
+        "if attempt.number < 3:\n"
+        f"    FinishReceipt(attempt=attempt.number, outcome=Outcome({outcome!r}), finished_at=now())"
+        ".write(attempt.finished_file)\n"
+    )
+    slurm.execute()
+    _, said = slurm.execute()
+    assert len(slurm.script.run.attempts()) == (2 if goes_on else 1)
+    assert ("attempt 1 is taken, nothing to do" in said) is not goes_on
+    if goes_on:
+        assert slurm.execute(restart=1)[0] == 0  # nor is the count that is told next taken for news
+        assert slurm.script.receipt(3).outcome == "finished"
+        started = slurm.script.run.attempt(3).started()
+        assert started is not None
+        assert started.restart == 1
+
+
+def test_a_job_that_runs_again_after_a_kill_goes_on(slurm: Slurm) -> None:
+    """It left no receipt, but was on this host, and its process is gone."""
+    slurm.script.write(
+        "import os; a = os.environ['MTF_ATTEMPT']; open('ran', 'a').write(a); a == '1' and os.kill(os.getppid(), 9)"
+    )
+    assert slurm.execute()[0] == -signal.SIGKILL
+    assert slurm.execute()[0] == 0
+    assert (slurm.script.root / "ran").read_text() == "12"
+
+
+@pytest.mark.parametrize("change", [
+    {"SLURM_ARRAY_TASK_ID": "4"}, {"MTF_TOKEN": "t2"}, {"SLURM_ARRAY_JOB_ID": "80"},
+])  # fmt: skip
+def test_another_job_takes_no_attempt_for_its_own(slurm: Slurm, change: dict[str, str]) -> None:
+    slurm.script.write(OVER)
+    slurm.execute()
+    assert slurm.execute(**change)[0] == 0
+    assert len(slurm.script.run.attempts()) == 1
+
+
+@pytest.mark.parametrize("on_this_host", [True, False])
+def test_nothing_runs_beside_an_attempt_that_may_be_at_work(slurm: Slurm, on_this_host: bool) -> None:
+    slurm.script.write(OVER)
+    slurm.execute()
+    attempt = slurm.script.run.attempt(1)
+    attempt.finished_file.unlink()
+    started = attempt.started()
+    assert started is not None
+    started.pid, started.host = os.getpid(), started.host if on_this_host else "another"
+    started.write(attempt.started_file)
+    assert slurm.execute()[0] == 0
+    assert len(slurm.script.run.attempts()) == 1
 
 
 def test_a_controller_that_is_away_is_asked_again(slurm: Slurm) -> None:
@@ -110,7 +182,7 @@ def test_a_refusal_becomes_the_receipt(slurm: Slurm, program: str) -> None:
     assert slurm.execute()[0] == EXIT_PREEMPTED
     receipt = slurm.script.receipt()
     assert receipt.outcome == "wants-requeue"
-    assert receipt.reason == "the state is saved, but Slurm does not requeue the job: slurm  says  no way"
+    assert receipt.reason == 'the state is saved, but Slurm does not requeue the job: slurm "says" no\\way'
 
 
 def test_slurm_that_is_not_on_the_node_is_a_refusal(slurm: Slurm) -> None:
@@ -212,8 +284,26 @@ def test_what_the_tasks_of_srun_say_is_one_outcome(
     assert slurm.execute(SLURM_CPUS_PER_TASK="4")[0] == status
     assert slurm.script.receipt().outcome == outcome
     options = [line.removeprefix("option ") for line in slurm.asked() if line.startswith("option")]
-    wanted = ["--kill-on-bad-exit=1", "--export=ALL", "--nodes=2", "--ntasks=2", "--cpus-per-task=4"]
+    wanted = ["--label", "--kill-on-bad-exit=1", "--export=ALL", "--nodes=2", "--ntasks=2", "--cpus-per-task=4"]
     assert options == wanted
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"), [("sys.exit(3)", "exit status 3"), ("os.kill(os.getpid(), 11)", "ended by SIGSEGV")]
+)
+@pytest.mark.parametrize("then", ["sys.exit(1)", "os.kill(os.getpid(), 15)", "os.kill(os.getpid(), 9)"])
+def test_the_first_task_that_fails_is_the_one_that_counts(slurm: Slurm, first: str, then: str, reason: str) -> None:
+    """The other one has lost its connection, or srun ends it, and its status is higher."""
+    slurm.answer("srun", SRUN.replace("{asked}", str(slurm.asked_file)))
+    file = slurm.script.run.attempt(1).path / "failed-first"
+    slurm.script.write(
+        f"import os, pathlib, sys, time\nif os.environ['SLURM_PROCID'] == '1': {first}\n"
+        f"while not pathlib.Path({str(file)!r}).exists(): time.sleep(0.01)\n{then}",
+        tasks=2,
+    )
+    assert slurm.execute()[0] == 1
+    assert slurm.script.receipt().outcome == "failed"
+    assert slurm.script.receipt().reason == f"task 1 of 2 failed first: {reason}"
 
 
 def test_outside_slurm_there_is_no_srun(slurm: Slurm) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -130,6 +131,15 @@ def test_attempts_are_numbered_by_themselves(script: Script) -> None:
     assert script.run.log_file(11).read_text() == "hello\n"
 
 
+@pytest.mark.parametrize("path", ["job.sh", "./job.sh", "../run-1/job.sh", "../../runs/./run-1/job.sh"])
+def test_started_by_hand_it_knows_its_folder(tmp_path: Path, path: str) -> None:
+    (tmp_path / "runs").mkdir()
+    script = Script(tmp_path / "runs")
+    script.write("import os; print(os.environ['MTF_RUN_DIR'])")
+    subprocess.run(["bash", path], cwd=script.run.path, timeout=60, check=True)
+    assert script.run.log_file(1).read_text() == f"{script.run.path}\n"
+
+
 def test_a_taken_attempt_is_left_alone(script: Script) -> None:
     script.write("open('ran', 'a').write('x')")
     assert script.execute(MTF_FIRST_ATTEMPT="1")[0] == 0
@@ -248,26 +258,33 @@ def test_a_signal_before_the_command_keeps_it_from_starting(script: Script, wait
     assert script.receipt().reason == "told to stop (SIGTERM) before the command ran"
 
 
-def test_setup_runs_first_in_the_same_shell(script: Script) -> None:
-    setup = ("greeting='hello world'", "export GREETING=$greeting", "mtf_unrelated=1", "name=x; root=y; set -eu")
-    script.write("import os; print(os.environ['GREETING'])", setup=setup)
-    assert script.execute()[0] == 0
-    assert script.run.log_file(1).read_text() == "hello world\n"
+def test_a_command_that_is_killed_has_the_last_word(script: Script) -> None:
+    """Not bash, which says in which line of job.sh it noticed."""
+    for number, name in enumerate(("SIGKILL", "SIGTERM", "SIGSEGV"), 1):
+        script.write(f"import os, signal; print('step 3', flush=True); os.kill(os.getpid(), signal.{name})")
+        script.execute()
+        assert script.run.log_file(number).read_text() == "step 3\n"
+        assert script.receipt(number).reason.startswith(("killed by SIGKILL", "ended by " + name))
 
 
-@pytest.mark.parametrize("line", ["exit 3", "set -e; false; true"])
-def test_setup_that_ends_the_script_is_a_failure(script: Script, line: str) -> None:
-    script.write("open('ran', 'w')", setup=(line,))
-    assert script.execute()[0] == 1
-    assert script.receipt().outcome == "failed"
-    assert not (script.root / "ran").exists()
+def test_the_command_reads_nothing(script: Script) -> None:
+    script.write("import sys; print(repr(sys.stdin.read()))")
+    process = subprocess.Popen(["bash", str(script.run.job_script)], stdin=subprocess.PIPE, text=True)
+    process.communicate("something", timeout=60)
+    assert script.run.log_file(1).read_text() == "''\n"
 
 
-def test_setup_with_a_syntax_error_does_not_swallow_the_script(script: Script) -> None:
-    script.write("print('ran')", setup=("if then 'unclosed",))
-    script.execute()
-    assert "syntax error" in script.run.log_file(1).read_text() or "EOF" in script.run.log_file(1).read_text()
-    assert script.run.attempt(1).finished() is not None
+def test_nothing_is_left_behind(script: Script) -> None:
+    """What wakes the script once ends with it, not seconds later: a job is over when its last process is."""
+    script.write("pass")
+    process = subprocess.Popen(["bash", str(script.run.job_script)], start_new_session=True)
+    assert process.wait(60) == 0
+    tries = 0
+    with contextlib.suppress(ProcessLookupError):
+        while tries < 50_000:  # far less than the two seconds until it would end by itself
+            os.killpg(process.pid, 0)
+            tries += 1
+    assert tries < 50_000
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_n_at_a_time(launcher, make_search, folder, gate, in_background, wait_un
     call = in_background(lambda: launcher.submit_sweep(search, folder, LOCAL, 2))
     wait_until(lambda: sum((run.path / "held").exists() for run in runs_of(folder).values()) == 2)
     # two are at work and hold; were there room for a third, it would have been claimed before the second held
-    assert sum(run.attempts_dir.exists() for run in runs_of(folder).values()) == 2
+    assert sum(len(run.attempts()) for run in runs_of(folder).values()) == 2
     gate.touch()
     result = call.result()
     assert result.counts == {JobStatus.COMPLETED: 5}

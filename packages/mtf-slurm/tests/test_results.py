@@ -12,6 +12,7 @@ import pytest
 from mtf_config import ExecutionMode
 from mtf_slurm import GridSearchResult, JobStatus, SLURMError
 from mtf_slurm.lock import hold
+from mtf_slurm.results import BRISK_S
 from mtf_slurm.submissions import Submissions
 from mtf_utils.rundir import FinishReceipt, Outcome, RunResultFile, SweepDirectory, now
 
@@ -114,6 +115,7 @@ def test_wait_ends_when_nothing_is_active(launcher, make_search, folder) -> None
     directory = SweepDirectory(folder)
     names = [run.name for run in directory.runs()]
     naps: list[float] = []
+    ends = {1: names[0], 3: names[1]}  # after which nap a run is over
     with hold(directory):  # a launcher is at work
         Submissions(directory).add(ExecutionMode.LOCAL, names)
         result = GridSearchResult.load(folder)
@@ -121,10 +123,28 @@ def test_wait_ends_when_nothing_is_active(launcher, make_search, folder) -> None
 
         def sleep(seconds: float) -> None:
             naps.append(seconds)
-            finish(folder, names[len(naps) - 1], {})
+            if len(naps) in ends:
+                finish(folder, ends[len(naps)], {})
 
-        assert result.wait(poll_s=3.0, sleep=sleep).is_complete
-    assert naps == [3.0, 3.0]
+        assert result.wait(poll_s=30.0, sleep=sleep).is_complete
+    assert naps == [30.0, BRISK_S, 30.0]  # soon again after an end, then at leisure
+
+
+@pytest.mark.parametrize("wrong", ["5", True, -1, float("nan"), []])
+def test_times_of_a_wrong_type_are_errors(launcher, make_search, folder, wrong) -> None:
+    result = launcher.submit_sweep(make_search({}), folder, ExecutionMode.LOCAL)
+    with pytest.raises(SLURMError, match=r"timeout_s=.*: expected a number of seconds, 0 or more"):
+        result.wait(wrong)
+    with pytest.raises(SLURMError, match=r"poll_s=.*: expected a number of seconds, 0 or more"):
+        result.wait(poll_s=wrong)
+
+
+def test_names_of_a_wrong_type_are_errors(launcher, make_search, folder) -> None:
+    result = launcher.submit_sweep(make_search({}), folder, ExecutionMode.LOCAL)
+    with pytest.raises(SLURMError, match=r"names='tiny': expected a list of the names of runs, or None"):
+        result.cancel("tiny")
+    with pytest.raises(SLURMError, match=r"names\[0\]=3: expected the name of a run"):
+        result.cancel([3])
 
 
 def test_wait_has_a_limit(launcher, make_search, folder) -> None:
@@ -137,7 +157,7 @@ def test_wait_has_a_limit(launcher, make_search, folder) -> None:
 
     with hold(directory):
         Submissions(directory).add(ExecutionMode.LOCAL, [run.name for run in directory.runs()])
-        with pytest.raises(TimeoutError, match="1 runs are still active after 5"):
+        with pytest.raises(TimeoutError, match="is still active after 5"):
             GridSearchResult.load(folder).wait(5, clock=lambda: time[0], sleep=sleep)
     assert time[0] == 5.0
 

@@ -55,12 +55,12 @@ def sbatch_words(text: str) -> list[str]:
 def test_the_built_in_template_says_what_the_command_line_says() -> None:
     spec = specify(slurm={"time_limit": "1:00:00", "gres": "gpu:1"}, tasks=200, throttle=8)
     text = SubmissionTemplate.built_in().render(spec)
-    assert text.startswith("#!/bin/sh\n#SBATCH --job-name=digits-0123abcd.2\n")
+    assert text.startswith("#!/bin/bash\n#SBATCH --job-name=digits-0123abcd.2\n")
     assert sbatch_words(text) == list(spec.words())
     assert "--array=0-199%8" in spec.words()
     assert "--output=/data/sweep/submissions/0123abcd/2.out" in spec.words()
     assert spec.words("afterany:4") == (*spec.words(), "--dependency=afterany:4")
-    subprocess.run(["sh", "-n"], input=text, text=True, check=True, timeout=60)
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True, timeout=60)
 
 
 def test_a_single_run_is_no_array() -> None:
@@ -96,15 +96,16 @@ def test_job_names_are_plain_and_unique(stem: str, becomes: str) -> None:
     assert len(slurm_job_name(stem + "x" * 1000, TOKEN, 12)) < 160
 
 
-def body_of(folder: Path, **values: Any) -> tuple[JobScriptSpec, Path]:
+def scripts_of(folder: Path, **values: Any) -> list[list[str]]:
+    """How a shell runs the same job by the built-in template and, with the simplest of shells, by one of the user's."""
     spec = specify(folder, **values)
     (folder / "submissions" / TOKEN).mkdir(parents=True)
-    script = folder / "script"
-    script.write_text(SubmissionTemplate.built_in().render(spec))
-    return spec, script
+    (folder / "built-in").write_text(SubmissionTemplate.built_in().render(spec))
+    (folder / "own").write_text(template(folder, "#!/bin/sh\nset -eu\n{{ body }}\n").render(spec))
+    return [["bash", str(folder / "built-in")], ["sh", str(folder / "own")]]
 
 
-SHOW = 'printf "%s|%s|%s|%s|%s" "$0" "$MTF_TOKEN" "$MTF_FIRST_ATTEMPT" "$MTF_SWEEP_DIR" "${MTF_JOB_ID-none}"'
+SHOW = 'printf "%s|" "${BASH_SOURCE[0]}" "$MTF_TOKEN" "$MTF_FIRST_ATTEMPT" "$MTF_SWEEP_DIR" "${MTF_JOB_ID-none}"'
 
 
 @settings(max_examples=10)
@@ -112,7 +113,7 @@ SHOW = 'printf "%s|%s|%s|%s|%s" "$0" "$MTF_TOKEN" "$MTF_FIRST_ATTEMPT" "$MTF_SWE
 def test_a_task_finds_its_run(tmp_path_factory: pytest.TempPathFactory, index: int, first: int) -> None:
     folder = tmp_path_factory.mktemp("it's $(touch hacked) 100%") / "é ;"
     folder.mkdir()
-    _, script = body_of(folder, tasks=12)
+    scripts = scripts_of(folder, tasks=12)
     lines = []
     for number in range(12):
         name = f"run=+{number}"
@@ -121,9 +122,10 @@ def test_a_task_finds_its_run(tmp_path_factory: pytest.TempPathFactory, index: i
         lines.append(task_line(first + number, name))
     (folder / "submissions" / TOKEN / "2.tasks").write_text("".join(lines))
     environ = {"PATH": "/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": str(index), "MTF_JOB_ID": ""}
-    done = subprocess.run(["sh", script], env=environ, capture_output=True, text=True, timeout=60, check=True)
-    wanted = [f"{folder}/runs/run=+{index}/job.sh", TOKEN, str(first + index), str(folder), "none"]
-    assert done.stdout.split("|") == wanted
+    wanted = [f"{folder}/runs/run=+{index}/job.sh", TOKEN, str(first + index), str(folder), "none", ""]
+    for script in scripts:
+        done = subprocess.run(script, env=environ, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.split("|") == wanted
 
 
 @pytest.mark.parametrize(
@@ -138,13 +140,14 @@ def test_a_task_finds_its_run(tmp_path_factory: pytest.TempPathFactory, index: i
     ],
 )
 def test_a_task_without_a_run_says_so(tmp_path: Path, tasks: str | None, index: str, says: str) -> None:
-    _, script = body_of(tmp_path, tasks=2)
+    scripts = scripts_of(tmp_path, tasks=2)
     if tasks is not None:
         (tmp_path / "submissions" / TOKEN / "2.tasks").write_text(tasks)
     environ = {"PATH": "/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": index}
-    done = subprocess.run(["sh", script], env=environ, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert says in done.stderr
+    for script in scripts:
+        done = subprocess.run(script, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert says in done.stderr
 
 
 def test_a_template_of_ones_own(tmp_path: Path) -> None:
@@ -169,7 +172,8 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_every_field_that_asks_something_of_slurm_has_its_name(tmp_path: Path) -> None:
-    names = {item.name for item in dataclasses.fields(SLURMConfig)} - {"setup", "link", "additional_args", "job_name"}
+    others = {"setup", "link", "template_path", "runs_per_job", "runs_at_once", "additional_args", "job_name"}
+    names = {item.name for item in dataclasses.fields(SLURMConfig)} - others
     shown = "".join(f"# {name}: {{% if {name} %}}{{{{ {name} }}}}{{% endif %}}\n" for name in sorted(names))
     rendered = template(tmp_path, f"#!/bin/sh\n{shown}{{{{ body }}}}\n").render(specify(slurm={"nodes": 3, "qos": "q"}))
     assert "# nodes: 3\n" in rendered
@@ -193,16 +197,18 @@ def test_every_field_that_asks_something_of_slurm_has_its_name(tmp_path: Path) -
         ("#!/bin/sh\n{% include 'x' %}\n{{ body }}", "site.sh.j2:2: "),
         ("echo hi\n{{ body }}\n", "the script begins with 'echo hi"),
         ("#!/bin/sh\n{{ body }}\necho done\n", "'echo done' would never run: {{ body }} does not return"),
-        ("#!/bin/sh\necho\n#SBATCH --time=1\n{{ body }}\n", "line 3: '#SBATCH --time=1' comes after a command"),
+        ("#!/bin/sh\necho\n#SBATCH --time=1\n{{ body }}\n", "site.sh.j2:3: '#SBATCH --time=1' comes after a command"),
         ("#!/bin/sh\n#SBATCH --job-name=a-{{ job_name }}\n{{ body }}\n", "write slurm.job_name"),
         ("#!/bin/sh\n#SBATCH -J mine\n{{ body }}\n", "write slurm.job_name"),
-        ("#!/bin/sh\n#SBATCH --output=x.log\n{{ body }}\n", "line 2: '#SBATCH --output=x.log': --output is"),
+        ("#!/bin/sh\n#SBATCH --output=x.log\n{{ body }}\n", "site.sh.j2:2: '#SBATCH --output=x.log': --output is"),
         ("#!/bin/sh\n#SBATCH -a0-3\n{{ body }}\n", "--array is the launcher's"),
         ("#!/bin/sh\n#SBATCH --no-requeue\n{{ body }}\n", "write slurm.requeue"),
         ("#!/bin/sh\n#SBATCH --signal=USR1\n{{ body }}\n", "write slurm.signal"),
         ("#!/bin/sh\n#SBATCH --tiem=3\n{{ body }}\n", "sbatch has no option --tiem; did you mean --time?"),
-        ("#!/bin/sh\n#SBATCH hetjob\n{{ body }}\n", "line 2: '#SBATCH hetjob' makes several jobs of one"),
+        ("#!/bin/sh\n#SBATCH hetjob\n{{ body }}\n", "site.sh.j2:2: '#SBATCH hetjob' makes several jobs of one"),
         ("#!/bin/sh\n#SBATCH --comment='x\n{{ body }}\n", "No closing quotation"),
+        # what the template writes otherwise than it stands there has the line of the script
+        ("#!/bin/sh\n{% set o = '--wait' %}\n#SBATCH {{ o }}\n{{ body }}", "j2: line 3 of the script: '#SBATCH --wait"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_template_is_told_with_its_place(tmp_path: Path, text: str, says: str) -> None:

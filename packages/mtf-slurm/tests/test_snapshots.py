@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from mtf_slurm import GitOperationError
 from mtf_slurm.code.checkout import UNPUBLISHED, check_out, differences
 from mtf_slurm.code.contents import Limits, NewFile, choose, readable_size
+from mtf_slurm.code.references import PRIVATE, prune_snapshots
 from mtf_slurm.code.repository import Repository
-from mtf_slurm.code.snapshots import PRIVATE, prune_snapshots, take_snapshot
+from mtf_slurm.code.snapshots import take_snapshot
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_nothing_of_the_user_changes(repo, found, tmp_path) -> None:
     snapshot = take_snapshot(found)
     check_out(snapshot, tmp_path / "code")
     check_out(snapshot, tmp_path / "code")
-    prune_snapshots(found, lambda tree: True)
+    prune_snapshots(found, lambda kept: True)
     assert repo.state() == before
     assert repo.git("for-each-ref", "--format=%(refname)", "refs/mtf") == f"{PRIVATE}{snapshot.tree}"
     assert {"new.py", "intended.py"} <= files_in(tmp_path / "code" / snapshot.tree)
@@ -122,7 +123,7 @@ def test_survives_branch_deletion_and_garbage_collection(repo, found, tmp_path) 
     repo.git("reflog", "expire", "--expire=now", "--all")
     repo.git("gc", "--quiet", "--prune=now")
     assert (check_out(snapshot, tmp_path) / "train.py").read_text() == "never committed"
-    assert prune_snapshots(found, lambda tree: tree != snapshot.tree) == [snapshot.tree]
+    assert [kept.tree for kept in prune_snapshots(found, lambda kept: kept.tree != snapshot.tree)] == [snapshot.tree]
     repo.git("gc", "--quiet", "--prune=now")
     with pytest.raises(subprocess.CalledProcessError):
         repo.git("cat-file", "-e", snapshot.tree)
@@ -234,6 +235,60 @@ def test_pointers_of_lfs_are_told(repo, found) -> None:
     assert "git lfs pull" in warning
 
 
+def test_links_that_lead_out_are_named_and_not_followed(repo, found, tmp_path) -> None:
+    (tmp_path / "outside").write_text("theirs")
+    (repo.path / "absolute").symlink_to(repo.path / "train.py")
+    (repo.path / "pkg" / "up").symlink_to("../../outside")
+    (repo.path / "pkg" / "fine").symlink_to("../train.py")
+    (repo.path / "winding").symlink_to("pkg/../pkg/mod.py")
+    snapshot = take_snapshot(found)
+    (warning,) = snapshot.warnings
+    assert "symbolic links lead out of the snapshot ('absolute', 'pkg/up')" in warning
+    copy = check_out(snapshot, tmp_path / "code")
+    assert os.fspath((copy / "pkg" / "up").readlink()) == "../../outside"
+    assert (copy / "pkg" / "fine").read_text() == "one"
+    assert (tmp_path / "outside").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_no_hook_of_the_user_is_run(repo, found, tmp_path, configured: bool) -> None:
+    hooks = repo.path / ".git" / "hooks"
+    if configured:
+        hooks = tmp_path / "hooks"
+        repo.git("config", "core.hooksPath", str(hooks))
+    hooks.mkdir(exist_ok=True)
+    for name in ("post-index-change", "reference-transaction", "post-checkout", "pre-commit", "post-commit"):
+        (hooks / name).write_text(f'#!/bin/sh\necho "$0" >>{tmp_path}/ran\nexit 1\n')
+        (hooks / name).chmod(0o755)
+    repo.write("train.py", "two")
+    repo.write("new.py", "new")
+    copy = check_out(take_snapshot(found), tmp_path / "code")
+    assert (copy / "new.py").read_text() == "new"
+    assert len(prune_snapshots(found, lambda kept: False)) == 1
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="needs git-lfs")
+def test_what_lfs_has_is_in_the_copy_and_nothing_is_downloaded(repo, found, tmp_path) -> None:
+    repo.git("lfs", "install", "--local")
+    repo.git("remote", "add", "origin", "http://127.0.0.1:9/nobody-answers.git")
+    repo.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    repo.write("here.bin", "content")
+    repo.write("missing.bin", "elsewhere")
+    repo.commit()
+    pointer = repo.git("show", "HEAD:missing.bin") + "\n"
+    repo.write("missing.bin", pointer)
+    (stored,) = (repo.path / ".git" / "lfs" / "objects").rglob(pointer.partition("sha256:")[2].split()[0])
+    stored.unlink()
+    repo.git("add", "missing.bin")
+    snapshot = take_snapshot(found)
+    copy = check_out(snapshot, tmp_path / "code")
+    assert (copy / "here.bin").read_text() == "content"
+    assert (copy / "missing.bin").read_text() == pointer
+    assert differences(snapshot, copy) == []
+    assert any("'missing.bin'" in line and "git lfs pull" in line for line in snapshot.warnings)
+
+
 def test_odd_names_are_data(repo, found, tmp_path) -> None:
     names = ["a b", "-rf", "--all", "$(touch hacked)", "; touch hacked", "'q'", '"q"', "new\nline", "ü", "*", ":(top)"]
     for name in names:
@@ -292,6 +347,24 @@ def test_a_linked_working_tree_and_a_repository_without_commits(repo, tmp_path, 
     fresh = make_repository(tmp_path / "fresh")
     fresh.write("a.py", "a")
     assert files_in(copy_of(Repository.find(fresh.path), tmp_path / "code")) == {"a.py"}
+
+
+def test_what_is_too_large_in_a_submodule_is_left_out_and_named(repo, found, tmp_path, make_repository) -> None:
+    origin = make_repository(tmp_path / "origin")
+    origin.write("lib.py", "one")
+    origin.write(".gitattributes", "*.bin filter=lfs\n")
+    origin.write("model.bin", f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    origin.commit()
+    repo.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(origin.path), "sub")
+    repo.commit()
+    repo.write("sub/big.bin.part", "x" * 3000)
+    snapshot = take_snapshot(found, limits=Limits(file_bytes=1000))
+    assert any(
+        line.startswith("submodule 'sub': ") and "'big.bin.part' (2.9 KiB)" in line for line in snapshot.warnings
+    )
+    assert any(line.startswith("submodule 'sub': 1 file is a pointer of Git LFS") for line in snapshot.warnings)
+    copy = check_out(snapshot, tmp_path / "code")
+    assert not (copy / "sub" / "big.bin.part").exists()
 
 
 def test_sizes_for_people() -> None:

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from mtf_config import ExecutionMode, ExperimentConfig
 from mtf_slurm import JobSubmissionError, SLURMError
+from mtf_slurm.cluster.choosing import Templates, draft_scripts
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.patience import Patience
-from mtf_slurm.cluster.planning import SubmissionPlanner, check_options
+from mtf_slurm.cluster.planning import SubmissionPlanner
 from mtf_slurm.cluster.programs import Ran
-from mtf_slurm.cluster.script import SubmissionTemplate
 from mtf_slurm.cluster.submission import Launch
 from mtf_slurm.cluster.submitter import Submitter
 from mtf_slurm.submissions import Submission, Submissions
@@ -82,12 +82,14 @@ class FakeSlurm:
         if what == "strange but queued":
             self.queue(words)
             return Ran(1, "", "sbatch: error: Batch job submission failed: The moon is full\n")
+        if what == "no such chain":
+            return Ran(1, "", "sbatch: error: Batch job submission failed: Job dependency problem\n")
         if what == "no partition":
             return Ran(1, "", "sbatch: error: invalid partition specified: nope\n")
         return Ran(0, f"{self.queue(words)}\n")
 
     def queue(self, words: list[str]) -> int:
-        job_id = len(self.jobs) + 1
+        job_id = max(self.jobs, default=0) + 1
         self.jobs[job_id] = next(word for word in words if word.startswith("--job-name=")).partition("=")[2]
         self.arrays[job_id] = _tasks(words)
         return job_id
@@ -120,7 +122,7 @@ class Place:
         for group, count in enumerate(groups):
             for number in range(count):
                 self.add_run(f"run-{group}-{number}", f"{group + 1}G")
-        self.planner = SubmissionPlanner(self.directory, SubmissionTemplate.built_in())
+        self.planner = SubmissionPlanner(self.directory, Templates(folder))
 
     def add_run(self, name: str, memory: str) -> None:
         config = ExperimentConfig.from_dict(BASE | {"experiment_name": name, "slurm": {"mem": memory}})
@@ -129,13 +131,13 @@ class Place:
         run.config_json.write_text(json.dumps(config.to_dict()))
         self.names.append(name)
 
-    def patience(self) -> Patience:
+    def patience(self, timeout_s: float = 60) -> Patience:
         clock: Callable[[], float] = lambda: self.slurm.now  # noqa: E731
-        return Patience(timeout_s=60, clock=clock, sleep=self.slurm.sleep, wall_clock=clock)
+        return Patience(timeout_s=timeout_s, clock=clock, sleep=self.slurm.sleep, wall_clock=clock)
 
-    def launch(self) -> Launch:
+    def launch(self, timeout_s: float = 60) -> Launch:
         controller = Controller(self.slurm, wall_clock=lambda: self.slurm.now)
-        return Launch(self.planner, controller, self.said.append, self.patience())
+        return Launch(self.planner, controller, self.said.append, self.patience(timeout_s))
 
     def submitter(self) -> Submitter:
         return Submitter(self.directory, Controller(self.slurm), self.said.append, self.planner.split, self.patience())
@@ -256,7 +258,38 @@ def test_a_job_that_a_crash_has_lost_is_sent_again(place) -> None:
     here.slurm.jobs[1] = "another-job-which-got-the-id"
     done = here.launch().submit(here.names, None)
     assert done.job_ids["run-0-0"] == "2_0"
-    assert any("has lost 1 jobs in a crash" in text for text in here.said)
+    assert any("has lost 1 job in a crash; it is sent again" in text for text in here.said)
+
+
+def test_a_job_that_a_crash_has_lost_is_sent_again_behind_those_that_it_let_loose(place) -> None:
+    here = place(groups=(1, 1, 1, 1))
+    here.launch().submit(here.names, 1)
+    del here.slurm.jobs[2], here.slurm.jobs[4]
+    here.slurm.jobs[4] = "another-job-which-got-the-id"
+    here.launch().submit(here.names, 1)
+    sent = [words for words in here.slurm.calls if words[0] == "sbatch"][4:]
+    assert [[word for word in words if "dependency" in word] for words in sent] == [
+        ["--dependency=afterany:1:3"],
+        ["--dependency=afterany:1:3:5"],
+    ]
+    assert here.launch().submit(here.names, 1).job_ids["run-1-0"] == "5_0"
+
+
+@pytest.mark.parametrize(("times", "taken"), [(1, True), (3, True), (4, False)])
+def test_a_job_is_chained_behind_one_that_a_crash_has_lost(place, times: int, taken: bool) -> None:
+    """Slurm refuses it while it is about to give it the very id that it is to wait for."""
+    here = place(["ok", *["no such chain"] * times], groups=(1, 1))
+    done = here.launch().submit(here.names, 1)
+    assert ("run-1-0" in done.job_ids) is taken
+    assert ("run-1-0" in done.refused) is not taken
+    if not taken:
+        assert "Job dependency problem" in done.refused["run-1-0"]
+
+
+def test_a_dependency_of_the_users_own_is_refused_at_once(place) -> None:
+    here = place(["no such chain"])
+    assert list(here.launch().submit(here.names, 1).refused) == here.names
+    assert here.slurm.submissions == 1
 
 
 def test_a_job_whose_runs_have_all_started_is_not_lost(place) -> None:
@@ -333,13 +366,35 @@ def test_jobs_wait_for_what_holds_the_lanes(place) -> None:
     assert "--array=0-0%1" in last
 
 
-def test_options_that_cannot_be_asked_for_are_found_before_anything_is_written() -> None:
+def test_options_that_cannot_be_asked_for_are_found_before_anything_is_written(tmp_path: Path) -> None:
     config = ExperimentConfig.from_dict(
         BASE | {"experiment_name": "x", "slurm": {"additional_args": ["--wait", "--array=0-3"]}}
     )
-    problems = check_options({"x": config})
-    assert "--wait" in problems["x"]
-    assert "--array" in problems["x"]
+    (draft,) = draft_scripts(SweepDirectory(tmp_path / "sweep"), {"x": config}, Templates(tmp_path))
+    assert draft.runs == ("x",)
+    assert "--wait" in draft.problem
+    assert "--array" in draft.problem
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_job_keeps_its_template_when_it_is_cut(place, tmp_path: Path) -> None:
+    here = place(groups=(3,))
+    own = tmp_path / "own.j2"
+    own.write_text("#!/bin/sh\n# of my own\n{{ body }}\n")
+    for name in here.names[:2]:
+        file = here.directory.run(name).config_json
+        data = json.loads(file.read_text())
+        data["slurm"]["template_path"] = str(own)
+        file.write_text(json.dumps(data))
+    submission, files = here.planner.plan(here.names, mode=ExecutionMode.SLURM, max_tasks=1001)
+    assert [(job.count, job.template) for job in submission.jobs] == [(2, str(own)), (1, "")]
+    Submissions(here.directory).publish(submission, files)
+    # another launcher, which was given no template or another one, goes on with those of the submission
+    other = SubmissionPlanner(here.directory, Templates(tmp_path, chosen=tmp_path / "absent.j2"))
+    cut = other.split(submission, 0)
+    assert [job.template for job in cut.jobs] == [str(own), str(own), ""]
+    folder = Submissions(here.directory).script(cut, 0).parent
+    assert ["of my own" in (folder / f"{number}.sh").read_text() for number in range(3)] == [True, True, False]
 
 
 def test_a_dry_run_writes_the_same_and_sends_nothing(place) -> None:
@@ -373,7 +428,7 @@ def test_whatever_happens_every_run_is_in_one_job(
 ) -> None:
     here = Place(tmp_path_factory.mktemp("sweep"), FakeSlurm(plan), groups)
     here.slurm.silent = silent
-    done = here.launch().submit(here.names, None)
+    done = here.launch(600).submit(here.names, None)
     assert sorted(here.slurm.arrays.values()) == sorted(groups)
     assert len(set(here.slurm.jobs.values())) == len(groups)
     assert sorted(done.job_ids) == sorted(here.names)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSam
 
 from mtf_trainer.builders import build_optimizer, build_scheduler, make_loader, optimizer_steps
 from mtf_trainer.config import GenericTrainerConfig
+from mtf_trainer.run_config import RunConfig
 from mtf_utils.settings import SettingsError
 
 
@@ -306,3 +308,31 @@ def test_overrides_win() -> None:
 def test_loader_settings_that_make_no_sense_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         make_loader(SAMPLES, settings, train=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"optimizer": {"name": "${env:TOKEN}"}},
+        {"scheduler": {"name": "${env:TOKEN}"}},
+        {"training": {"batch_size": "${env:TOKEN}"}},
+        {"performance": {"num_workers": "${env:TOKEN}"}},
+        {"checkpoint": {"mode": "${env:TOKEN}"}},
+        {"preemption": {"signals": ["${env:TOKEN}"]}},
+    ],
+)
+def test_no_error_shows_what_the_environment_holds(wrong, monkeypatch) -> None:
+    monkeypatch.setenv("TOKEN", "hunter2-secret")
+    written = {"experiment_name": "e", "optimizer": {"name": "sgd"}} | wrong
+    config = RunConfig(written)
+
+    def build() -> None:
+        GenericTrainerConfig.from_experiment(written)
+        build_scheduler(build_optimizer(model(), config), config, 10)
+        make_loader(TensorDataset(torch.zeros(2)), config, train=True)
+
+    with pytest.raises(SettingsError) as caught:
+        build()
+    text = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in text
+    assert "found what '${env:TOKEN}' stands for" in text

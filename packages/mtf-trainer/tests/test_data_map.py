@@ -331,7 +331,7 @@ def test_ten_million_samples_are_not_enumerated():
 
     class NoList(torch.Tensor):
         def tolist(self):
-            assert len(self) <= 10
+            assert len(self) < 10_000  # a block, and no more
             return super().tolist()
 
     source = source_of(DataLoader(data, batch_size=10, shuffle=True))

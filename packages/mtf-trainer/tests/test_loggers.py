@@ -128,6 +128,19 @@ def test_a_table_has_a_column_for_every_name_whenever_it_comes_up(tmp_path: Path
     ]
 
 
+def test_no_name_of_a_table_is_a_formula_to_a_spreadsheet(tmp_path: Path) -> None:
+    names = ["=cmd|'/C calc'!A0", "-1+2", "@x", "a=b"]
+    run = Run(tmp_path, [CsvLogger()])
+    offset = 0
+    for step, name in enumerate(names):  # each of them widens the table, which is read for that
+        offset = run.write("train", step, **{name: step})
+    run.close()
+    run = Run(tmp_path, [CsvLogger()], offset)
+    run.close()
+    found = [name for row in table(tmp_path) for name in row if name not in ("event", "epoch", "step", "time")]
+    assert found == ["'=cmd|'/C calc'!A0", "'-1+2", "'@x", "a=b"]
+
+
 @given(
     names=st.lists(st.sampled_from("abcd"), min_size=1, max_size=8),
     cut=st.integers(0, 8),

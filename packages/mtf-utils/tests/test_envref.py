@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_utils import EnvReference, EnvReferenceError, find_env_references, resolve_env
+from mtf_utils.envref import hiding_env_values
+from mtf_utils.problems import Problem, SettingsError, describe
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 plain_text = st.text().filter(lambda text: "${env:" not in text)
@@ -87,3 +90,44 @@ def test_references_are_found_in_order() -> None:
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MTF_TEST_VALUE", "from outside")
     assert resolve_env("${env:MTF_TEST_VALUE}") == "from outside"
+
+
+@given(
+    value=st.text(min_size=1, max_size=100).filter(lambda text: "'" not in text and "\\" not in text),
+    show=st.sampled_from([describe, repr, str]),
+    name=names,
+)
+def test_an_error_shows_the_reference(value: str, show: Callable[[str], str], name: str) -> None:
+    written = {"a": [f"x${{env:{name}}}"], "b": "plain"}
+    found = f"x{value}"
+    raised = EnvReferenceError([Problem(("a", 0), f"found {show(found)}", found)], subject="it")
+
+    def refuse() -> None:
+        try:
+            raise ValueError(found)
+        except ValueError as error:
+            raise raised from error
+
+    with pytest.raises(EnvReferenceError) as caught, hiding_env_values(written, {name: value}):
+        refuse()
+    (problem,) = caught.value.problems
+    assert (caught.value.subject, problem.path, problem.value) == ("it", ("a", 0), written["a"][0])
+    if show is not str or len(found) >= 4:
+        assert problem.message == f"found what {written['a'][0]!r} stands for" or "is not acceptable" in problem.message
+        assert f"x${{env:{name}}}" in str(caught.value)
+        assert repr(found) not in str(caught.value)
+
+
+def test_a_value_that_was_cut_is_recognised_and_others_are_left_alone() -> None:
+    written, environ = {"a": "${env:KEY}", "b": "$${env:KEY}"}, {"KEY": "0123456789abcdefghijklmnopqrstuvwxyz"}
+    with pytest.raises(SettingsError) as caught, hiding_env_values(written, environ):
+        raise SettingsError(
+            [Problem(("a",), "found 0123456789abcdefgh..."), Problem(("b",), "found '${env:KEY}'", "c")]
+        )
+    first, second = caught.value.problems
+    assert first.message == "what '${env:KEY}' stands for is not acceptable"
+    assert (second.message, second.value) == ("found '${env:KEY}'", "c")
+    same = SettingsError([Problem(("a",), "nothing of it")])
+    with pytest.raises(SettingsError) as caught, hiding_env_values(written, environ):
+        raise same
+    assert caught.value is same

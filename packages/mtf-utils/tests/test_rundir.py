@@ -35,6 +35,7 @@ from mtf_utils.rundir import (
 from mtf_utils.settings import field_types
 
 SCHEMAS = [contract.schema for contract in CONTRACT if contract.schema]
+EMPTIED = [b"", b"\0" * 100]
 
 # As bash and later readers see them: the files' keys and values are a promise to more than this package.
 FILES: dict[type[Record], dict[str, Any]] = {
@@ -162,11 +163,21 @@ def test_another_version_is_refused_with_the_remedy(schema: type[Record], tmp_pa
         schema.read(path)
 
 
+@pytest.mark.parametrize("content", EMPTIED)
+def test_a_start_receipt_that_a_crash_has_emptied_is_none(content: bytes, tmp_path: Path) -> None:
+    """`job.sh` does not wait for the disk before it starts the command; at the end it does."""
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    assert StartReceipt.read(path) is None
+
+
 @pytest.mark.parametrize("schema", SCHEMAS)
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}", b"\0" * 100, b"[" * 100_000, b'{"version": "1"}']
 )
 def test_a_damaged_file_is_named(schema: type[Record], content: bytes, tmp_path: Path) -> None:
+    if schema is StartReceipt and content in EMPTIED:
+        return
     path = tmp_path / "file.json"
     path.write_bytes(content)
     with pytest.raises(RunDirectoryError, match=rf"file\.json: not a valid {schema.__name__}"):
@@ -194,7 +205,9 @@ def test_every_path_is_in_the_contract_and_the_other_way_round() -> None:
     files += [attempt.path / "before.txt", attempt.path / "task-<rank>"]  # job.sh's own
     files += [run.log_file("<n>"), run.metrics_file.with_suffix(".csv")]  # type: ignore[arg-type]
     files += [run.path / "ledger.json", run.path / "ledger.trail"]  # the trainer's own
-    folders = [run.checkpoints_dir, attempt.path, Path("submissions/<token>"), Path("code/<tree-hash>")]
+    names = ("intent.json", "<k>.sh", "<k>.task.sh", "<k>.tasks", "<k>.sent", "<k>.job.json", "<k>.refused", "<k>.out")
+    files += [Path("submissions/<token>", name) for name in (*names, "cancelled/<name>", "given-up/<name>")]
+    folders = [run.checkpoints_dir, attempt.path, Path("code/<tree-hash>")]
     folders += [run.metrics_file.with_name(name) for name in ("tensorboard", "media", "profile")]
     assert {contract.path for contract in CONTRACT} == {str(f) for f in files} | {f"{folder}/" for folder in folders}
 

@@ -16,6 +16,7 @@ from mtf_config.reader import parse_text, read_document
 from mtf_config.sweep import load_sweep
 from mtf_config.writer import dump_yaml
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
+from mtf_utils.display import json_text, printable
 from mtf_utils.problems import KeyPath, Problem, dotted
 
 __all__ = ["DIFF", "SCHEMA", "SHOW", "VALIDATE"]
@@ -74,12 +75,12 @@ def _validate(arguments: argparse.Namespace) -> int:
         except ConfigurationError as error:
             kind, defects, problems = "unknown", [], list(error.problems)
             if not arguments.json:
-                print(error)
+                print(printable(str(error), lines=True))
         if not problems and not arguments.json:
-            print(f"{name}: a valid {kind}")
+            print(printable(f"{name}: a valid {kind}"))
         for defect in defects:
             defective = True
-            print(f"{name}: {_DEFECT}: {defect}", file=sys.stderr)
+            print(printable(f"{name}: {_DEFECT}: {defect}", lines=True), file=sys.stderr)
         results.append({"file": name, "valid": not problems, "problems": [_as_json(item) for item in problems]})
     if arguments.json:
         print(json.dumps(results, indent=2, default=str))
@@ -143,9 +144,10 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.origin:
         _print_origins(composition, data, as_json=arguments.json)
     elif arguments.json:
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        print(json_text(json.dumps(data, indent=2, ensure_ascii=False)))
     else:
-        print(dump_yaml(data), end="")
+        text = dump_yaml(data)
+        print(printable(text, lines=True) if sys.stdout.isatty() else text, end="")
     return DONE
 
 
@@ -153,14 +155,14 @@ def _print_origins(composition: Composition, data: Mapping[str, Any], *, as_json
     rows = [(dotted(path), value, composition.origin(path)) for path, value in _leaves(data, ())]
     if as_json:
         entries = {key: {"value": value, "origin": str(origin or "default")} for key, value, origin in rows}
-        print(json.dumps(entries, indent=2, ensure_ascii=False))
+        print(json_text(json.dumps(entries, indent=2, ensure_ascii=False)))
         return
     texts = [
         (f"{key}: {json.dumps(value, ensure_ascii=False)}", str(origin or "default")) for key, value, origin in rows
     ]
     width = min(max((len(text) for text, _ in texts), default=0), 60)
     for text, origin in texts:
-        print(f"{text:{width}}  # {origin}")
+        print(printable(f"{text:{width}}  # {origin}"))
 
 
 def _leaves(data: Mapping[str, Any], path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
@@ -188,11 +190,11 @@ def _diff(arguments: argparse.Namespace) -> int:
     same_run = run_identity(first) == run_identity(second)
     if arguments.json:
         entries = [{"key": dotted(path), "first": a, "second": b} for path, _, a, _, b in changes]
-        print(json.dumps({"same_run": same_run, "changes": entries}, indent=2, ensure_ascii=False))
+        print(json_text(json.dumps({"same_run": same_run, "changes": entries}, indent=2, ensure_ascii=False)))
     else:
         for path, in_left, a, in_right, b in changes:
             old, new = _shown(in_left, a), _shown(in_right, b)
-            print(f"{dotted(path)}: {old} -> {new}")
+            print(printable(f"{dotted(path)}: {old} -> {new}"))
         print("the same run" if same_run else "different runs")
     return _DIFFERENT if changes else DONE
 

@@ -14,6 +14,7 @@ __all__ = [
     "NO_NUL",
     "ONE_LINE",
     "OPTION",
+    "PATH",
     "PROJECT_PATH",
     "RUN_NAME",
     "SIGNAL",
@@ -86,5 +87,6 @@ PROJECT_PATH: Final = Format(
     r"(?![/~])(?!(.*/)?\.\.(/|$))[^\x00-\x1f\x7f]*[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*",
     "a path inside the project, relative to its root",
 )
+PATH: Final = Format(r"[^\x00]*[^\s\x00][^\x00]*", "a path that is not empty, without NUL characters")
 OPTION: Final = Format(r"-[^\x00-\x1f\x7f]+", "an option such as --nice=100")
 NO_NUL: Final = Format(r"[^\x00]*", "text without NUL characters")

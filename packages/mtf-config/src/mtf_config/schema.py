@@ -65,7 +65,9 @@ class ExperimentConfig(Section):
     preemption: PreemptionConfig = field(
         default_factory=PreemptionConfig, metadata=about("How to answer to being told to go.")
     )
-    performance: PerformanceConfig = field(default_factory=PerformanceConfig, metadata=about("How data is loaded."))
+    performance: PerformanceConfig = field(
+        default_factory=PerformanceConfig, metadata=about("How data is loaded, and how the model is run.")
+    )
     description: str | None = field(default=None, metadata=about("What it is about, for people."))
     tags: list[str] = field(default_factory=list, metadata=about("Words to find it by."))
     created_by: str | None = field(default=None, metadata=about("Who made it."))
@@ -92,6 +94,12 @@ class ExperimentConfig(Section):
             message = "true together with deterministic: benchmarking may choose another algorithm at every start, "
             message += "so results could not be repeated; set one of the two to false"
             yield Problem(("benchmark",), message, True)
+        section = data.get("performance")
+        asked = section.get("compile") if isinstance(section, Mapping) else getattr(section, "compile", None)
+        if data.get("deterministic", True) is True and PerformanceConfig.is_tuned_by_timing(asked):
+            message = f"{asked!r} together with deterministic: kernels are chosen by timing them at every start, "
+            message += "so results could not be repeated; take another mode, or set deterministic to false"
+            yield Problem(("performance", "compile"), message, asked)
         yield from plain_problems(data.get("custom_params"), ("custom_params",))
 
     @classmethod

@@ -117,6 +117,13 @@ class TrainingConfig(Section):
     precision: Literal["fp32", "bf16", "fp16"] = field(
         default="fp32", metadata=about("fp32, or the type of automatic mixed precision.")
     )
+    float32_matmul_precision: Literal["highest", "high", "medium"] | None = field(
+        default=None,
+        metadata=about(
+            "How exactly fp32 matrices are multiplied where the hardware has faster ways: high allows TF32, medium "
+            "bf16; null: as torch is set."
+        ),
+    )
     validate_every_n_epochs: int | None = field(
         default=1, metadata=about("Epochs between validations; null: none by epoch.", minimum=1)
     )

@@ -15,6 +15,7 @@ from mtf_config.formats import (
     MAIL_TYPE,
     MEMORY,
     NO_NUL,
+    NOT_EMPTY,
     ONE_LINE,
     OPTION,
     PROJECT_PATH,
@@ -41,6 +42,7 @@ class SLURMConfig(Section):
         "memory": "unknown key 'memory'; write mem",
         "gpus": "unknown key 'gpus'; write gres, such as gpu:1",
         "cpus": "unknown key 'cpus'; write cpus_per_task",
+        "template": "unknown key 'template'; write template_path",
     }
 
     job_name: str | None = field(
@@ -71,8 +73,21 @@ class SLURMConfig(Section):
             "Signal and seconds before the time limit, such as USR1@300; null: from `preemption`.", check=SIGNAL
         ),
     )
+    runs_per_job: int | None = field(
+        default=None, metadata=about("How many short runs share a job, one after the other; null: none do.", minimum=1)
+    )
+    runs_at_once: int | None = field(
+        default=None, metadata=about("How many runs of a job are at work at a time; null: one.", minimum=1)
+    )
     mail_user: str | None = field(default=None, metadata=about("Whom to write to.", check=ONE_LINE))
     mail_type: list[str] = field(default_factory=list, metadata=about("At which events, such as END and FAIL."))
+    template_path: str | None = field(
+        default=None,
+        metadata=about(
+            "The user's own template of the submission script, relative to the file that names it; null: the built-in.",
+            check=NOT_EMPTY,
+        ),
+    )
     setup: list[str] = field(
         default_factory=list,
         metadata=about("Shell lines to run before the command, such as `module load cuda`; run as they are."),
@@ -87,9 +102,24 @@ class SLURMConfig(Section):
 
     @classmethod
     def data_problems(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
-        """The items of the lists."""
+        """The items of the lists, and how runs share a job."""
         for key, check in ITEM_FORMATS.items():
             items = data.get(key)
             for index, item in enumerate(items if isinstance(items, list) else ()):
                 if isinstance(item, str) and (wanted := check(item)):
                     yield Problem((key, index), f"expected {wanted}, found {describe(item)}", item)
+        yield from _pack_problems(data)
+
+
+def _pack_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Runs that are at work at a time in a job."""
+    keys = ("runs_at_once", "runs_per_job", "nodes", "ntasks_per_node")
+    numbers = [1 if data.get(key) is None else data[key] for key in keys]
+    if not all(isinstance(number, int) for number in numbers):
+        return
+    at_once, per_job, tasks = numbers[0], numbers[1], numbers[2] * numbers[3]
+    if at_once > per_job:
+        yield Problem((keys[0],), f"expected at most runs_per_job ({per_job}), found {at_once}", at_once)
+    elif at_once > 1 and tasks > 1:
+        what = f"expected 1, for each run of {tasks} processes takes the whole job, found {at_once}"
+        yield Problem((keys[0],), what, at_once)

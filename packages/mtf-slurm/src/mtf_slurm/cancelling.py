@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Final
 
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import ClusterUnreachableError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.status import Evidence, JobEvidence, JobStatus, Verdict
 from mtf_slurm.submissions import Submissions
+from mtf_slurm.wording import counted
 from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["cancel_runs"]
+
+LOOK: Final = "URG"
+"""Has the script of a task that runs share look which of them have been cancelled; whatever else it is ignores it."""
 
 
 def cancel_runs(directory: SweepDirectory, names: Iterable[str], watch: Watch | None = None) -> dict[str, bool]:
@@ -35,7 +40,7 @@ def cancel_runs(directory: SweepDirectory, names: Iterable[str], watch: Watch | 
     """
     names = list(dict.fromkeys(names))
     watch = watch or Watch()
-    witness = Witness.look(directory, watch, names=names)
+    witness = _look(directory, watch, names)
     cancelled: dict[str, bool] = {}
     jobs: list[tuple[str, JobEvidence]] = []
     unseen: list[str] = []
@@ -49,11 +54,26 @@ def cancel_runs(directory: SweepDirectory, names: Iterable[str], watch: Watch | 
         if cancelled[name] and job is not None and job.is_active:
             jobs.append((name, job))
     watch.forget()
-    _tell_slurm(watch, witness, jobs)
+    try:
+        _tell_slurm(watch, witness, jobs)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted while Slurm was told to end {counted(len(jobs), 'run')}; the cancellation is noted, so that "
+            "none of them is started again; repeat the call or command to end what is at work"
+        ) from None
     if unseen:
         more = f" (and {len(unseen) - 1} more)" if len(unseen) > 1 else ""
         raise ClusterUnreachableError(f"{unseen[0]}{more}; nothing was cancelled there, repeat it when Slurm answers")
     return cancelled
+
+
+def _look(directory: SweepDirectory, watch: Watch, names: Collection[str]) -> Witness:
+    """What is known of runs, and of those that share tasks with them."""
+    witness = Witness.look(directory, watch, names=names)
+    mates = {mate for job in witness.jobs.values() if job.place is not None for mate in job.mates}
+    if mates.issubset(names):
+        return witness
+    return Witness.look(directory, watch, patient=True, names=mates.union(names))
 
 
 def _withdraw(witness: Witness, name: str, evidence: Evidence, verdict: Verdict) -> bool:
@@ -74,7 +94,20 @@ def _withdraw(witness: Witness, name: str, evidence: Evidence, verdict: Verdict)
 def _tell_slurm(watch: Watch, witness: Witness, jobs: list[tuple[str, JobEvidence]]) -> None:
     """One request for all tasks of an array; the name keeps it from another job that got the same id."""
     by_name: dict[str, list[str]] = {}
-    for name, job in jobs:
-        by_name.setdefault(witness.jobs[name].job_name, []).append(job.job_id)
+    shared: list[str] = []
+    tasks = {job.job_id: (witness.jobs[name], job.token) for name, job in jobs}
+    for job_id, (reference, token) in tasks.items():
+        if reference.place is not None and _is_needed(witness, reference.mates, token):
+            shared.append(job_id)
+        else:
+            by_name.setdefault(reference.job_name, []).append(job_id)
     for job_name, ids in by_name.items():
         watch.controller.cancel(ids, job_name=job_name)
+    if shared:  # a task that has not begun finds out by itself
+        watch.controller.signal_script(shared, LOOK)
+
+
+def _is_needed(witness: Witness, mates: Iterable[str], token: str) -> bool:
+    """Whether a task has runs to do that nobody has cancelled; asked once all cancellations are noted."""
+    left = (mate for mate in mates if not witness.is_withdrawn(mate, token))
+    return any(witness.verdict(mate)[1].may_change for mate in left)

@@ -1,50 +1,97 @@
-"""The verb `mtf clean`: show what of a sweep is not needed any more, and remove it when told to."""
+"""The verb `mtf clean`: show what is not needed any more, of a sweep or in the project's repository, and remove it."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Final
 
 from mtf_slurm.cleaning import Cleaning, clean, find_rubbish
 from mtf_slurm.code.contents import readable_size
+from mtf_slurm.code.repository import Repository
+from mtf_slurm.code.users import Orphan, find_orphans, prune_orphans
 from mtf_slurm.errors import SLURMError
+from mtf_slurm.verbs import add_json, print_json, print_lines
 from mtf_utils.cli import DONE, Command, CommandError
 
 __all__ = ["CLEAN"]
 
+_SHOWN: Final = 3
+"""How many folders a line names."""
+
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dir", type=Path, metavar="DIR", help="the folder of a sweep")
+    parser.add_argument(
+        "dir", type=Path, nargs="?", default=Path(), metavar="DIR", help="the folder of a sweep (default: this one)"
+    )
+    parser.add_argument(
+        "--snapshots",
+        action="store_true",
+        help="instead, the snapshots in the git repository around DIR whose sweeps' folders are gone",
+    )
     parser.add_argument("--apply", action="store_true", help="remove it; without this, it is only shown")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_json(parser)
 
 
 def _clean(arguments: argparse.Namespace) -> int:
     try:
-        found = clean(arguments.dir) if arguments.apply else find_rubbish(arguments.dir)
+        data, lines = (_snapshots if arguments.snapshots else _sweep)(arguments.dir, arguments.apply)
     except SLURMError as error:
         raise CommandError(str(error)) from error
-    lines = [_json(found, removed=arguments.apply)] if arguments.json else _lines(found, removed=arguments.apply)
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
+    if arguments.json:
+        print_json("clean", {"removed": arguments.apply} | data)
+    else:
+        print_lines(lines)
     return DONE
 
 
-def _json(found: Cleaning, *, removed: bool) -> str:
+def _sweep(folder: Path, apply: bool) -> tuple[dict[str, Any], Iterable[str]]:
+    found = clean(folder) if apply else find_rubbish(folder)
     items = [{"kind": i.kind, "path": str(i.path), "size": i.size, "why": i.why} for i in found.items]
-    data = {"removed": removed, "size": found.size, "items": items, "snapshots": list(found.snapshots)}
-    return json.dumps({"verb": "clean", "version": 1, "data": data}, indent=2, ensure_ascii=False, allow_nan=False)
+    return {"size": found.size, "items": items, "snapshots": list(found.snapshots)}, _sweep_lines(found, removed=apply)
 
 
-def _lines(found: Cleaning, *, removed: bool) -> list[str]:
+def _sweep_lines(found: Cleaning, *, removed: bool) -> list[str]:
     if not found.items:
         return ["nothing to remove"]
     lines = [f"{item.kind:10}  {readable_size(item.size):>10}  {item.path}  ({item.why})" for item in found.items]
     lines += [f"{'snapshot':10}  {'':>10}  {tree} in git" for tree in found.snapshots]
-    total = f"{len(found.items)} items, {readable_size(found.size)}"
-    return [*lines, f"removed {total}" if removed else f"{total}; nothing was removed, --apply does it"]
+    return [*lines, _summary(f"{len(found.items)} items, {readable_size(found.size)}", removed=removed)]
+
+
+def _snapshots(folder: Path, apply: bool) -> tuple[dict[str, Any], Iterable[str]]:
+    repository = Repository.find(folder.absolute())
+    found = prune_orphans(repository) if apply else find_orphans(repository)
+    listed = [
+        {"repository": str(o.root), "tree": o.tree, "taken_at": _time(o), "folders": [str(path) for path in o.folders]}
+        for o in found
+    ]
+    return {"repository": str(repository.root), "snapshots": listed}, _snapshot_lines(found, repository, apply)
+
+
+def _snapshot_lines(found: list[Orphan], repository: Repository, removed: bool) -> Iterator[str]:
+    if not found:
+        yield "nothing to remove"
+        return
+    for orphan in found:
+        more = f" and {len(orphan.folders) - _SHOWN} more" if len(orphan.folders) > _SHOWN else ""
+        folders = ", ".join(map(str, orphan.folders[:_SHOWN])) + more
+        why = f"gone: {folders}" if folders else "no sweep is known for it"
+        module = "" if orphan.root == repository.root else f"  submodule {orphan.root.relative_to(repository.root)}"
+        yield f"{orphan.tree}  {_time(orphan)}{module}  ({why})"
+    yield _summary(f"{len(found)} snapshots", removed=removed)
+    if removed:
+        yield "git gives their space back when it collects garbage (git gc)"
+
+
+def _summary(total: str, *, removed: bool) -> str:
+    return f"removed {total}" if removed else f"{total}; nothing was removed, --apply does it"
+
+
+def _time(orphan: Orphan) -> str:
+    return datetime.fromtimestamp(orphan.taken_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 CLEAN = Command("remove what finished runs no longer need", _configure, _clean)

@@ -19,8 +19,9 @@ from typing import Any, Final, Literal
 from mtf_slurm.code.checkout import UNPUBLISHED
 from mtf_slurm.code.isolation import code_file_of
 from mtf_slurm.code.record import CODE
+from mtf_slurm.code.references import prune_snapshots
 from mtf_slurm.code.repository import Repository
-from mtf_slurm.code.snapshots import prune_snapshots
+from mtf_slurm.code.users import forget_user, has_users
 from mtf_slurm.configurations import read_experiment
 from mtf_slurm.errors import GitOperationError, SLURMError
 from mtf_slurm.execute import held
@@ -88,7 +89,7 @@ def find_rubbish(output_dir: Path) -> Cleaning:
     finished = [directory.run(run.name) for run in result if run.status is JobStatus.COMPLETED]
     code, snapshots = _old_code(directory, {run.name for run in finished})
     found = [*code, *(item for run in finished for item in (*_old_checkpoints(run), *_old_logs(run)))]
-    return Cleaning(tuple(found), tuple(snapshots))
+    return Cleaning(tuple(item for item in found if _lies_in(item.path, directory.path)), tuple(snapshots))
 
 
 def clean(output_dir: Path) -> Cleaning:
@@ -110,6 +111,11 @@ def clean(output_dir: Path) -> Cleaning:
             except OSError as error:
                 raise SLURMError(f"{item.path} cannot be removed: {error.strerror or error}") from error
         return Cleaning(found.items, tuple(_forget(directory, found.snapshots)))
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path leads to its place without links, which could lead to what is somebody else's."""
+    return path.resolve() == folder.resolve() / path.relative_to(folder)
 
 
 def _old_code(directory: SweepDirectory, finished: set[str]) -> tuple[list[Rubbish], list[str]]:
@@ -229,7 +235,7 @@ def _remove(path: Path) -> None:
 
 
 def _forget(directory: SweepDirectory, trees: Iterable[str]) -> list[str]:
-    """Have git let go of snapshots; where the repository is gone, so are they."""
+    """Have git let go of snapshots that no other folder needs; where the repository is gone, so are they."""
     sweep: SweepFile | None = directory.sweep()
     gone = set(trees)
     if sweep is None or not gone:
@@ -238,4 +244,7 @@ def _forget(directory: SweepDirectory, trees: Iterable[str]) -> list[str]:
         repository = Repository.find(Path(str(sweep.code.get("project_root"))))
     except GitOperationError:
         return []
-    return prune_snapshots(repository, lambda tree: tree not in gone)
+    for tree in gone:
+        forget_user(repository, tree, directory.path)
+    pruned = prune_snapshots(repository, lambda kept: kept.tree not in gone or has_users(repository, kept.tree))
+    return [kept.tree for kept in pruned]

@@ -19,7 +19,7 @@ from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, 
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_utils.rundir import Attempt, Outcome, RunDirectory, RunDirectoryError, SweepDirectory
 
-__all__ = ["CLAIM_SETTLES_S", "Witness", "read_attempts"]
+__all__ = ["CLAIM_SETTLES_S", "Witness", "has_finished", "read_attempts"]
 
 CLAIM_SETTLES_S: Final = 10.0
 """How long after its claim an attempt without a start receipt may still be about to write one."""
@@ -28,6 +28,14 @@ CLAIM_SETTLES_S: Final = 10.0
 def read_attempts(run: RunDirectory) -> tuple[AttemptEvidence, ...]:
     """The receipts of every claimed attempt."""
     return tuple(_read_attempt(attempt) for attempt in run.attempts())
+
+
+def has_finished(run: RunDirectory) -> bool:
+    """Whether some attempt of a run left a receipt of success that can be read."""
+    with contextlib.suppress(RunDirectoryError):
+        receipts = (attempt.finished() for attempt in reversed(run.attempts()))
+        return any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in receipts)
+    return False
 
 
 def _read_attempt(attempt: Attempt) -> AttemptEvidence:
@@ -103,10 +111,7 @@ class Witness:
 
     def has_finished(self, name: str) -> bool:
         """Whether the run left a receipt of success, so that nothing else needs to be known."""
-        with contextlib.suppress(RunDirectoryError):
-            receipts = (attempt.finished() for attempt in reversed(self.directory.run(name).attempts()))
-            return any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in receipts)
-        return False
+        return has_finished(self.directory.run(name))
 
     def evidence(self, name: str) -> Evidence:
         """What is known of one run.
@@ -117,8 +122,7 @@ class Witness:
         run = self.directory.run(name)
         attempts = read_attempts(run)
         submission = self.latest.get(name)
-        reference = self.jobs.get(name)
-        job = reference.evidence(self.observation) if reference else None
+        job = self._job(name, attempts)
         queued = self.launcher_at_work and submission is not None and submission.token == self.active_token
         evidence = Evidence(
             attempts=attempts,
@@ -139,13 +143,42 @@ class Witness:
         submission = self.latest.get(name)
         if submission is None:
             return None
+        if submission.mode is not ExecutionMode.SLURM and not self._is_overtaken(name):
+            return submission.job_id(name)
+        reference = self.jobs.get(name)
+        # one that nobody was told of may have been found in the queue
+        return (reference.evidence(self.observation).run_id or None) if reference else None
+
+    def _is_overtaken(self, name: str) -> bool:
+        job = self._job(name)
+        return job is not None and job.may_be_active and not self.has_finished(name)
+
+    def _job(self, name: str, attempts: tuple[AttemptEvidence, ...] | None = None) -> JobEvidence | None:
         reference = self.jobs.get(name)
         job = reference.evidence(self.observation) if reference else None
-        overtaken = job is not None and job.may_be_active and not self.has_finished(name)
-        if submission.mode is ExecutionMode.SLURM or overtaken:
-            # one that nobody was told of may have been found in the queue
-            return (job.job_id or None) if job else None
-        return submission.job_id(name)
+        if job is None or job.place is None:
+            return job
+        if attempts is None:
+            try:
+                attempts = read_attempts(self.directory.run(name))
+            except RunDirectoryError:
+                return job  # who asks how the run stands is told
+        return replace(job, settled=self._is_settled(name, job, attempts))
+
+    def _is_settled(self, name: str, job: JobEvidence, attempts: tuple[AttemptEvidence, ...]) -> bool:
+        """Whether a run is over in a task that others share: its receipt says so, or it is not to be started there."""
+        claimed = job.claimed(attempts)
+        receipt = claimed[-1].finished if claimed else None
+        if receipt is not None and receipt.outcome is not Outcome.PREEMPTED:
+            return True
+        return (receipt is not None or not claimed) and self.is_withdrawn(name, job.token)
+
+    def is_withdrawn(self, name: str, token: str) -> bool:
+        """Whether a run was cancelled under the submission of that token."""
+        marks = Submissions(self.directory)
+        latest = self.latest.get(name)
+        submission = latest if latest is not None and latest.token == token else marks.find(token)
+        return submission is not None and marks.is_cancelled(submission, name)
 
     def _is_cancelled(self, name: str, job: JobEvidence | None) -> bool:
         submission = self.latest.get(name)

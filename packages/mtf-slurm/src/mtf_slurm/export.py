@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mtf_slurm.errors import SLURMError
 from mtf_utils import atomic
+from mtf_utils.display import spreadsheet_cell
 
 if TYPE_CHECKING:
     from mtf_slurm.run_result import RunResult
@@ -55,15 +56,22 @@ def rows(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
 
 
 def write_csv(path: Path, table: Sequence[dict[str, Any]]) -> Path:
-    """Write the table; lists and mappings in a cell are JSON, a missing value is an empty cell."""
+    """Write the table; lists and mappings in a cell are JSON, a missing value is an empty cell.
+
+    Text that a spreadsheet would take for a formula gets a `'` in front; `write_json` changes nothing.
+    """
     text = io.StringIO(newline="")
     names = list(table[0]) if table else [*FIRST, *LAST]
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
+    writer = csv.writer(text)
+    writer.writerow([spreadsheet_cell(name) for name in names])
     for row in table:
-        writer.writerow({key: json.dumps(v) if isinstance(v, list | dict | bool) else v for key, v in row.items()})
+        writer.writerow([_cell(row[name]) for name in names])
     atomic.write_text(path, text.getvalue())
     return path
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict | bool) else spreadsheet_cell(value)
 
 
 def write_json(path: Path, value: Any) -> Path:

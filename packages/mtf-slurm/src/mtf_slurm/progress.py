@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mtf_slurm.status import JobStatus
 from mtf_slurm.views import Display, RunView
+from mtf_utils.display import printable
 
 __all__ = ["LiveTable", "PlainLines", "choose_display", "runs_table"]
 
@@ -51,7 +52,7 @@ class PlainLines:
 
     def say(self, text: str) -> None:
         """Print the line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text, lines=True), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -72,7 +73,7 @@ class LiveTable:
 
     def say(self, text: str) -> None:
         """Print the line above the table."""
-        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._live.console.print(printable(text, lines=True), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last table standing."""
@@ -105,7 +106,7 @@ def runs_table(runs: Sequence[RunView], *, room: int | None = None) -> Table:
             _number(run.telemetry.epoch),
             _number(run.telemetry.global_step),
             str(run.attempts),
-            Text(run.note),
+            Text(printable(run.note)),
         )
     return table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,7 +15,7 @@ from mtf_slurm.code.record import Workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_utils.settings import nearest
 
-__all__ = ["DEFAULT_COMMAND", "ENDS_SRUN", "JobScript", "render_job", "split_command"]
+__all__ = ["DEFAULT_COMMAND", "ENDS_SRUN", "JobScript", "render_job", "signal_names", "split_command"]
 
 DEFAULT_COMMAND: Final = ("{python}", "train.py", "--config", "{config}")
 """The command of a run when nothing else is asked for."""
@@ -25,6 +25,7 @@ ENDS_SRUN: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 # the folder of a run may be moved as a whole: what lies in it is found when the script runs
 _WHEN_RUN: Final = {"config": "MTF_CONFIG", "run_dir": "MTF_RUN_DIR"}
+_NO_TEXT: Final = re.compile("[\ud800-\udfff]")  # what stands for bytes that are no UTF-8
 _PLACEHOLDERS: Final = ("python", "config", "run_dir", "name")
 _PLACEHOLDER: Final = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
 
@@ -105,13 +106,13 @@ def render_job(job: JobScript) -> str:
     root = str(job.project_root)
     if ":" in root:
         raise JobSubmissionError(f"project root {root!r}: no path with a colon fits into PYTHONPATH; rename the folder")
+    if _NO_TEXT.search(root):
+        raise JobSubmissionError(f"project root {root!r}: the path is not UTF-8, as scripts are; rename the folder")
     for value in (job.name, root, job.python, job.checkpoints, *job.setup):
         if "\0" in value:
             raise JobSubmissionError(f"{value!r}: a script cannot hold a NUL character")
     if "SIGURG" in job.signals:
         raise JobSubmissionError("preemption.signals: 'SIGURG' wakes the job script itself; choose another signal")
-    names = dict.fromkeys(name.removeprefix("SIG") for name in ("SIGTERM", "SIGUSR1", *job.signals))
-    names.pop("INT", None)  # has a treatment of its own
     words = " ".join(_render_word(word, job) for word in job.command)
     return (
         "#!/usr/bin/env bash\n"
@@ -121,7 +122,7 @@ def render_job(job: JobScript) -> str:
         f"mtf_code={shlex.quote(job.place.project_root if job.place else '')}\n"
         f"mtf_python_path=({shlex.join(job.place.python_path if job.place else ())})\n"
         f"mtf_deterministic={int(job.deterministic)}\n"
-        f"mtf_signals={shlex.quote(' '.join(names))}\n"
+        f"mtf_signals={shlex.quote(' '.join(signal_names(job.signals)))}\n"
         f"mtf_instead_of_term={_instead_of_term(job)}\n"
         f"mtf_nodes={job.nodes}\n"
         f"mtf_tasks={job.tasks}\n"
@@ -129,8 +130,15 @@ def render_job(job: JobScript) -> str:
         f"mtf_checkpoints={shlex.quote(job.checkpoints)}\n"
         f"mtf_setup={shlex.quote(chr(10).join(job.setup))}\n"
         f'mtf_command() {{ exec -- "$@" {words}; }}\n'
-        f"{_body()}"
+        f"{_rest()}"
     )
+
+
+def signal_names(signals: Iterable[str]) -> list[str]:
+    """The signals that a script passes on, without SIG, when a run is told of preemptions by these."""
+    names = dict.fromkeys(name.removeprefix("SIG") for name in ("SIGTERM", "SIGUSR1", *signals))
+    names.pop("INT", None)  # has a treatment of its own
+    return list(names)
 
 
 def _instead_of_term(job: JobScript) -> str:
@@ -161,5 +169,7 @@ def _render_word(word: str, job: JobScript) -> str:
 
 
 @cache
-def _body() -> str:
-    return resources.files("mtf_slurm").joinpath("job_body.sh").read_text("utf-8")
+def _rest() -> str:
+    """What is the same for every run: the functions, and what is done with them."""
+    files = resources.files("mtf_slurm")
+    return "".join(files.joinpath(name).read_text("utf-8") for name in ("job_functions.sh", "job_body.sh"))

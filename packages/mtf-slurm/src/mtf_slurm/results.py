@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -18,8 +18,10 @@ from mtf_slurm.cluster.holders import rebalance
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
+from mtf_slurm.requests import check_names, check_seconds
 from mtf_slurm.run_result import RunResult, read_run
 from mtf_slurm.status import JobStatus
+from mtf_slurm.wording import counted
 from mtf_utils.names import nearest
 from mtf_utils.rundir import SweepDirectory
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["GridSearchResult", "RunResult", "read_run"]
 
 logger = logging.getLogger(__name__)
+
+BRISK_S: Final = 0.2
+"""How long `wait` pauses at most after a look that found some run over."""
 
 READING_SHARE: Final = 0.2
 """The part of a processor that waiting spends on reading the folder at most."""
@@ -138,32 +143,38 @@ class GridSearchResult:
     ) -> Self:
         """Wait until no run is at work or waits its turn, and while the cluster cannot be asked.
 
-        The folder is read every `poll_s` seconds, or less often if that takes long. Slurm is asked at intervals that
-        grow with the number of jobs and while nothing happens.
+        The folder is read every `poll_s` seconds, or less often if that takes long; once a run has ended, others may be
+        about to, and the next look comes sooner. Slurm is asked at intervals that grow with the number of jobs and
+        while nothing happens.
 
         Args:
             timeout_s: how long at most; None is no limit.
-            poll_s: seconds between two looks into the folder.
+            poll_s: seconds between two looks into the folder while nothing ends.
             clock: a monotonic clock, in seconds.
             sleep: waits for some seconds.
 
         Raises:
             TimeoutError: some run is still active, or cannot be told of.
+            SLURMError: a time is no number of seconds.
         """
+        poll_s = check_seconds("poll_s", poll_s)
+        timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         start = clock()
         complaint, spent_s = "", 0.0
+        pause_s = poll_s
         while still := [run.name for run in self.runs if run.may_change]:
             if timeout_s is not None and clock() - start >= timeout_s:
-                raise TimeoutError(f"{len(still)} runs are still active after {timeout_s} s, such as {still[0]}")
+                raise TimeoutError(_still_active(still, timeout_s))
             if self.cluster_error != complaint:
                 complaint = self.cluster_error
                 logger.warning("%s", f"Slurm cannot be asked ({complaint}); waiting" if complaint else "Slurm answers")
-            sleep(max(poll_s, spent_s / READING_SHARE))
+            sleep(max(pause_s, spent_s / READING_SHARE))
             began = time.thread_time()  # a machine that is busy with the runs is no reason to look less often
             before = self._observation
             self._read(patient=True)
             if self._observation is not before:
                 self._rebalance()
+            pause_s = poll_s if sum(run.may_change for run in self.runs) == len(still) else min(poll_s, BRISK_S)
             spent_s = time.thread_time() - began
         return self
 
@@ -178,9 +189,10 @@ class GridSearchResult:
 
         Raises:
             KeyError: there is no run of a name.
-            SLURMError: the cluster cannot be reached, or refuses; runs on this machine were told all the same.
+            SLURMError: the names are no list, or the cluster refuses.
+            ClusterUnreachableError: the cluster cannot be reached; runs on this machine were told all the same.
         """
-        chosen = [run.name for run in self.runs] if names is None else [self[name].name for name in names]
+        chosen = [run.name for run in self.runs] if names is None else [self[name].name for name in check_names(names)]
         done = cancel_runs(SweepDirectory(self.output_dir), chosen, self._watch)
         self.refresh()
         return done
@@ -200,7 +212,7 @@ class GridSearchResult:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status.value}" for status, count in self.counts.items())
-        return f"<GridSearchResult {self.name!r}: {len(self)} runs ({counts}) in {str(self.output_dir)!r}>"
+        return f"<GridSearchResult {self.name!r}: {counted(len(self), 'run')} ({counts}) in {str(self.output_dir)!r}>"
 
     @property
     def counts(self) -> dict[JobStatus, int]:
@@ -260,7 +272,7 @@ class GridSearchResult:
         return f"no run has a number for the metric {metric!r}; {hint}"
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write a table with one line a run and return its path."""
+        """Write a table with one line a run and return its path; no text in it is taken for a formula."""
         return export.write_csv(Path(path), export.rows(self.runs))
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
@@ -286,6 +298,12 @@ class GridSearchResult:
             SLURMError: pandas is not installed.
         """
         return export.to_dataframe(export.rows(self.runs))
+
+
+def _still_active(names: Sequence[str], timeout_s: float) -> str:
+    if len(names) == 1:
+        return f"{names[0]} is still active after {timeout_s} s"
+    return f"{len(names)} runs are still active after {timeout_s} s, such as {names[0]}"
 
 
 def _number(run: RunResult, metric: str) -> float | None:

@@ -107,6 +107,8 @@ class JobEvidence:
         unaccounted: why the accounting had nothing to add; empty if it was not needed, or answered.
         superseded: whether the run was submitted in another way since.
         output: where the job's own output goes.
+        place: of the run among those that share the task; None if it has the task for itself.
+        settled: whether the run is over in it, although the task may go on with others.
     """
 
     token: str
@@ -121,6 +123,13 @@ class JobEvidence:
     unaccounted: str = ""
     superseded: bool = False
     output: str = ""
+    place: int | None = None
+    settled: bool = False
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run: that of the task and, where others share it, the place in it; empty if not known."""
+        return self.job_id if self.place is None or not self.job_id else f"{self.job_id}/{self.place}"
 
     @property
     def state(self) -> JobStatus | None:
@@ -135,13 +144,13 @@ class JobEvidence:
 
     @property
     def is_active(self) -> bool:
-        """Whether the job is in the queue or at work."""
-        return self.state is not None and self.state.is_active
+        """Whether the job is in the queue or at work, and the run is not over in it."""
+        return self.state is not None and self.state.is_active and not self.settled
 
     @property
     def may_be_active(self) -> bool:
-        """Whether it cannot be ruled out that the job is in the queue or at work."""
-        if not self.sent or self.refused:
+        """Whether it cannot be ruled out that the job is in the queue or at work, and the run not over in it."""
+        if not self.sent or self.refused or self.settled:
             return False
         unanswered = not self.job_id and self.task is None
         return self.is_active or bool(self.unseen) or self.state is JobStatus.UNKNOWN or unanswered
@@ -192,7 +201,8 @@ class Evidence:
     def is_ahead(self) -> bool:
         """Whether the receipts tell of an end that Slurm, when it was asked, had not come to."""
         ended = self.last is not None and self.last.finished is not None
-        return ended and self.job is not None and self.job.state in (JobStatus.RUNNING, JobStatus.COMPLETING)
+        job = self.job if self.job is not None and self.job.place is None else None  # one that others share goes on
+        return ended and job is not None and job.state in (JobStatus.RUNNING, JobStatus.COMPLETING)
 
     @property
     def decisive_job(self) -> JobEvidence | None:

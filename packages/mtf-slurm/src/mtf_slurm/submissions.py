@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -17,9 +18,10 @@ from mtf_utils.atomic import write_text
 from mtf_utils.rundir import Record, SweepDirectory, now
 from mtf_utils.settings import Settings, about
 
-__all__ = ["JobFile", "JobPlan", "Submission", "Submissions", "split_job_id"]
+__all__ = ["JobFile", "JobPlan", "Submission", "Submissions", "find_job", "split_job_id"]
 
 _UNPUBLISHED: Final = ".new-"
+_SLURM_JOB_ID: Final = re.compile(r"[0-9]+(_[0-9]+)?(/[0-9]+)?")  # of a job, a task of an array, a run in one of them
 
 
 @dataclass(kw_only=True)
@@ -27,10 +29,16 @@ class JobPlan(Settings):
     """One job that a submission to Slurm consists of, as it was planned before anything was sent."""
 
     start: int = field(metadata=about("Where its runs begin in the submission's list.", minimum=0))
-    count: int = field(metadata=about("How many runs it has; task i of an array is run start + i.", minimum=1))
+    count: int = field(metadata=about("How many runs it has.", minimum=1))
     job_name: str = field(metadata=about("Its name in Slurm; no other job has it."))
-    is_array: bool = field(default=True, metadata=about("Whether it is a job array; else it has one run."))
+    is_array: bool = field(default=True, metadata=about("Whether it is a job array; else it is one task."))
+    runs_per_task: int = field(
+        default=1,
+        metadata=about("Task i has so many runs, from start + i * runs_per_task on; the last may have fewer."),
+    )
+    runs_at_once: int = field(default=1, metadata=about("How many runs of a task are at work at a time."))
     options: list[str] = field(default_factory=list, metadata=about("What its runs ask for, as options of sbatch."))
+    template: str = field(default="", metadata=about("The template of its script; empty: the built-in one."))
     lanes: list[int] = field(
         default_factory=list,
         metadata=about("The lanes of the folder that it holds, one for each task at work; none: there is no limit."),
@@ -44,6 +52,16 @@ class JobPlan(Settings):
     def throttle(self) -> int | None:
         """How many of its tasks may run at a time; None is no limit."""
         return len(self.lanes) if self.lanes and self.is_array else None
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks it has."""
+        return -(-self.count // self.runs_per_task)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a task may have several runs."""
+        return self.runs_per_task > 1
 
     @property
     def slice(self) -> slice:
@@ -62,7 +80,7 @@ class Submission(Record):
     jobs: list[JobPlan] = field(default_factory=list, metadata=about("The jobs that Slurm gets."))
     max_concurrent_jobs: int | None = field(
         default=None,
-        metadata=about("How many runs of the folder may be at work in Slurm; null is no limit.", minimum=1),
+        metadata=about("How many tasks of the folder may be at work in Slurm; null is no limit.", minimum=1),
     )
     created_at: str = field(metadata=about("Time of the submission, UTC."))
 
@@ -75,9 +93,21 @@ class Submission(Record):
         """The names of the runs of one of its jobs, in the order of the tasks."""
         return self.runs[self.jobs[number].slice]
 
-    def task_id(self, number: int, name: str, job_id: str) -> str:
-        """The id of a run's task in one of its jobs: `123_4`, or `123` if the job is no array."""
-        return f"{job_id}_{self.runs_of(number).index(name)}" if self.jobs[number].is_array else job_id
+    def run_id(self, number: int, name: str, job_id: str) -> str:
+        """The id of a run in one of its jobs.
+
+        It is that of its task: `123_4`, or `123` if the job is no array. Where tasks have several runs, the place of
+        the run follows: `123_4/0`.
+        """
+        job = self.jobs[number]
+        index, place = divmod(self.runs_of(number).index(name), job.runs_per_task)
+        task = f"{job_id}_{index}" if job.is_array else job_id
+        return f"{task}/{place}" if job.is_shared else task
+
+    def runs_of_task(self, number: int, index: int) -> list[str]:
+        """The names of the runs of a task of one of its jobs, in order."""
+        per_task = self.jobs[number].runs_per_task
+        return self.runs_of(number)[index * per_task : (index + 1) * per_task]
 
 
 @dataclass(kw_only=True)
@@ -184,15 +214,23 @@ class Submissions:
         job.write(self._job_file(submission, number))
 
     def owners(self, job_id: str) -> Iterator[tuple[Submission, str]]:
-        """The runs that a Slurm job id, `123` or `123_4`, stands for in submissions of this folder."""
-        base, _, index = job_id.partition("_")
+        """The runs that an id, `123`, `123_4` or `123_4/0`, stands for in submissions of this folder.
+
+        Raises:
+            SLURMError: it is that of a task with several runs, of which it does not say which one.
+        """
+        task, slash, place = job_id.partition("/")
+        base, _, index = task.partition("_")
         for submission in self.all():
             for number, plan in enumerate(submission.jobs):
                 job = self.job(submission, number)
                 if job is None or job.job_id != base or plan.is_array is not bool(index):
                     continue
-                if int(index or 0) < plan.count:
-                    yield submission, submission.runs_of(number)[int(index or 0)]
+                runs = submission.runs_of_task(number, int(index or 0))
+                if runs and plan.is_shared and not slash:
+                    raise SLURMError(f"job {task} has {len(runs)} runs; name one of them, {task}/0 to /{len(runs) - 1}")
+                if plan.is_shared is bool(slash) and int(place or 0) < len(runs):
+                    yield submission, runs[int(place or 0)]
 
     def forget_job(self, submission: Submission, number: int) -> None:
         """Take back that one of the jobs is in the queue: the cluster has lost it."""
@@ -265,3 +303,25 @@ def split_job_id(job_id: str) -> tuple[str, int]:
             "dry-<token>, followed by _<index> for a batch"
         )
     return token, int(index or 0)
+
+
+def find_job(folders: Iterable[Path], job_id: str) -> tuple[SweepDirectory, Submission, str] | None:
+    """The run that a job id stands for; Slurm gives an id again after a crash, and then the newest has it.
+
+    Args:
+        folders: of sweeps, to look into.
+        job_id: of Slurm, or of this launcher.
+
+    Raises:
+        SLURMError: it is no job id.
+    """
+    is_slurm = _SLURM_JOB_ID.fullmatch(job_id) is not None
+    token, index = ("", 0) if is_slurm else split_job_id(job_id)
+    found: list[tuple[SweepDirectory, Submission, str]] = []
+    for folder in folders:
+        directory = SweepDirectory(folder)
+        if is_slurm:
+            found += ((directory, *owner) for owner in Submissions(directory).owners(job_id))
+        elif (submission := Submissions(directory).find(token)) is not None and index < len(submission.runs):
+            found.append((directory, submission, submission.runs[index]))
+    return max(found, key=lambda item: item[1].token, default=None)

@@ -16,11 +16,13 @@ from mtf_config import ExperimentConfig, ParameterGridSearch, SweepPoint, run_id
 from mtf_config.identity import IDENTITY_FIELDS
 from mtf_config.naming import slug
 from mtf_config.writer import dump_yaml
-from mtf_slurm.cluster.options import task_count
+from mtf_slurm.cluster.options import node_count, task_count
 from mtf_slurm.code.isolation import Code, code_file_of, lay_code, write_code_of_run
 from mtf_slurm.code.record import CodeFile, workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.render import JobScript, render_job
+from mtf_slurm.room import Estimate
+from mtf_slurm.wording import listed
 from mtf_utils.atomic import write_text
 from mtf_utils.rundir import RunDirectory, SweepDirectory, SweepFile, now
 
@@ -63,16 +65,17 @@ class SweepRequest:
         cls,
         search: ParameterGridSearch,
         *,
+        points: Sequence[SweepPoint],
         name: str,
         project_root: Path,
         command: tuple[str, ...],
         code: Code,
         keep_code: Collection[str] = (),
     ) -> SweepRequest:
-        """The request for every point of a search."""
+        """The request for the points of a search."""
         return cls(
             name=name,
-            points=list(search.points()),
+            points=points,
             project_root=project_root,
             command=command,
             base=search.base_config,
@@ -96,6 +99,7 @@ class SweepPlan:
         new: the names of runs that were not there before.
         orphaned: the names of runs that are there and not asked for any more.
         conflicts: why a run cannot be planned, by its name.
+        estimate: how much room it will take; None if nobody asked.
     """
 
     sweep: SweepFile
@@ -106,6 +110,7 @@ class SweepPlan:
     new: tuple[str, ...]
     orphaned: tuple[str, ...]
     conflicts: Mapping[str, str]
+    estimate: Estimate | None = None
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -143,11 +148,19 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
     """
     existing = directory.sweep()
     before = {run["name"]: run for run in existing.runs} if existing else {}
+    folders = {name.casefold(): name for name in before}
     entries: dict[str, dict[str, Any]] = {}
     configs: dict[str, ExperimentConfig] = {}
     conflicts: dict[str, str] = {}
     for point in request.points:
         run = directory.run(point.name)
+        if (other := folders.setdefault(point.name.casefold(), point.name)) != point.name:
+            # also where it would do: folders are copied to file systems where it does not
+            conflicts[point.name] = (
+                f"there is {other!r}, whose folder would be the same where the file system does not tell capital "
+                "letters from small ones"
+            )
+            continue
         known = entries.get(point.name) or before.get(point.name)
         identity = known["identity"] if known else _folder_identity(run)
         if identity not in (None, point.identity):
@@ -181,15 +194,19 @@ def refuse_conflicts(directory: SweepDirectory, conflicts: Mapping[str, str]) ->
     """Raise if there are conflicts.
 
     Raises:
-        JobSubmissionError: some names are taken by runs with other settings.
+        JobSubmissionError: some names are taken by other runs.
     """
     if conflicts:
-        shown = ", ".join(sorted(conflicts)[:5]) + (", ..." if len(conflicts) > 5 else "")
         raise JobSubmissionError(
-            f"{directory.path}: {len(conflicts)} names are taken by runs with other settings ({shown}); choose another "
-            "output folder or other names (hash-based names never clash)",
+            f"{directory.path}: {_taken(len(conflicts))} ({listed(sorted(conflicts), 5)}: "
+            f"{next(iter(conflicts.values()))}); choose another output folder or other names (hash-based names never "
+            "clash)",
             reasons=conflicts,
         )
+
+
+def _taken(count: int) -> str:
+    return "a name is taken by another run" if count == 1 else f"{count} names are taken by other runs"
 
 
 def write_plan(directory: SweepDirectory, plan: SweepPlan) -> None:
@@ -211,7 +228,8 @@ def write_plan(directory: SweepDirectory, plan: SweepPlan) -> None:
 
 
 def _write_run(run: RunDirectory, plan: SweepPlan) -> None:
-    run.path.mkdir(parents=True, exist_ok=True)
+    for folder in (run.attempts_dir, run.logs_dir):  # job.sh makes those that are missing, at the cost of a program
+        folder.mkdir(parents=True, exist_ok=True)
     data = plan.configs[run.name].to_dict()
     _replace(run.config_json, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     _replace(run.config_yaml, dump_yaml(data))
@@ -240,7 +258,7 @@ def _script(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> 
             setup=tuple(config.slurm.setup) if config.slurm else (),
             signals=tuple(config.preemption.signals),
             deterministic=config.deterministic,
-            nodes=(config.slurm.nodes or 1) if config.slurm else 1,
+            nodes=node_count(config.slurm),
             tasks=task_count(config.slurm),
             max_preemptions=config.preemption.max_preemptions,
             checkpoints=config.checkpoint.checkpoint_dir,

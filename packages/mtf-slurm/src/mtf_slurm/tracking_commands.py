@@ -12,8 +12,10 @@ from mtf_slurm.evidence import Witness
 from mtf_slurm.explain import explain
 from mtf_slurm.logs import LogReader, choose_attempt, follow, tail_start
 from mtf_slurm.results import GridSearchResult, RunResult
-from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached
+from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached, say
+from mtf_slurm.wording import counted, listed
 from mtf_utils.cli import DONE, Command, CommandError
+from mtf_utils.display import for_terminal
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
 __all__ = ["CANCEL", "EXPLAIN", "LOGS"]
@@ -43,7 +45,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     number = choose_attempt(folder, arguments.attempt)
     if number is None and not (arguments.follow or arguments.json):
         why = f" ({run.reason})" if run.reason else ""
-        sys.stderr.write(f"{run.name} has not started: {run.status.value}{why}\n")
+        say(f"{run.name} has not started: {run.status.value}{why}")
         return reached(result)
     log = folder.log_file(number) if number is not None else None
     start = tail_start(log, arguments.lines) if log is not None else 0
@@ -61,7 +63,8 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 
 def _print(texts: Iterable[str]) -> None:
-    for text in texts:
+    """As it was written, for files and pipes; a terminal gets nothing that would steer it."""
+    for text in for_terminal(texts) if sys.stdout.isatty() else texts:
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -84,8 +87,8 @@ def _chosen(result: GridSearchResult, name: str | None) -> RunResult:
     if len(result) == 1:
         return result.runs[0]
     names = [run.name for run in result]
-    listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
-    raise CommandError(f"{result.output_dir} has {len(result)} runs; choose one with --run: {listed or 'none'}")
+    choice = listed(names, LISTED) or "none"
+    raise CommandError(f"{result.output_dir} has {counted(len(result), 'run')}; choose one with --run: {choice}")
 
 
 def _configure_explain(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +136,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
     print_lines(f"{name}: told to save and end" for name in told)
     if not arguments.all:
         print_lines(f"{name}: was not active ({before[name].value})" for name, was in done.items() if not was)
-    print_lines([f"{len(told)} of {len(done)} runs cancelled"])
+    print_lines([f"{len(told)} of {counted(len(done), 'run')} cancelled"])
     return DONE
 
 

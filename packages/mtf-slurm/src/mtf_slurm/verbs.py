@@ -14,8 +14,9 @@ from mtf_slurm.cluster.patience import NotYetError
 from mtf_slurm.errors import INTERRUPTED, ClusterUnreachableError, LaunchInterrupted, SLURMError
 from mtf_slurm.results import GridSearchResult
 from mtf_utils.cli import DONE, UNREACHABLE, USER_MISTAKE, CommandError
+from mtf_utils.display import json_text, printable
 
-__all__ = ["add_folder", "add_json", "check_runs", "explained", "print_json", "print_lines", "reached"]
+__all__ = ["add_folder", "add_json", "check_runs", "explained", "print_json", "print_lines", "reached", "say"]
 
 
 def explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -46,20 +47,26 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def print_json(verb: str, data: dict[str, Any]) -> None:
     """The envelope of every reading verb; `version` is that of the data's schema."""
-    print_lines([json.dumps({"verb": verb, "version": 1, "data": data}, indent=2, ensure_ascii=False, allow_nan=False)])
+    envelope = {"verb": verb, "version": 1, "data": data}
+    sys.stdout.write(json_text(json.dumps(envelope, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Lines for standard output."""
+    """Lines for standard output; what in them would steer a terminal is written out."""
     for line in lines:
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{printable(line.expandtabs())}\n")
+
+
+def say(text: str) -> None:
+    """A message for standard error."""
+    sys.stderr.write(f"{printable(text, lines=True)}\n")
 
 
 def reached(result: GridSearchResult) -> int:
     """The exit status for what is told of a sweep: whether the cluster could be asked where it had to be."""
     if not result.cluster_error or not any(run.may_change for run in result):
         return DONE
-    sys.stderr.write(f"Slurm cannot be asked: {result.cluster_error}\n")
+    say(f"Slurm cannot be asked: {result.cluster_error}")
     return UNREACHABLE
 
 

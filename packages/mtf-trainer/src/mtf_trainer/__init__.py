@@ -15,6 +15,7 @@ from mtf_trainer.errors import (
 from mtf_trainer.loggers import CsvLogger, LogRecord, MetricLogger, TensorBoardLogger, WandbLogger
 from mtf_trainer.metric_objects import MetricObject
 from mtf_trainer.phases import TrainerPhase
+from mtf_trainer.recomputation import checkpoint_activations
 from mtf_trainer.rng import RNGState, seed_everything
 from mtf_trainer.run_config import RunConfig, load_run_config
 from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
@@ -70,6 +71,7 @@ __all__ = [
     "WeightsReport",
     "build_optimizer",
     "build_scheduler",
+    "checkpoint_activations",
     "load_run_config",
     "load_weights",
     "make_loader",

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.run_config import Experiment, RunConfig
+from mtf_utils.envref import hiding_env_values
 from mtf_utils.sections import PerformanceConfig
 from mtf_utils.settings import Problem, Settings, SettingsError, about, describe, nearest
 
@@ -59,6 +60,11 @@ def build_optimizer(params: nn.Module | Iterable[Any], run: Run) -> torch.optim.
         SettingsError: the section names no optimizer, an argument that it does not take, or a value that it refuses.
     """
     run = _run(run)
+    with hiding_env_values(run.to_dict()):
+        return _built_optimizer(params, run)
+
+
+def _built_optimizer(params: nn.Module | Iterable[Any], run: RunConfig) -> torch.optim.Optimizer:
     section = run.get("optimizer")
     if not isinstance(section, RunConfig):
         raise _refused(("optimizer",), f"expected a mapping, found {describe(section)}", section)
@@ -155,10 +161,11 @@ def build_scheduler(optimizer: torch.optim.Optimizer, run: Run, total_steps: int
         SettingsError: a key is unknown, or a value does not fit the others.
         ValueError: `total_steps` is not positive.
     """
-    section = _run(run).get("scheduler")
+    run = _run(run)
+    section = run.get("scheduler")
     if section is None:
         return None
-    schedule = _decoded(_Schedule, section, "scheduler")
+    schedule = _decoded(_Schedule, section, "scheduler", run)
     if total_steps < 1:
         raise ValueError(f"total_steps: expected at least one optimizer step, found {total_steps}")
     if schedule.warmup_steps > total_steps:
@@ -215,7 +222,7 @@ def make_loader(dataset: Dataset[Any], run: Run, *, train: bool, **overrides: An
         SettingsError: a value of the configuration is not acceptable.
     """
     run = _run(run)
-    performance = _decoded(PerformanceConfig, run.get("performance", {}), "performance")
+    performance = _decoded(PerformanceConfig, run.get("performance", {}), "performance", run)
     options: dict[str, Any] = {
         "num_workers": performance.num_workers,
         "pin_memory": performance.pin_memory and torch.accelerator.is_available(),
@@ -243,13 +250,14 @@ def _training(run: RunConfig) -> _Training:
     section = run.get("training", {})
     if isinstance(section, Mapping):
         section = {key: section[key] for key in ("batch_size", "learning_rate") if key in section}
-    return _decoded(_Training, section, "training")
+    return _decoded(_Training, section, "training", run)
 
 
-def _decoded(cls: type[Section], data: Any, name: str) -> Section:
-    section, problems = cls.decode(data, (name,))
-    if section is None:
-        raise SettingsError(problems, subject=SUBJECT)
+def _decoded(cls: type[Section], data: Any, name: str, run: RunConfig) -> Section:
+    with hiding_env_values(run.to_dict()):
+        section, problems = cls.decode(data, (name,))
+        if section is None:
+            raise SettingsError(problems, subject=SUBJECT)
     return section
 
 

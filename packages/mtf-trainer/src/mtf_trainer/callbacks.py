@@ -170,11 +170,11 @@ class Events:
             TrainerError: the callback raised; the cause is chained.
         """
         handlers, state = self._handlers[event], self._state
-        if state.event_index < len(handlers):
+        index = state.event_index
+        if index < len(handlers):
             self._before_update()
-            handler = handlers[state.event_index]
-            state.event_index += 1
-            _call(handler, event, self._trainer, *arguments)
+            state.event_index = index + 1
+            _call(handlers[index], event, self._trainer, *arguments)
             if state.event_index < len(handlers):
                 return False
         state.event_index = 0

@@ -14,6 +14,7 @@ from mtf_trainer.checkpoint.manifest import Manifest, read_manifest
 from mtf_trainer.errors import CheckpointError
 from mtf_trainer.inspection import Difference, compare_checkpoints, export_weights, find_checkpoints, one_checkpoint
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
+from mtf_utils.display import printable
 
 __all__ = ["CHECKPOINT"]
 
@@ -68,9 +69,9 @@ def _list(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return DONE
     if not rows:
-        print(f"{arguments.folder}: no checkpoints")
+        print(printable(f"{arguments.folder}: no checkpoints"))
     for row in rows:
-        print(_list_line(row))
+        print(printable(_list_line(row)))
     return DONE
 
 
@@ -80,7 +81,7 @@ def _list_line(row: dict[str, Any]) -> str:
     metric = "" if row["metric"] is None else f"  metric {row['metric']:.6g}"
     pinned = "  pinned" if row["pinned"] else ""
     return (
-        f"{row['name']}  {row['kind']:<9}  epoch {row['epoch']}  {_size(row['bytes']):>9}  {row['created_at']}"
+        f"{row['name']}  {row['kind']:<9}  {row['epoch']} epochs done  {_size(row['bytes']):>9}  {row['created_at']}"
         f"  {row['run_id']}{metric}{pinned}"
     )
 
@@ -110,7 +111,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             rows.append({"path": str(path), "valid": True, "fault": None})
         if not arguments.json:
             row = rows[-1]
-            print(f"{row['path']}: valid" if row["valid"] else f"damaged: {row['fault']}", flush=True)
+            print(printable(f"{row['path']}: valid" if row["valid"] else f"damaged: {row['fault']}"), flush=True)
     if arguments.json:
         print(json.dumps(rows, indent=2))
     return DONE if all(row["valid"] for row in rows) else WORK_FAILED
@@ -140,9 +141,9 @@ def _show(arguments: argparse.Namespace) -> int:
             print(f"{name}:")
             for key, item in value.items():
                 text = f"{_size(item['bytes']):>9}  {item['tensors']} tensors" if name == "files" else item
-                print(f"  {key:<24} {text}")
+                print(printable(f"  {key:<24} {text}"))
         else:
-            print(f"{name + ':':<14} {value}")
+            print(printable(f"{name + ':':<14} {value}"))
     return DONE
 
 
@@ -154,8 +155,9 @@ def _diff(arguments: argparse.Namespace) -> int:
         print(json.dumps({"left": str(left), "right": str(right), "differences": rows}, indent=2))
         return DONE
     for difference in differences:
-        print(_diff_line(difference))
-    print(f"{left} and {right}: {len(differences) or 'no'} difference{'s' if len(differences) != 1 else ''}")
+        print(printable(_diff_line(difference), lines=True))
+    count = f"{len(differences) or 'no'} difference{'s' if len(differences) != 1 else ''}"
+    print(printable(f"{left} and {right}: {count}"))
     return DONE
 
 
@@ -165,7 +167,7 @@ def _diff_line(difference: Difference) -> str:
 
 def _export(arguments: argparse.Namespace) -> int:
     count, size = export_weights(one_checkpoint(arguments.path), arguments.output)
-    print(f"{arguments.output}: {count} tensors, {_size(size)}")
+    print(printable(f"{arguments.output}: {count} tensors, {_size(size)}"))
     return DONE
 
 

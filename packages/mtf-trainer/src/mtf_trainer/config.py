@@ -13,7 +13,7 @@ import torch
 
 from mtf_trainer.identity import training_identity
 from mtf_trainer.run_config import Experiment, read_config
-from mtf_utils.envref import resolve_env
+from mtf_utils.envref import hiding_env_values, resolve_env
 from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import Problem, Settings, SettingsError, about, describe, nearest
 
@@ -26,6 +26,7 @@ TRAINING_KEYS: Final[tuple[str, ...]] = (
     "max_grad_norm",
     "max_grad_value",
     "precision",
+    "float32_matmul_precision",
     "validate_every_n_epochs",
     "validate_every_n_steps",
     "non_finite_loss",
@@ -95,6 +96,13 @@ class GenericTrainerConfig(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = field(
         default="fp32", metadata=about("fp32, or the type of automatic mixed precision.")
     )
+    float32_matmul_precision: Literal["highest", "high", "medium"] | None = field(
+        default=None,
+        metadata=about(
+            "How exactly fp32 matrices are multiplied where the hardware has faster ways: high allows TF32, medium "
+            "bf16; null: as torch is set."
+        ),
+    )
     validate_every_n_epochs: int | None = field(
         default=1, metadata=about("Epochs between validations; null: none by epoch.", minimum=1)
     )
@@ -131,7 +139,9 @@ class GenericTrainerConfig(Settings):
     preemption: PreemptionConfig = field(
         default_factory=PreemptionConfig, metadata=about("How to answer to being told to go.")
     )
-    performance: PerformanceConfig = field(default_factory=PerformanceConfig, metadata=about("How data is loaded."))
+    performance: PerformanceConfig = field(
+        default_factory=PerformanceConfig, metadata=about("How data is loaded, and how the model is run.")
+    )
     logging: LoggingConfig = field(default_factory=LoggingConfig, metadata=about("What to say, and where."))
     experiment_name: str | None = field(default=None, metadata=about("The run's name in logs; null: none."))
     tags: list[str] = field(default_factory=list, metadata=about("The run's tags in logs."))
@@ -145,11 +155,15 @@ class GenericTrainerConfig(Settings):
     )
 
     def cross_checks(self) -> Iterable[Problem]:
-        """Deterministic and benchmark exclude each other; a metric needs a validation."""
+        """Determinism excludes what is chosen by timing; a metric needs a validation."""
         if self.deterministic and self.benchmark:
             message = "true together with deterministic: benchmarking may choose another algorithm at every start, "
             message += "so results could not be repeated; set one of the two to false"
             yield Problem(("benchmark",), message, True)
+        if self.deterministic and PerformanceConfig.is_tuned_by_timing(self.performance.compile):
+            message = f"{self.performance.compile!r} together with deterministic: kernels are chosen by timing them at "
+            message += "every start, so results could not be repeated; take another mode, or set deterministic to false"
+            yield Problem(("performance", "compile"), message, self.performance.compile)
         never_validates = self.validate_every_n_epochs is None and self.validate_every_n_steps is None
         if self.scheduler_interval == "metric" and never_validates:
             message = "'metric' needs validations: set validate_every_n_epochs or validate_every_n_steps"
@@ -169,11 +183,12 @@ class GenericTrainerConfig(Settings):
             SettingsError: a key is unknown, or a value is not acceptable; every problem is listed with its key path.
         """
         written, subject = _plain_data(experiment)
-        values, problems = _select(written)
-        instance, wrong = cls.decode(values, ())
-        problems += [_as_written(problem) for problem in wrong]
-        if problems or instance is None:
-            raise cls.error(problems, subject=subject)
+        with hiding_env_values(written):
+            values, problems = _select(written)
+            instance, wrong = cls.decode(values, ())
+            problems += [_as_written(problem) for problem in wrong]
+            if problems or instance is None:
+                raise cls.error(problems, subject=subject)
         return instance
 
 

@@ -1,4 +1,4 @@
-"""Switching torch's deterministic algorithms on for a while."""
+"""Switches of torch that decide what is computed: set for a while."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["explained", "settings"]
+__all__ = ["explain", "settings"]
 
 
 @contextlib.contextmanager
-def settings(*, deterministic: bool, benchmark: bool) -> Iterator[None]:
-    """Apply the two switches inside the block and put back what was set before."""
+def settings(*, deterministic: bool, benchmark: bool, matmul_precision: str | None) -> Iterator[None]:
+    """Apply the switches inside the block and put back what was set before; a precision of None changes nothing."""
+    precision = torch.get_float32_matmul_precision()
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -28,21 +29,23 @@ def settings(*, deterministic: bool, benchmark: bool) -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = benchmark
     torch.backends.cudnn.deterministic = deterministic
+    if matmul_precision is not None:
+        torch.set_float32_matmul_precision(matmul_precision)
     try:
         yield
     finally:
+        torch.set_float32_matmul_precision(precision)
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[2:]
 
 
-@contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Say what to do when torch refuses an operation because it has no deterministic algorithm."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "does not have a deterministic implementation" not in str(error):
-            raise
+def explain(error: RuntimeError) -> None:
+    """Say what to do if torch refused an operation because it has no deterministic algorithm.
+
+    Raises:
+        TrainerError: it did; the error is its cause.
+    """
+    if "does not have a deterministic implementation" in str(error):
         operation = str(error).split(" ", 1)[0]
         raise TrainerError(
             f"{operation} has no deterministic implementation on this device; replace it, or give up exact results "

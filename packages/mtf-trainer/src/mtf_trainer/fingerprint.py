@@ -12,6 +12,7 @@ from torch import nn
 
 from mtf_trainer.errors import CheckpointError
 from mtf_trainer.identity import LENGTH_KEYS
+from mtf_trainer.preparation import compilation
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
@@ -51,9 +52,13 @@ def trainer_part(config: GenericTrainerConfig, optimizer: torch.optim.Optimizer)
     }
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(config: GenericTrainerConfig, model: nn.Module, device: torch.device) -> dict[str, Any]:
     """Where and with what the results are computed: exact only while this stays the same."""
+    precision = config.float32_matmul_precision or torch.get_float32_matmul_precision()
     return {
+        **_chosen("compile", _compiled(config, model)),
+        **_chosen("channels_last", config.performance.channels_last),
+        **_chosen("float32_matmul_precision", None if precision == "highest" else precision),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
@@ -61,6 +66,21 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
+
+
+def _chosen(name: str, value: Any) -> dict[str, Any]:
+    """What is not as it is by default, so that older checkpoints, which say nothing, agree with the default."""
+    return {name: value} if value else {}
+
+
+def _compiled(config: GenericTrainerConfig, model: nn.Module) -> Any:
+    """What the model is compiled with, as plain JSON; of one that came compiled only that it did."""
+    options = compilation(config.performance)
+    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+        return "by the user"
+    if options is None:
+        return "by the user" if any(module._compiled_call_impl for module in model.modules()) else None
+    return {key: repr(value) if callable(value) else value for key, value in options.items()}
 
 
 def compare(saved: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -103,13 +123,12 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def check_model(model: nn.Module, saved: Mapping[str, Any], *, source: str) -> None:
-    """Compare the names and shapes of a state dict with those of a model.
+def check_model(current: Mapping[str, Any], saved: Mapping[str, Any], *, source: str) -> None:
+    """Compare the names and shapes of a saved state of a model with those of the one that is to take it up.
 
     Raises:
         CheckpointError: they differ; the first few differences are named.
     """
-    current = model.state_dict()
     faults = [f"{name} is missing from the checkpoint" for name in current if name not in saved]
     faults += [f"{name} is not in this model" for name in saved if name not in current]
     for name, tensor in current.items():

@@ -7,6 +7,7 @@ hand the state, together with the model and the optimizer, is all there is to kn
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
@@ -25,7 +26,7 @@ from mtf_trainer.metrics import Means, count_samples
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.reader import Reader
 from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
-from mtf_trainer.steps import Engine, is_finite, modes_of, restore_modes
+from mtf_trainer.steps import Engine, Place, at, is_finite, modes_of, restore_modes
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
@@ -38,6 +39,16 @@ Step = Callable[[Any, int], Mapping[str, Any]]
 
 CONSUMED: Final = frozenset({Phase.TRAIN_BATCH_OPTIM_STEP, Phase.TRAIN_BATCH_SCHED_STEP, Phase.TRAIN_BATCH_END})
 """Phases in which the current batch has been read already."""
+
+BETWEEN_EPOCHS: Final = frozenset(
+    {Phase.INIT, Phase.TRAINING_START, Phase.TRAIN_START_EPOCH, Phase.CHECKPOINTING}
+    | {Phase.TRAINING_END, Phase.TRAINING_COMPLETE}
+)
+"""Phases that need no position inside an epoch."""
+
+EPOCH: Final = 0
+RECORD: Final = 1
+"""The periods over which training metrics are averaged: the epoch, and the steps since the last record."""
 
 
 class Recorder(Protocol):
@@ -73,8 +84,8 @@ class Loop:
     before_update: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
     agenda: Agenda = field(init=False)
-    _epoch_means: Means = field(init=False)
-    _record_means: Means = field(init=False)
+    _train: TrainMicroState = field(init=False)
+    _train_means: Means = field(init=False)
     _val_means: Means = field(init=False)
     _batch: Any = None
     _loss: torch.Tensor | None = None
@@ -83,9 +94,11 @@ class Loop:
 
     def __post_init__(self) -> None:
         train, val = self.state.train, self.state.val
-        self._epoch_means = Means(train.epoch_sums if train else None)
-        self._record_means = Means(train.record_sums if train else None)
-        self._val_means = Means(val.sums if val else None)
+        if train is None and self.state.phase not in BETWEEN_EPOCHS:
+            raise TrainerError(f"a state in phase {self.state.phase} needs a position inside an epoch")
+        self._train = train or TrainMicroState()
+        self._train_means = Means(train.epoch_sums if train else {}, train.record_sums if train else {})
+        self._val_means = Means(val.sums if val else {})
         self._saved_at = self.clock()
         self.agenda = Agenda(
             config=self.config,
@@ -93,17 +106,16 @@ class Loop:
             num_batches=self.train.source.num_batches,
             validates=self.val is not None,
             schedules=self.engine.scheduler is not None,
-            time_to_save=self._time_to_save,
+            time_to_save=self._time_to_save if self.config.checkpoint.save_every_n_minutes is not None else None,
         )
 
     def boundaries(self) -> Iterator[Phase]:
         """Run to the end, yielding the phase that comes next at every boundary."""
-        phases, state = self._phases(), self.state
-        while True:
-            yield state.phase
-            if state.phase is Phase.TRAINING_COMPLETE:
-                return
-            phases[state.phase]()
+        phases, state, complete = self._phases(), self.state, Phase.TRAINING_COMPLETE
+        while (phase := state.phase) is not complete:
+            yield phase
+            phases[phase]()
+        yield complete
 
     def _phases(self) -> dict[Phase, Callable[[], None]]:
         return {
@@ -147,8 +159,8 @@ class Loop:
         """Bring the running sums into the state, so that it can be saved."""
         train, val = self.state.train, self.state.val
         if train is not None:
-            train.epoch_sums = self._epoch_means.copy_sums()
-            train.record_sums = self._record_means.copy_sums()
+            train.epoch_sums = self._train_means.copy_sums(EPOCH)
+            train.record_sums = self._train_means.copy_sums(RECORD)
             train.last = {name: float(value) for name, value in train.last.items()}
         if val is not None:
             val.sums = self._val_means.copy_sums()
@@ -164,10 +176,10 @@ class Loop:
     def _start_epoch(self) -> None:
         state = self.state
         if self.events.fire("on_epoch_start", state.epoch):
-            state.train = TrainMicroState()
+            state.train = self._train = TrainMicroState()
             state.val_metrics = {}
-            self._epoch_means.clear()
-            self._record_means.clear()
+            self._train_means.clear(EPOCH)
+            self._train_means.clear(RECORD)
             self.metrics.reset("train")
             state.phase = self.agenda.next_batch()
 
@@ -181,7 +193,7 @@ class Loop:
             self._batch = self.train.read(state.epoch, train.batch_idx)
         except StopIteration:
             if train.batch_idx == 0:
-                raise TrainerError(f"the training loader gave no batch in epoch {state.epoch}") from None
+                raise TrainerError(f"the training loader gave no batch in epoch {state.epoch + 1}") from None
             train.exhausted = True
             state.phase = Phase.TRAIN_BATCH_OPTIM_STEP if train.micro_step else self.agenda.after_data()
         except DataWaitInterrupted:
@@ -193,45 +205,45 @@ class Loop:
             state.phase = Phase.TRAIN_BATCH_FORWARD if announced else Phase.TRAIN_BATCH_START
 
     def _forward(self) -> None:
-        train = self._train
+        state, train = self.state, self._train
+        place = (state.epoch, train.batch_idx, state.global_step)
         outputs, scalars = self.engine.forward(self.training_step, "training_step", self._batch, train.batch_idx)
-        self._loss = self.engine.check_loss(outputs, place=self._place())
+        self._loss = self.engine.check_loss(outputs, place)
         weight = count_samples(outputs, self._batch)
-        self.state.samples += weight
-        if self._is_acceptable(scalars["loss"]):
-            self._epoch_means.add(scalars, weight)
-            self._record_means.add(scalars, weight)
+        state.samples += weight
+        if self._is_acceptable(scalars["loss"], place):
+            self._train_means.add(scalars, weight)
         else:
             self._loss = None
             train.skipped += 1
-            logger.warning("left out: the loss at %s is not finite", self._place())
+            logger.warning("left out: the loss at %s is not finite", at(place))
         train.last = scalars  # type: ignore[assignment]  # tensors of an accelerator become numbers in settle()
-        self.state.phase = Phase.TRAIN_BATCH_BACKWARD
+        state.phase = Phase.TRAIN_BATCH_BACKWARD
 
-    def _is_acceptable(self, loss: float | torch.Tensor) -> bool:
+    def _is_acceptable(self, loss: float | torch.Tensor, place: Place) -> bool:
         """Apply the policy for a loss that is not finite."""
+        if type(loss) is float and math.isfinite(loss):
+            return True
         if self.config.non_finite_loss == "skip":
             return is_finite(loss)  # on an accelerator this waits for the number, since it decides what comes next
-        bad = self.engine.watch.see(loss, self._place())
+        bad = self.engine.watch.see(loss, place)
         if bad is not None:
-            raise TrainerError(f"the loss at {bad} is not finite; non_finite_loss='skip' leaves such batches out")
+            raise TrainerError(f"the loss at {at(bad)} is not finite; non_finite_loss='skip' leaves such batches out")
         return True
 
     def _backward(self) -> None:
         train = self._train
         if self._loss is not None:
             self.engine.backward(self._loss, self.agenda.window(train.batch_idx))
-        self._batch = self._loss = None
-        self._in_hand = False
+        self._in_hand = False  # batch and loss stay until the next ones replace them, as in a loop written by hand
         train.micro_step += 1
         self.state.phase = self.agenda.after_backward(train)
 
     def _optimizer_step(self) -> None:
         state, train = self.state, self._train
-        first = train.batch_idx - train.micro_step + (0 if train.exhausted else 1)
         self.before_update()
         self.engine.optimizer_step(
-            correction=self.agenda.window(first) / train.micro_step,
+            correction=self.agenda.correction(train),
             inspect=self._show_gradients if self.events.has("on_before_optimizer_step") else None,
         )
         state.global_step += 1
@@ -251,12 +263,13 @@ class Loop:
 
     def _batch_end(self) -> None:
         state, train = self.state, self._train
-        every = self.config.logging.log_every_n_steps
-        if state.event_index == 0 and train.step_done and state.global_step % every == 0:
-            means = _named(self._record_means.means(), "train_")
+        recorded = train.step_done and state.global_step % self.config.logging.log_every_n_steps == 0
+        if recorded and state.event_index == 0:
+            means = _named(self._train_means.means(RECORD), "train_")
             self.record("train", means | {"lr": self._learning_rate()} | self.events.collect())
-            self._record_means.clear()
-        if self.events.fire("on_batch_end", train.batch_idx, dict(train.last)):
+            self._train_means.clear(RECORD)
+        events = self.events
+        if not events.has("on_batch_end") or events.fire("on_batch_end", train.batch_idx, dict(train.last)):
             train.batch_idx += 1
             cut_short = train.micro_step == 0 and self.agenda.is_cut_short()
             train.exhausted = cut_short or train.batch_idx == self.agenda.num_batches
@@ -340,18 +353,18 @@ class Loop:
         state = self.state
         if state.event_index == 0:
             skipped = self._train.skipped
-            if skipped and not self._epoch_means.means():
+            if skipped and not self._train_means.means(EPOCH):
                 raise TrainerError(
-                    f"nothing was trained in epoch {state.epoch}: none of its {skipped} losses is finite"
+                    f"nothing was trained in epoch {state.epoch + 1}: none of its {skipped} losses is finite"
                 )
-            means = _named(self._epoch_means.means(), "train_")
+            means = _named(self._train_means.means(EPOCH), "train_")
             state.epoch_metrics = means | self.metrics.compute("train") | state.val_metrics
             if skipped:
                 state.epoch_metrics["train_skipped"] = float(skipped)
             self.record("epoch", state.epoch_metrics | {"lr": self._learning_rate()})
         if self.events.fire("on_epoch_end", state.epoch, dict(state.epoch_metrics)):
             state.epoch += 1
-            state.train = None
+            state.train = self._batch = self._loss = None
             state.phase = self.agenda.after_epoch()
 
     def _checkpoint(self) -> None:
@@ -369,23 +382,19 @@ class Loop:
             self.state.phase = Phase.TRAINING_COMPLETE
 
     @property
-    def _train(self) -> TrainMicroState:
-        if self.state.train is None:
-            raise TrainerError(f"a state in phase {self.state.phase} needs a position inside an epoch")
-        return self.state.train
-
-    @property
     def _val(self) -> ValMicroState:
         if self.state.val is None:
             raise TrainerError(f"a state in phase {self.state.phase} needs a position inside a validation")
         return self.state.val
-
-    def _place(self) -> str:
-        return f"epoch {self.state.epoch}, batch {self._train.batch_idx}, step {self.state.global_step}"
 
     def _learning_rate(self) -> float:
         return float(self.engine.optimizer.param_groups[0]["lr"])
 
 
 def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name if name.startswith(prefix) else prefix + name: value for name, value in values.items()}
+    return {_name(name, prefix): value for name, value in values.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(name: str, prefix: str) -> str:
+    return name if name.startswith(prefix) else prefix + name

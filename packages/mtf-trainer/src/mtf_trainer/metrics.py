@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Any, Final
 
 import torch
 
@@ -15,49 +17,82 @@ __all__ = ["Means", "count_samples", "to_numbers", "to_scalars"]
 
 Scalar = float | torch.Tensor
 
+MOST_PENDING: Final = 256
+"""So that memory stays bounded however rarely a sum is asked for."""
+
 
 class Means:
-    """Weighted sums of named scalars, added one after the other in the order of the batches.
+    """Weighted sums of named scalars, added one after the other in the order of the batches, over one or more periods.
 
-    Values on an accelerator are kept as they are until `flush`, so that adding one costs no synchronisation. The sums
-    are Python floats, added in sequence: they do not depend on when `flush` was called.
+    What is added waits until a sum is asked for: values on an accelerator are fetched all at once, so that adding one
+    costs no synchronisation. The sums are Python floats, added in sequence: they do not depend on when that was.
+
+    Args:
+        periods: the sums so far of every period; each can begin anew by itself.
     """
 
-    __slots__ = ("_pending", "sums")
+    __slots__ = ("_pending", "_periods")
 
-    def __init__(self, sums: Mapping[str, Iterable[float]] | None = None) -> None:
-        self.sums: dict[str, list[float]] = {name: list(pair) for name, pair in (sums or {}).items()}
+    def __init__(self, *periods: Mapping[str, Iterable[float]]) -> None:
+        self._periods: list[dict[str, list[float]]] = [
+            {name: list(pair) for name, pair in sums.items()} for sums in periods
+        ]
         self._pending: list[tuple[Mapping[str, Scalar], float]] = []
 
     def add(self, values: Mapping[str, Scalar], weight: float) -> None:
         """Count `values` with `weight`, the number of samples that they are the mean of."""
         self._pending.append((values, weight))
-        if len(self._pending) >= 256:
-            self.flush()
+        if len(self._pending) >= MOST_PENDING:
+            self._flush()
 
-    def flush(self) -> None:
-        """Bring what is pending into `sums`."""
-        pending, self._pending = self._pending, []
-        for values, weight in pending:
-            for name, value in values.items():
-                pair = self.sums.setdefault(name, [0.0, 0.0])
-                pair[0] += float(value) * weight
-                pair[1] += weight
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        pending, self._pending = _fetched(self._pending), []
+        for name in dict.fromkeys([name for values, _ in pending for name in values]):
+            weights = [weight for values, weight in pending if name in values]
+            amounts = [values[name] * weight for values, weight in pending if name in values]
+            for sums in self._periods:
+                total, count = sums.get(name, (0.0, 0.0))
+                # One after the other, which `sum` does not do in every release of Python.
+                sums[name] = [reduce(add, amounts, total), reduce(add, weights, count)]
 
-    def means(self) -> dict[str, float]:
+    def means(self, period: int = 0) -> dict[str, float]:
         """The mean of every name so far."""
-        self.flush()
-        return {name: total / weight if weight else math.nan for name, (total, weight) in self.sums.items()}
+        self._flush()
+        sums = self._periods[period]
+        return {name: total / weight if weight else math.nan for name, (total, weight) in sums.items()}
 
-    def copy_sums(self) -> dict[str, list[float]]:
+    def copy_sums(self, period: int = 0) -> dict[str, list[float]]:
         """The sums as a value of their own, for the state."""
-        self.flush()
-        return {name: list(pair) for name, pair in self.sums.items()}
+        self._flush()
+        return {name: list(pair) for name, pair in self._periods[period].items()}
 
-    def clear(self) -> None:
-        """Begin anew."""
-        self.sums = {}
-        self._pending = []
+    def clear(self, period: int = 0) -> None:
+        """Begin a period anew."""
+        self._flush()
+        self._periods[period] = {}
+
+
+def _fetched(pending: list[tuple[Mapping[str, Scalar], float]]) -> list[tuple[Mapping[str, float], float]]:
+    """The same with numbers in place of tensors; of each device and type they come in one copy."""
+    kinds: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
+    for value in [value for values, _ in pending for value in values.values()]:
+        if isinstance(value, torch.Tensor):
+            kinds.setdefault((value.device, value.dtype), []).append(value)
+    if not kinds:
+        return pending  # type: ignore[return-value]  # there is no tensor in it
+    numbers = {kind: iter(torch.stack(tensors).tolist()) for kind, tensors in kinds.items()}
+    return [
+        (
+            {
+                name: next(numbers[value.device, value.dtype]) if isinstance(value, torch.Tensor) else value
+                for name, value in values.items()
+            },
+            weight,
+        )
+        for values, weight in pending
+    ]
 
 
 def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
@@ -78,8 +113,7 @@ def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
                     f"{step} returned {name!r} with shape {tuple(value.shape)}: a metric is a number or a tensor of "
                     "one element; reduce it, for example with .mean()"
                 )
-            value = value.detach()
-            scalars[name] = value.item() if value.device.type == "cpu" else value.reshape(())
+            scalars[name] = value.item() if value.is_cpu else value.detach().reshape(())
         elif isinstance(value, int | float):
             scalars[name] = float(value)
         elif hasattr(value, "item") and getattr(value, "size", 0) == 1:  # a NumPy scalar or array of one
@@ -101,21 +135,23 @@ def count_samples(outputs: Mapping[str, Any], batch: Any) -> float:
     """The number of samples of a batch: `num_samples` of the outputs, else the first dimension found in the batch."""
     if "num_samples" in outputs:
         return float(outputs["num_samples"])
-    return float(_first_dimension(batch) or 1)
+    first = next(iter(batch.values()), None) if type(batch) is dict else batch  # what nearly all batches are
+    return float(len(first) if type(first) is torch.Tensor and first.dim() else _first_dimension(batch) or 1)
 
 
 def _first_dimension(batch: Any) -> int | None:
     shape = getattr(batch, "shape", None)
     if shape is not None:
         return int(shape[0]) if len(shape) else None
-    if isinstance(batch, Mapping):
-        batch = batch.values()
+    if isinstance(batch, dict) or isinstance(batch, Mapping):  # noqa: SIM101 - the first is found out sooner
+        items: Iterable[Any] = batch.values()
+    elif isinstance(batch, list | tuple):
+        items = batch
     elif dataclasses.is_dataclass(batch):
-        batch = [getattr(batch, item.name) for item in dataclasses.fields(batch)]
-    elif not isinstance(batch, list | tuple):
+        items = [getattr(batch, item.name) for item in dataclasses.fields(batch)]
+    else:
         return None
-    items = list(batch)
     for item in items:
         if (size := _first_dimension(item)) is not None:
             return size
-    return len(items) or None
+    return len(batch) or None

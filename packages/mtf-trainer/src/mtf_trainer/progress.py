@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from mtf_trainer.state import ResumeState
+from mtf_utils.display import printable
 
 __all__ = ["Progress"]
 
 logger = logging.getLogger(__name__)
 
-REDRAW_S: Final = 0.1
+REDRAW_S: Final = 0.25
 FIRST_LINES_S: Final = 10.0
 LATER_LINES_S: Final = 60.0
 
@@ -76,7 +77,7 @@ class Progress:
 
     def _draw(self, state: ResumeState, metrics: Mapping[str, float], elapsed: float) -> None:
         rate = (state.samples - self._first_samples) / elapsed if elapsed > 0 else math.nan
-        shown = {name: f"{value:.4g}" for name, value in metrics.items() if name != "samples_per_s"}
+        shown = {printable(name): f"{value:.4g}" for name, value in metrics.items() if name != "samples_per_s"}
         if rate > 0:
             shown["samples/s"] = f"{rate:.4g}"
         if self._bar is None:

@@ -19,14 +19,14 @@ class Reader:
     """Reads batches in order, and opens the source wherever the state says to go on.
 
     Attributes:
-        source: of the batches.
-        device: where they go.
         before_read: called before every batch.
+        layout: of tensors with four dimensions; None leaves it as it is.
     """
 
     source: DataSource
     device: torch.device
     before_read: Callable[[], None]
+    layout: torch.memory_format | None = None
     _next: tuple[int, int] | None = None
 
     def go_to(self, epoch: int, batch: int) -> None:
@@ -38,7 +38,8 @@ class Reader:
 
     def read(self, epoch: int, batch: int) -> Any:
         """Batch number `batch` of `epoch`, on the device."""
-        self.go_to(epoch, batch)
+        if self._next != (epoch, batch):
+            self.go_to(epoch, batch)
         self.before_read()
         try:
             item = self.source.next()
@@ -46,4 +47,5 @@ class Reader:
             self._next = None
             raise
         self._next = (epoch, batch + 1)
-        return item if self.device.type == "cpu" else to_device(item, self.device)
+        stays = self.layout is None and self.device.type == "cpu"
+        return item if stays else to_device(item, self.device, self.layout)

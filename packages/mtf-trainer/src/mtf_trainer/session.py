@@ -24,6 +24,7 @@ from mtf_trainer.loop import Loop
 from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.preemption import StopFlag
+from mtf_trainer.preparation import load_plain_state, memory_format, plain_state
 from mtf_trainer.reader import Reader
 from mtf_trainer.rng import RNGState
 from mtf_trainer.state import ResumeState
@@ -103,15 +104,15 @@ class Session:
 
     def _bind(self) -> None:
         """Make the loop for the state that the session has."""
-        device, trail = self.engine.device, self.guard.trail
+        device, layout, trail = self.engine.device, memory_format(self.config.performance), self.guard.trail
         trail.state = self.state
         self.loop = Loop(
             config=self.config,
             state=self.state,
             engine=self.engine,
             events=Events(self.callbacks, self.state, self.trainer, self.before_update),
-            train=Reader(self.train, device, trail.batch),
-            val=Reader(self.val, device, trail.batch) if self.val is not None else None,
+            train=Reader(self.train, device, trail.batch, layout),
+            val=Reader(self.val, device, trail.batch, layout) if self.val is not None else None,
             training_step=self.trainer.training_step,
             validation_step=self.trainer.validation_step,
             metrics=self.metrics,
@@ -134,8 +135,8 @@ class Session:
         self._check(checkpoint)
         sections, training = checkpoint.sections, checkpoint.sections["training"]
         self.restored = Restored(checkpoint.path, attestation.digests(sections))
-        fingerprint.check_model(self.engine.model, sections["model"], source=str(checkpoint.path))
-        self.engine.model.load_state_dict(sections["model"])
+        fingerprint.check_model(plain_state(self.engine.model), sections["model"], source=str(checkpoint.path))
+        load_plain_state(self.engine.model, sections["model"])
         restoring.load_optimizer(self.engine.optimizer, sections["optimizer"], source=str(checkpoint.path))
         self.engine.load_state_dict(training["engine"])
         self.train.load_state_dict(training["data"]["train"])
@@ -234,7 +235,7 @@ class Session:
     def _sections(self) -> dict[str, Any]:
         engine = self.engine
         return {
-            "model": engine.model.state_dict(),
+            "model": plain_state(engine.model),
             "optimizer": engine.optimizer.state_dict(),
             "training": self._training_section(),
         }
@@ -287,7 +288,7 @@ class Session:
                 "train": self.train.fingerprint(),
                 "val": self.val.fingerprint() if self.val is not None else None,
             },
-            "environment": fingerprint.environment(self.engine.device),
+            "environment": fingerprint.environment(self.config, self.trainer.model, self.engine.device),
         }
 
     def before_update(self) -> None:
@@ -321,7 +322,7 @@ class Session:
         self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
         path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
-        place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
+        place = f"epoch {state.epoch + 1}, step {state.global_step}, before {state.phase.value}"
         if by_hand:
             self.guard.withdraw()
         elif (reason := self._why_enough()) is not None:

@@ -14,13 +14,24 @@ from torch import nn
 from mtf_trainer import determinism
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.metrics import Scalar, to_scalars
+from mtf_trainer.preparation import plain_name
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
 
-__all__ = ["Engine", "LossWatch", "is_finite", "modes_of", "restore_modes", "to_device"]
+__all__ = ["Engine", "LossWatch", "Place", "at", "is_finite", "modes_of", "restore_modes", "to_device"]
+
+
+Place = tuple[int, int, int]
+"""Which batch something is about: epoch, batch, step."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def at(place: Place) -> str:
+    """A place, for people: they count epochs and batches from 1."""
+    epoch, batch, step = place
+    return f"epoch {epoch + 1}, batch {batch + 1}, step {step}"
 
 
 class Engine:
@@ -42,13 +53,16 @@ class Engine:
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type) if config.precision == "fp16" else None
         self.watch = LossWatch()
-        self._autocast_dtype = _DTYPES.get(config.precision)
+        dtype = _DTYPES.get(config.precision)
+        self._autocast = None if dtype is None else torch.autocast(device.type, dtype=dtype)
         self._parameters: list[nn.Parameter] = []
 
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer updates, in the order of its groups; the list is kept while its length is right."""
-        groups = self.optimizer.param_groups
-        if len(self._parameters) != sum(len(group["params"]) for group in groups):
+        groups, count = self.optimizer.param_groups, 0
+        for group in groups:
+            count += len(group["params"])
+        if len(self._parameters) != count:
             self._parameters = [parameter for group in groups for parameter in group["params"]]
         return self._parameters
 
@@ -68,22 +82,29 @@ class Engine:
             tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
         return [tensor for tensor in tensors if tensor.untyped_storage().data_ptr() not in moving]
 
-    def forward(self, step: Any, name: str, batch: Any, batch_idx: int) -> tuple[dict[str, Any], dict[str, Scalar]]:
+    def forward(self, step: Any, name: str, batch: Any, batch_idx: int) -> tuple[Mapping[str, Any], dict[str, Scalar]]:
         """Call a user's step under the run's precision; its outputs as they are, and their metrics."""
-        with determinism.explained():
-            if self._autocast_dtype is None:
+        try:
+            if self._autocast is None:
                 outputs = step(batch, batch_idx)
             else:
-                with torch.autocast(self.device.type, dtype=self._autocast_dtype):
+                with self._autocast:
                     outputs = step(batch, batch_idx)
-        if not isinstance(outputs, Mapping):
+        except RuntimeError as error:
+            determinism.explain(error)
+            raise
+        if not isinstance(outputs, dict) and not isinstance(outputs, Mapping):
             raise TrainerError(
                 f"{name} returned {type(outputs).__name__}: expected a dict of metrics, such as {{'loss': loss}}"
             )
-        return dict(outputs), to_scalars(outputs, step=name)
+        return outputs, to_scalars(outputs, step=name)
 
-    def check_loss(self, outputs: Mapping[str, Any], *, place: str) -> torch.Tensor:
+    def check_loss(self, outputs: Mapping[str, Any], place: Place) -> torch.Tensor:
         """The loss to go back from.
+
+        Args:
+            outputs: of a training step.
+            place: of its batch.
 
         Raises:
             TrainerError: there is none, or it is not one differentiable number.
@@ -91,10 +112,12 @@ class Engine:
         loss = outputs.get("loss")
         if not isinstance(loss, torch.Tensor):
             found = f"a {type(loss).__name__}" if "loss" in outputs else f"only {sorted(outputs) or 'nothing'}"
-            raise TrainerError(f"training_step must return a dict with a tensor under 'loss', found {found} at {place}")
+            raise TrainerError(
+                f"training_step must return a dict with a tensor under 'loss', found {found} at {at(place)}"
+            )
         if loss.numel() != 1 or not loss.requires_grad:
             raise TrainerError(
-                f"the loss at {place} has shape {tuple(loss.shape)} and requires_grad={loss.requires_grad}: "
+                f"the loss at {at(place)} has shape {tuple(loss.shape)} and requires_grad={loss.requires_grad}: "
                 "expected one differentiable number"
             )
         return loss
@@ -105,8 +128,11 @@ class Engine:
             loss = loss / window
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        with determinism.explained():
+        try:
             loss.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            determinism.explain(error)
+            raise
 
     def optimizer_step(self, *, correction: float = 1.0, inspect: Callable[[], None] | None = None) -> None:
         """Clip, step, and clear the gradients.
@@ -129,13 +155,24 @@ class Engine:
             nn.utils.clip_grad_value_(parameters, self.config.max_grad_value)
         if self.config.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
-        with determinism.explained():
+        try:
             if self.scaler is not None:
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
             else:
                 self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        except RuntimeError as error:
+            determinism.explain(error)
+            raise
+        self._clear_gradients(parameters)
+
+    def _clear_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """What `zero_grad` of torch's optimizers does, without the time it takes to tell a profiler."""
+        if type(self.optimizer).zero_grad is torch.optim.Optimizer.zero_grad:
+            for parameter in parameters:
+                parameter.grad = None
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
 
     def scheduler_step(self, metric: float | None = None) -> None:
         """Move the learning rate on."""
@@ -149,7 +186,7 @@ class Engine:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "gradients": [parameter.grad for parameter in self.gradient_holders()],
             "modes": modes_of(self.model),
-            "frozen": [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad],
+            "frozen": [plain_name(name) for name, each in self.model.named_parameters() if not each.requires_grad],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -166,7 +203,7 @@ class Engine:
                 part.load_state_dict(state[name])
         frozen = set(state["frozen"])
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(name not in frozen)
+            parameter.requires_grad_(plain_name(name) not in frozen)
         holders = self.gradient_holders()
         if len(holders) != len(state["gradients"]):
             raise TrainerError(
@@ -184,9 +221,9 @@ class LossWatch:
     """
 
     def __init__(self) -> None:
-        self._pending: tuple[torch.Tensor, torch.cuda.Event, str] | None = None
+        self._pending: tuple[torch.Tensor, torch.cuda.Event, Place] | None = None
 
-    def see(self, loss: Scalar, place: str) -> str | None:
+    def see(self, loss: Scalar, place: Place) -> Place | None:
         """Take a loss; returns the place of one that is not finite, this one's or the one's before."""
         if not isinstance(loss, torch.Tensor):
             return None if math.isfinite(loss) else place
@@ -200,7 +237,7 @@ class LossWatch:
         self._pending = (copy, event, place)
         return bad
 
-    def _look(self) -> str | None:
+    def _look(self) -> Place | None:
         if self._pending is None:
             return None
         copy, event, place = self._pending
@@ -210,34 +247,43 @@ class LossWatch:
 
 def modes_of(model: nn.Module) -> list[str]:
     """The names of the modules that are in evaluation mode."""
-    return [name for name, module in model.named_modules() if not module.training]
+    return list(dict.fromkeys(plain_name(name) for name, module in model.named_modules() if not module.training))
 
 
 def restore_modes(model: nn.Module, evaluating: list[str]) -> None:
     """Put exactly these modules into evaluation mode and all others into training mode."""
     names = set(evaluating)
     for name, module in model.named_modules():
-        module.training = name not in names
+        module.training = plain_name(name) not in names
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in it on the device; containers keep their type."""
+def to_device(batch: Any, device: torch.device, layout: torch.memory_format | None = None) -> Any:
+    """The batch with every tensor in it on the device; containers keep their type.
+
+    Args:
+        batch: what the loader gave.
+        device: where to.
+        layout: of tensors with four dimensions in plain containers; None leaves it as it is.
+    """
     if isinstance(batch, torch.Tensor):
+        if layout is not None and batch.dim() == 4:
+            return batch.to(device, non_blocking=True, memory_format=layout)
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
         if type(batch) is not dict and hasattr(batch, "to"):  # such as a tokenizer's output
             return batch.to(device)
-        return {key: to_device(value, device) for key, value in batch.items()}
+        return {key: to_device(value, device, layout) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
+        return type(batch)(*(to_device(value, device, layout) for value in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
+        return type(batch)(to_device(value, device, layout) for value in batch)
     if hasattr(batch, "to"):
         return batch.to(device)
     if dataclasses.is_dataclass(batch):
         moved = copy.copy(batch)
         for item in dataclasses.fields(batch):
-            object.__setattr__(moved, item.name, to_device(getattr(batch, item.name), device))  # it may be frozen
+            value = to_device(getattr(batch, item.name), device, layout)
+            object.__setattr__(moved, item.name, value)  # it may be frozen
         return moved
     return batch
 

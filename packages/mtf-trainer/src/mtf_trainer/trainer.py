@@ -21,6 +21,7 @@ from mtf_trainer.guard import Guard
 from mtf_trainer.loggers import MetricLogger
 from mtf_trainer.metric_objects import MetricObject, MetricObjects, Stage
 from mtf_trainer.places import checkpoint_directory, run_directory
+from mtf_trainer.preparation import memory_format, original, prepared
 from mtf_trainer.session import Session
 from mtf_trainer.state import ResumeState, RNGState
 from mtf_trainer.steps import Engine
@@ -97,7 +98,8 @@ class GenericTrainer:
                 f"{type(self).__name__} has no training_step for a batch of type {type(batch).__name__}: override "
                 "training_step(batch, batch_idx), or give the constructor training_step="
             )
-        loss = getattr(self.model(**batch), "loss", None)
+        outputs = self.model(**batch)
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
         if loss is None:
             raise TrainerError(
                 f"{type(self.model).__name__} returned no loss for a batch of {', '.join(batch)}: put labels into it, "
@@ -147,7 +149,11 @@ class GenericTrainer:
         try:
             with (
                 preemption.listening(flag, preemption.signal_names(config.preemption.signals)),
-                determinism.settings(deterministic=config.deterministic, benchmark=config.benchmark),
+                determinism.settings(
+                    deterministic=config.deterministic,
+                    benchmark=config.benchmark,
+                    matmul_precision=config.float32_matmul_precision,
+                ),
             ):
                 self._train(flag, model, optimizer, train_loader, val_loader, scheduler)
         finally:
@@ -168,7 +174,11 @@ class GenericTrainer:
             is_chosen = self._armed is not None
             checkpoint = self._take_checkpoint(store)
             engine = Engine(
-                self.config, model=model, optimizer=self.optimizer, scheduler=self.scheduler, device=self.device
+                self.config,
+                model=original(model),
+                optimizer=self.optimizer,
+                scheduler=self.scheduler,
+                device=self.device,
             )
             train = make_source(train_loader, seed=self.seed, stream="train", should_stop=flag.is_requested)
             session = Session(
@@ -193,7 +203,12 @@ class GenericTrainer:
             store.close()
             raise
         self._session = session
-        with store, opening.attempt(session, checkpoint, is_chosen=is_chosen), session.resources():
+        with (
+            store,
+            opening.attempt(session, checkpoint, is_chosen=is_chosen),
+            prepared(model, self.config.performance),
+            session.resources(),
+        ):
             opening.enter(session, checkpoint)
 
     def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None) -> None:
@@ -201,6 +216,8 @@ class GenericTrainer:
             raise TypeError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
         self.device = binding.device(self.config.device)
         self.model = model.to(self.device)
+        if (layout := memory_format(self.config.performance)) is not None:
+            model.to(memory_format=layout)  # type: ignore[call-overload]  # which its stubs forgot
         self.optimizer = binding.optimizer(optimizer, model)
         self.scheduler = binding.scheduler(scheduler, self.optimizer, interval=self.config.scheduler_interval)
 

@@ -16,6 +16,7 @@ from mtf_trainer.checkpoint.folder import read_section
 from mtf_trainer.checkpoint.manifest import MANIFEST
 from mtf_trainer.checkpoint.tensorfile import read_plain_tensors
 from mtf_trainer.errors import CheckpointError
+from mtf_trainer.preparation import plain_state
 
 __all__ = ["KeyMapping", "WeightsReport", "load_weights"]
 
@@ -77,7 +78,7 @@ def load_weights(
     """
     source = Path(path)
     saved, left_out = _translate(_read(source), mapping, source)
-    current = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    current = {name: tensor for name, tensor in plain_state(model).items() if isinstance(tensor, torch.Tensor)}
     fitting = {name for name in saved if name in current and saved[name].shape == current[name].shape}
     report = WeightsReport(
         loaded=tuple(name for name in current if name in fitting),

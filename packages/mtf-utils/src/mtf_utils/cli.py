@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Final, NamedTuple, TextIO
 
+from mtf_utils.display import printable
 from mtf_utils.names import nearest
 from mtf_utils.problems import SettingsError
 from mtf_utils.records import RunDirectoryError
@@ -268,7 +269,7 @@ def _text(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text, lines=True), file=sys.stderr, flush=True)
 
 
 def _abandon_stdout() -> bool:

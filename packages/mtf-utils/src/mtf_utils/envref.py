@@ -6,17 +6,24 @@ what they stand for. `$${env:NAME}` is the text `${env:NAME}` itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from mtf_utils.problems import KeyPath, Problem, SettingsError
+from mtf_utils.problems import KeyPath, Problem, SettingsError, describe
 
-__all__ = ["EnvReference", "EnvReferenceError", "find_env_references", "resolve_env"]
+__all__ = ["EnvReference", "EnvReferenceError", "find_env_references", "hiding_env_values", "resolve_env"]
 
 _REFERENCE = re.compile(r"(?P<escape>\$?)\$\{env:(?P<body>[^}]*)(?P<end>\}?)")
+_TOO_SHORT: Final = 4
+"""Values of fewer characters are looked for in quotes only: `1` is in many a text that does not speak of it."""
+
+_SHOWN_AT_LEAST: Final = 16
+"""By so many characters a value is recognised that a message has cut."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -86,6 +93,54 @@ def resolve_env(value: Any, environ: Mapping[str, str] | None = None) -> Any:
         return environ.get(name, default or "")
 
     return _map_strings(value, lambda text: _REFERENCE.sub(text_of, text))
+
+
+@contextlib.contextmanager
+def hiding_env_values(written: Any, environ: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Let the errors about settings that come out of the block show references, where they would show values.
+
+    Args:
+        written: the settings as they are written, with references.
+        environ: the environment; the process's own by default.
+    """
+    try:
+        yield
+    except SettingsError as error:
+        references = _references_of(written, os.environ if environ is None else environ)
+        hidden = tuple(_hidden(problem, references) for problem in error.problems)
+        if hidden == error.problems:
+            raise
+        # a traceback would show what the error came from
+        raise _with_problems(error, hidden) from None
+
+
+def _references_of(written: Any, environ: Mapping[str, str]) -> dict[str, str]:
+    """What stands for values from the environment, by these values, the longest first."""
+    found = {}
+    for _, text in _strings(written, ()):
+        if any(not match["escape"] for match in _REFERENCE.finditer(text)):
+            with contextlib.suppress(EnvReferenceError):  # what cannot be resolved is shown as it is written
+                found[resolve_env([text], environ)[0]] = text
+    return {value: found[value] for value in sorted(found, key=len, reverse=True) if value}
+
+
+def _hidden(problem: Problem, references: Mapping[str, str]) -> Problem:
+    message = problem.message
+    for value, reference in references.items():
+        instead = f"what {reference!r} stands for"
+        message = message.replace(describe(value), instead).replace(repr(value), instead)
+        if len(value) >= _TOO_SHORT and value[:_SHOWN_AT_LEAST] in message:
+            message = f"{instead} is not acceptable"
+    if isinstance(problem.value, str) and problem.value in references:
+        return replace(problem, message=message, value=references[problem.value])
+    return problem if message == problem.message else replace(problem, message=message, value=None)
+
+
+def _with_problems(error: SettingsError, problems: tuple[Problem, ...]) -> SettingsError:
+    new = type(error).__new__(type(error))
+    new.__dict__.update(error.__dict__)
+    SettingsError.__init__(new, problems, subject=error.subject)
+    return new
 
 
 def _missing(reference: EnvReference) -> Problem:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from mtf_utils import atomic
 from mtf_utils.settings import Settings, about
@@ -39,6 +39,9 @@ def now() -> str:
 class Record(Settings):
     """A versioned JSON file: reads and writes itself, and refuses a version that it does not know."""
 
+    survives_crashes: ClassVar[bool] = True
+    """Whether its writer waits for the disk. If not, a crash of the machine may leave it empty, which is like none."""
+
     version: int = field(default=1, metadata=about("Version of this file's schema.", minimum=1, maximum=1))
 
     @classmethod
@@ -54,6 +57,8 @@ class Record(Settings):
         try:
             content = path.read_bytes()
         except FileNotFoundError:
+            return None
+        if not (cls.survives_crashes or content.strip(b"\0")):
             return None
         try:
             data = json.loads(content.decode("utf-8"))
@@ -88,6 +93,8 @@ class Outcome(enum.StrEnum):
 @dataclass(kw_only=True)
 class StartReceipt(Record):
     """`attempts/<n>/started.json`: who runs this attempt. Written by `job.sh`."""
+
+    survives_crashes: ClassVar[bool] = False
 
     attempt: int = field(metadata=about("Number of the attempt, from 1.", minimum=1))
     token: str = field(metadata=about("The submission that this attempt belongs to."))

@@ -97,7 +97,21 @@ class FileContract:
 CONTRACT: Final = (
     FileContract("sweep.json", "launcher", "launcher, results", "what was asked", 1, SweepFile),
     FileContract(".lock", "launcher", "launcher", "held (flock) by the one launcher at work in this folder"),
-    FileContract("submissions/<token>/", "launcher", "launcher", "one submission: intent, array script, job ids"),
+    FileContract("submissions/<token>/intent.json", "launcher", "launcher", "which runs, as which jobs", 1),
+    FileContract("submissions/<token>/<k>.sh", "launcher", "sbatch, people", "what sbatch gets for job k"),
+    FileContract("submissions/<token>/<k>.task.sh", "launcher", "<k>.sh", "does the runs that share a task of job k"),
+    FileContract("submissions/<token>/<k>.tasks", "launcher", "<k>.sh", "a line a task: its first attempt and its run"),
+    FileContract(
+        "submissions/<token>/<k>.sent",
+        "launcher",
+        "launcher",
+        "when sbatch was called last; locked while it works",
+    ),
+    FileContract("submissions/<token>/<k>.job.json", "launcher", "launcher", "the id of job k, and who said it", 1),
+    FileContract("submissions/<token>/<k>.refused", "launcher", "launcher, people", "why Slurm does not take job k"),
+    FileContract("submissions/<token>/<k>.out", "Slurm", "people", "output of <k>.sh; the runs have logs of their own"),
+    FileContract("submissions/<token>/cancelled/<name>", "launcher", "launcher, job.sh", "the run was withdrawn"),
+    FileContract("submissions/<token>/given-up/<name>", "launcher", "launcher", "why the run is not tried again"),
     FileContract("code/<tree-hash>/", "launcher", "job.sh", "the code that runs, one copy per snapshot"),
     FileContract("runs/<name>/config.yaml", "launcher", "people", "the resolved experiment"),
     FileContract("runs/<name>/config.json", "launcher", "trainer, results", "the same, for the standard library"),
@@ -118,7 +132,7 @@ CONTRACT: Final = (
         "runs/<name>/attempts/<n>/before.txt",
         "job.sh (in Slurm)",
         "job.sh",
-        "bytes of metrics and names of checkpoints when it started: attempts without progress are noticed by it",
+        "bytes of metrics and names of checkpoints when it started, if there were any: shows attempts without progress",
     ),
     FileContract(
         "runs/<name>/attempts/<n>/task-<rank>", "job.sh (under srun)", "job.sh", "the status of a task that was stopped"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mtf_utils.settings import Problem, Settings, about, nearest
 
@@ -14,6 +14,8 @@ __all__ = ["CheckpointConfig", "LoggingConfig", "PerformanceConfig", "Preemption
 # Those of POSIX by name, so that Windows, which lacks most, can declare a run for Linux.
 _POSIX_SIGNALS = {"SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGCONT", "SIGXCPU"}
 _SIGNALS = sorted((_POSIX_SIGNALS | set(signal.Signals.__members__)) - {"SIGKILL", "SIGSTOP"})
+
+_COMPILE_KEYWORDS = ("mode", "backend", "fullgraph", "dynamic", "options")
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -114,7 +116,7 @@ class PreemptionConfig(Settings):
 
 @dataclass(kw_only=True)
 class PerformanceConfig(Settings):
-    """How data is loaded."""
+    """How data is loaded, and how the model is run."""
 
     num_workers: int = field(default=0, metadata=about("Loader processes; 0 loads in the training process.", minimum=0))
     pin_memory: bool = field(
@@ -127,3 +129,36 @@ class PerformanceConfig(Settings):
     persistent_workers: bool = field(
         default=True, metadata=about("Keep workers from epoch to epoch; ignored without workers.")
     )
+    compile: bool | str | dict[str, Any] = field(
+        default=False,
+        metadata=about(
+            "Run the model through torch.compile: true, the name of a mode, or keywords of torch.compile (mode, "
+            "backend, fullgraph, dynamic, options)."
+        ),
+    )
+    activation_checkpointing: list[str] = field(
+        default_factory=list,
+        metadata=about(
+            "Modules whose activations are computed again in the backward pass, instead of being kept: names of "
+            "classes, or patterns of names in the model (`blocks.*`)."
+        ),
+    )
+    channels_last: bool = field(
+        default=False, metadata=about("Keep four-dimensional weights and batches in the order N, H, W, C in memory.")
+    )
+
+    def cross_checks(self) -> Iterable[Problem]:
+        """What goes to torch.compile must be what it takes."""
+        asked, known = self.compile, _COMPILE_KEYWORDS
+        for key in asked if isinstance(asked, dict) else ():
+            if key not in known:
+                message = f"unknown keyword {key!r}; torch.compile takes: {', '.join(known)}"
+                yield Problem(("compile", key), message, key, suggestion=nearest(key, known), about_key=True)
+        if isinstance(asked, str) and not asked:
+            yield Problem(("compile",), "expected the name of a mode, such as reduce-overhead, found ''", asked)
+
+    @staticmethod
+    def is_tuned_by_timing(asked: object) -> bool:
+        """Whether torch.compile, asked for this, takes what turns out fastest, so that results may differ."""
+        mode = asked.get("mode") if isinstance(asked, Mapping) else asked
+        return isinstance(mode, str) and mode.startswith("max-autotune")

@@ -5,13 +5,37 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from mtf_config import SLURMConfig
 from mtf_slurm.cluster.lanes import Holder, Lanes, quotas
 from mtf_slurm.submissions import JobPlan
 
-__all__ = ["Group", "Request", "group_runs", "plan_jobs", "split_job"]
+__all__ = ["ALONE", "Group", "Pack", "Request", "group_runs", "plan_jobs", "rechain_jobs", "split_job"]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """How runs share a task.
+
+    Attributes:
+        runs: how many one has.
+        at_once: how many of them are at work at a time.
+    """
+
+    runs: int = 1
+    at_once: int = 1
+
+    @classmethod
+    def of(cls, slurm: SLURMConfig | None) -> Pack:
+        """What the section of an experiment asks for."""
+        return cls(slurm.runs_per_job or 1, slurm.runs_at_once or 1) if slurm else ALONE
+
+
+ALONE: Final = Pack()
+"""One run, one task."""
 
 
 @dataclass(frozen=True)
@@ -22,34 +46,50 @@ class Request:
         name: of the run.
         options: what it asks for, as options of sbatch.
         stem: what its job is called.
+        template: of the script; empty is the built-in one.
+        pack: with how many others it shares a task.
     """
 
     name: str
     options: tuple[str, ...]
     stem: str
+    template: str = ""
+    pack: Pack = ALONE
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that can be tasks of one array.
+    """Runs that can be in tasks of one array.
 
     Attributes:
-        options: what each of them asks for.
+        options: what each of the tasks asks for.
         stem: what their jobs are called.
         names: of the runs.
+        template: of their scripts; empty is the built-in one.
+        pack: how they share tasks.
     """
 
     options: tuple[str, ...]
     stem: str
     names: tuple[str, ...]
+    template: str = ""
+    pack: Pack = ALONE
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks they make."""
+        return -(-len(self.names) // self.pack.runs)
 
 
 def group_runs(requests: Iterable[Request]) -> list[Group]:
     """Put runs that ask for the same together; groups and the runs in them keep their order."""
-    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    groups: dict[tuple[tuple[str, ...], str, str, Pack], list[str]] = {}
     for request in requests:
-        groups.setdefault((request.options, request.stem), []).append(request.name)
-    return [Group(options, stem, tuple(names)) for (options, stem), names in groups.items()]
+        key = (request.options, request.stem, request.template, request.pack)
+        groups.setdefault(key, []).append(request.name)
+    return [
+        Group(options, stem, tuple(names), template, pack) for (options, stem, template, pack), names in groups.items()
+    ]
 
 
 def plan_jobs(
@@ -69,7 +109,7 @@ def plan_jobs(
         groups: see `group_runs`.
         name_job: gives a job its name, from the stem and its number.
         max_tasks: how many tasks an array may have; below 2 there are no arrays.
-        limit: how many runs may be at work at a time; None is no bound.
+        limit: how many tasks may be at work at a time; None is no bound.
         holders: the jobs of the same folder that are not over, in the order of their submission.
         single: whether it is one run, which needs no array.
     """
@@ -80,16 +120,20 @@ def plan_jobs(
     names: list[str] = []
     for number, group in sorted(enumerate(groups), key=lambda item: dealer.waits(item[0])):
         names += group.names
-        for count in _cut(len(group.names), max_tasks if is_array else 1):
+        for count in _cut(len(group.names), group.pack.runs * (max_tasks if is_array else 1)):
             index = len(planned)
-            lanes, after = dealer.place(f"@{index}", number, count)
+            pack = group.pack if count > 1 else ALONE
+            lanes, after = dealer.place(f"@{index}", number, -(-count // pack.runs))
             planned.append(
                 JobPlan(
                     start=start,
                     count=count,
                     job_name=name_job(group.stem, index),
                     is_array=is_array,
+                    runs_per_task=pack.runs,
+                    runs_at_once=pack.at_once,
                     options=list(group.options),
+                    template=group.template,
                     lanes=lanes,
                     after=after,
                 )
@@ -110,13 +154,14 @@ def split_job(jobs: Sequence[JobPlan], number: int, rename: Callable[[str, int],
         rename: gives a job of another number its name, from the one that it had.
     """
     job = jobs[number]
-    half = job.count // 2
-    first = _changed(job, count=half, lanes=job.lanes[:half])
+    tasks = job.tasks // 2
+    half = tasks * job.runs_per_task
+    first = _changed(job, count=half, lanes=job.lanes[:tasks])
     second = _changed(
         job,
         start=job.start + half,
         count=job.count - half,
-        lanes=job.lanes[: job.count - half],
+        lanes=job.lanes[: job.tasks - tasks],
         after=[*job.after, f"@{number}"] if job.lanes else job.after,
         job_name=rename(job.job_name, number + 1),
     )
@@ -125,6 +170,29 @@ def split_job(jobs: Sequence[JobPlan], number: int, rename: Callable[[str, int],
         for index, other in enumerate(jobs[number + 1 :], number + 2)
     ]
     return [*jobs[:number], first, second, *later]
+
+
+def rechain_jobs(
+    jobs: Sequence[JobPlan], lost: Collection[int], limit: int, holders: Sequence[Holder]
+) -> list[JobPlan]:
+    """The jobs with those that the cluster has lost behind all that holds their lanes now.
+
+    To Slurm a job that does not exist is one that is over. So what was behind a lost job may be at work by now, and can
+    be put behind it no more; the lost one goes to the end.
+
+    Args:
+        jobs: of a submission.
+        lost: which of them are to be sent again.
+        limit: how many lanes the folder has.
+        holders: the jobs of the folder that are not over.
+    """
+    planned = list(jobs)
+    for number in lost:
+        mine = set(jobs[number].lanes)
+        held = [job.job for job in holders if not job.lanes or max(job.lanes) >= limit or mine & set(job.lanes)]
+        among = [reference for reference in jobs[number].after if reference in {f"@{other}" for other in lost}]
+        planned[number] = _changed(jobs[number], after=[*held, *among] if mine else [])
+    return planned
 
 
 class _Dealer:
@@ -137,7 +205,7 @@ class _Dealer:
         self._lanes = Lanes(limit, holders)
         places = self._lanes.free or self._lanes.shortest(limit)
         self._places: list[list[int]] = []
-        for count in quotas([len(group.names) for group in groups], len(places)):
+        for count in quotas([group.tasks for group in groups], len(places)):
             self._places.append(places[:count])
             places = places[count:]
 

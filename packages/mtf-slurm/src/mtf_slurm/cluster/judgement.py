@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Final
 
+from mtf_slurm.cluster.answers import TaskState
 from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
 from mtf_utils.rundir import FinishReceipt, Outcome
 
-__all__ = ["judge_job"]
+__all__ = ["judge_job", "memory_words"]
 
 _RAN_OUT: Final = {
     JobStatus.TIMEOUT: "the time limit was reached",
@@ -21,6 +23,18 @@ _RAN_OUT: Final = {
 }
 """Ends that Slurm decided on, whatever the receipt of the attempt that they met says."""
 
+_KILLED: Final = 128 + signal.SIGKILL
+
+_AT_WORK: Final = (
+    JobStatus.RUNNING,
+    JobStatus.COMPLETING,
+    JobStatus.RESIZING,
+    JobStatus.SIGNALING,
+    JobStatus.STOPPED,
+    JobStatus.SUSPENDED,
+)
+"""States of a task that has been started."""
+
 
 def judge_job(evidence: Evidence, job: JobEvidence) -> Verdict:
     """The status of a run that has not finished and whose job was sent to Slurm.
@@ -31,8 +45,12 @@ def judge_job(evidence: Evidence, job: JobEvidence) -> Verdict:
     """
     claimed = job.claimed(evidence.attempts)
     last = claimed[-1] if claimed else None
+    if job.settled and not _is_for_want_of_memory(job, last):
+        return _judge_settled(evidence, last)
     if job.unseen:
         return _judge_unseen(evidence, job, last)
+    if job.place is not None and (verdict := _judge_shared(evidence, job, last)) is not None:
+        return verdict
     state = job.state
     if state is not None and state.is_active:
         return Verdict(state, _notes(_queue_words(job), _preempted(evidence), _cancelling(evidence)), may_change=True)
@@ -52,6 +70,44 @@ def judge_job(evidence: Evidence, job: JobEvidence) -> Verdict:
         words = f"Slurm says {state.value}, but {_left_no(last, 'finish receipt')}"
         return Verdict(JobStatus.UNKNOWN, _notes(words, _see(job, last)))
     return _judge_gone(job, last)
+
+
+def _judge_settled(evidence: Evidence, last: AttemptEvidence | None) -> Verdict:
+    """A run that is over in a task that goes on, perhaps, with others: what becomes of the task says nothing of it."""
+    if last is None or last.finished is None:
+        return Verdict(JobStatus.CANCELLED, "cancelled before its turn came")
+    return _judge_receipt(evidence, last.finished)
+
+
+def _is_for_want_of_memory(job: JobEvidence, last: AttemptEvidence | None) -> bool:
+    """Whether the run was killed, and Slurm says that the memory of its task did not suffice."""
+    receipt = last.finished if last else None
+    return job.state is JobStatus.OUT_OF_MEMORY and receipt is not None and receipt.exit_status == _KILLED
+
+
+def _judge_shared(evidence: Evidence, job: JobEvidence, last: AttemptEvidence | None) -> Verdict | None:
+    """What the state of a task that runs share says of one that is not over in it; None if it is the run's own."""
+    state = job.state
+    if state is None:
+        return None
+    if state.is_active:
+        waits = state in _AT_WORK and not _is_in_hand(job, last)
+        turn = f"waits for its turn in job {job.job_id}"
+        return Verdict(JobStatus.PENDING, _notes(turn, _preempted(evidence)), may_change=True) if waits else None
+    if last is None and state not in (JobStatus.CANCELLED, JobStatus.UNKNOWN):
+        return Verdict(JobStatus.LOST, f"job {job.job_id} ended ({state.value}) before its turn came")
+    if last is not None and last.finished is None and state is JobStatus.FAILED:
+        words = f"job {job.job_id} failed, but {_left_no(last, 'finish receipt')}"
+        return Verdict(JobStatus.UNKNOWN, words)
+    return None
+
+
+def _is_in_hand(job: JobEvidence, last: AttemptEvidence | None) -> bool:
+    """Whether the task is at work on the run: it has claimed an attempt since it was started last, and not ended it."""
+    if last is None or last.finished is not None:
+        return False
+    restarts = job.task.restarts if job.task else None
+    return restarts is None or last.started is None or last.started.restart >= restarts
 
 
 def _is_last_word(last: AttemptEvidence | None) -> bool:
@@ -87,12 +143,20 @@ def _judge_ended_by_slurm(
     words = _RAN_OUT[state]
     if task is not None and state is JobStatus.TIMEOUT and task.time_limit:
         words = f"the time limit of {task.time_limit} was reached"
-    if task is not None and state is JobStatus.OUT_OF_MEMORY and task.memory:
-        words = f"out of memory ({task.memory} asked for)"
+    if task is not None and state is JobStatus.OUT_OF_MEMORY and (figures := memory_words(task)):
+        words = f"out of memory ({figures})"
     receipt = last.finished if last else None
     saved = "the state is saved" if receipt is not None and receipt.outcome is Outcome.PREEMPTED else ""
     # who cancels a job that went on after preemptions knows that; of a job that ran out of time it matters
     return Verdict(state, _notes(words, saved, _preempted(evidence) if words else ""))
+
+
+def memory_words(task: TaskState) -> str:
+    """How much memory a job asked for, and how much it was seen to use; empty if neither is known."""
+    asked = f"{task.memory} asked for" if task.memory else ""
+    # a peak between two samples, such as the one that was too much, is not in it
+    used = f"up to {task.peak_memory} in use when sampled" if task.peak_memory else ""
+    return ", ".join(part for part in (asked, used) if part)
 
 
 def _judge_receipt(evidence: Evidence, receipt: FinishReceipt) -> Verdict:
@@ -139,7 +203,8 @@ def _failed_without_receipt(job: JobEvidence) -> str:
     if task is None:
         return ""
     if task.signal:
-        return f"the job was ended by signal {task.signal}, without a receipt"
+        memory = f" (memory: {memory_words(task)})" if task.peak_memory else ""
+        return f"the job was ended by signal {task.signal}, without a receipt{memory}"
     if task.exit_status:
         return f"the job ended with status {task.exit_status}, without a receipt"
     return f"Slurm could not start the job: {task.reason or 'it does not say why'}"

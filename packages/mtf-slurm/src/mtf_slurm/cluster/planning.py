@@ -5,34 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from mtf_config import ExecutionMode, ExperimentConfig, SLURMConfig
-from mtf_slurm.cluster.batches import Request, group_runs, plan_jobs, split_job
+from mtf_slurm.cluster.batches import Pack, Request, group_runs, plan_jobs, split_job
+from mtf_slurm.cluster.choosing import Templates
 from mtf_slurm.cluster.lanes import Holder
 from mtf_slurm.cluster.options import sbatch_options
-from mtf_slurm.cluster.script import SubmissionTemplate, slurm_job_name, task_line
+from mtf_slurm.cluster.script import slurm_job_name, task_line
 from mtf_slurm.cluster.sending import job_spec
-from mtf_slurm.errors import JobSubmissionError
+from mtf_slurm.cluster.sharing import render_shared
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_utils.rundir import SweepDirectory, now
 
-__all__ = ["SubmissionPlanner", "check_options", "most_tasks", "read_template"]
+__all__ = ["SubmissionPlanner", "most_tasks"]
 
 _ARRAYS_AT_ONCE: Final = 2
 """How many of the largest arrays the controller has room for."""
-
-
-def check_options(configs: Mapping[str, ExperimentConfig]) -> dict[str, str]:
-    """Why what experiments ask for cannot be asked of Slurm, by their names; those that are fine are left out."""
-    problems: dict[str, str] = {}
-    for name, config in configs.items():
-        try:
-            sbatch_options(config.slurm, config.preemption)
-        except JobSubmissionError as error:
-            problems[name] = str(error)
-    return problems
 
 
 @dataclass(frozen=True)
@@ -41,12 +30,12 @@ class SubmissionPlanner:
 
     Attributes:
         directory: the folder of the sweep, where the runs have their folders.
-        template: of the scripts.
+        templates: of the scripts.
         configs: experiments by the name of the run; those of others are read from their folders.
     """
 
     directory: SweepDirectory
-    template: SubmissionTemplate
+    templates: Templates
     configs: Mapping[str, ExperimentConfig] = field(default_factory=dict)
 
     def plan(
@@ -65,7 +54,7 @@ class SubmissionPlanner:
             names: of the runs.
             mode: SLURM or DRY_RUN.
             max_tasks: how many tasks an array may have.
-            limit: how many runs of the folder may be at work at a time; None is no bound.
+            limit: how many tasks of the folder may be at work at a time; None is no bound.
             holders: the jobs of the folder that are not over.
             single: whether it is one experiment, submitted by itself.
 
@@ -99,7 +88,7 @@ class SubmissionPlanner:
         Returns:
             The submission as it is from now on; None if the job cannot be cut.
         """
-        if submission.jobs[number].count < 2:
+        if submission.jobs[number].tasks < 2:
             return None
 
         def rename(job_name: str, index: int) -> str:
@@ -114,7 +103,8 @@ class SubmissionPlanner:
     def _request(self, name: str, single: bool) -> Request:
         config = self._config(name)
         stem = (config.slurm.job_name if config.slurm else None) or (name if single else self.directory.path.name)
-        return Request(name, sbatch_options(config.slurm, config.preemption), stem)
+        options, template = sbatch_options(config.slurm, config.preemption), self.templates.path_for(config)
+        return Request(name, options, stem, template, Pack.of(config.slurm))
 
     def _config(self, name: str) -> ExperimentConfig:
         if name in self.configs:
@@ -128,7 +118,10 @@ class SubmissionPlanner:
             names = submission.runs_of(number)
             config = self._config(names[0]).slurm or SLURMConfig()
             spec = job_spec(self.directory, submission, number, config)
-            files[f"{number}.sh"] = self.template.render(spec)
+            files[f"{number}.sh"] = self.templates.get(submission.jobs[number].template).render(spec)
+            if submission.jobs[number].is_shared:
+                signals = (name for run in names for name in self._config(run).preemption.signals)
+                files[f"{number}.task.sh"] = render_shared(submission.jobs[number], number, signals)
             files[f"{number}.tasks"] = "".join(task_line(self._next_attempt(name), name) for name in names)
         return files
 
@@ -140,12 +133,3 @@ class SubmissionPlanner:
 def most_tasks(max_array_size: int, max_job_count: int) -> int:
     """How many tasks an array may have, by the controller's configuration."""
     return min(max_array_size, max(1, max_job_count // _ARRAYS_AT_ONCE))
-
-
-def read_template(path: Path | None) -> SubmissionTemplate:
-    """The template of the scripts: the user's own, or the built-in one.
-
-    Raises:
-        SLURMError: it cannot be read or parsed.
-    """
-    return SubmissionTemplate.built_in() if path is None else SubmissionTemplate.read(path)

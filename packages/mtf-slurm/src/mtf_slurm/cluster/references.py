@@ -31,7 +31,7 @@ class JobReference:
         token: of the submission.
         job_name: the job's name, which is its identity together with the id.
         first_attempt: the number of the first attempt that the job may claim.
-        index: of the run in the job's array; None if the job is no array.
+        index: of the run's task in the job's array; None if the job is no array.
         job_id: `123` or `123_4`; empty while no answer to the submission is noted.
         submitted_at: the earliest moment when Slurm can have taken it, in seconds since 1970; None if unknown.
         sent: whether sbatch was called.
@@ -39,6 +39,8 @@ class JobReference:
         hidden: why this user may not be told of the job; empty if the user may.
         output: where the job's own output goes.
         superseded: whether the run was submitted in another way since.
+        place: of the run among those that share the task; None if it has the task for itself.
+        mates: the names of all runs of the task, this one included.
     """
 
     token: str
@@ -52,6 +54,8 @@ class JobReference:
     hidden: str = ""
     output: str = ""
     superseded: bool = False
+    place: int | None = None
+    mates: tuple[str, ...] = ()
 
     @property
     def may_be_known(self) -> bool:
@@ -75,6 +79,7 @@ class JobReference:
             unaccounted=seen.accounting_error,
             superseded=self.superseded,
             output=self.output,
+            place=self.place,
         )
 
     def _task(self, observation: Observation) -> TaskState | None:
@@ -141,10 +146,13 @@ def _of_submission(reader: Submissions, submission: Submission) -> Iterator[tupl
             hidden=hidden,
             output=str(reader.output(submission, number)),
         )
-        for index, name in enumerate(submission.runs_of(number)):
+        for index in range(plan.tasks):
             job_id = "" if job is None else f"{job.job_id}_{index}" if plan.is_array else job.job_id
-            place = index if plan.is_array else None
-            yield name, replace(reference, first_attempt=attempts.get(name, 1), index=place, job_id=job_id)
+            names = tuple(submission.runs_of_task(number, index))
+            task = replace(reference, index=index if plan.is_array else None, job_id=job_id, mates=names)
+            for place, name in enumerate(names):
+                first = attempts.get(name, 1)
+                yield name, replace(task, first_attempt=first, place=place if plan.is_shared else None)
 
 
 def _asked_at(sent: Path) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mtf_config import SLURMConfig
 from mtf_slurm.cluster.options import with_dependency
-from mtf_slurm.cluster.templates import Template
+from mtf_slurm.cluster.templates import Template, Verbatim
 from mtf_slurm.cluster.written import check_written
 from mtf_slurm.errors import SLURMError
 
@@ -22,7 +22,16 @@ __all__ = ["JobScriptSpec", "SubmissionTemplate", "slurm_job_name", "task_line"]
 
 _MAX_STEM: Final = 128
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_./:=@%+,&|!*()\[\]-]+")
-_NO_VALUES: Final = ("setup", "link", "additional_args", "job_name")  # the last two are there in another form
+# job_name and additional_args are there in another form
+_NO_VALUES: Final = (
+    "setup",
+    "link",
+    "template_path",
+    "runs_per_job",
+    "runs_at_once",
+    "additional_args",
+    "job_name",
+)
 _BODY: Final = "body"
 
 
@@ -59,8 +68,9 @@ class JobScriptSpec:
         sweep_dir: the absolute path of the sweep's folder, as the compute nodes see it too.
         token: of the submission.
         number: of the job in the submission, from 0.
-        tasks: how many runs the array has; None for a job of one run that is no array.
+        tasks: how many tasks the array has; None for a job that is no array.
         throttle: how many tasks of the array may run at a time; None is no limit.
+        is_shared: whether tasks have several runs; then the array has fewer tasks than runs.
     """
 
     job_name: str
@@ -71,6 +81,7 @@ class JobScriptSpec:
     number: int
     tasks: int | None = None
     throttle: int | None = None
+    is_shared: bool = False
 
     def words(self, after: str | None = None) -> tuple[str, ...]:
         """Every option of the job, for sbatch's command line.
@@ -91,13 +102,19 @@ class JobScriptSpec:
             raise SLURMError(f"{str(self.sweep_dir)!r}: sbatch takes no backslash and no control character; rename it")
         return path.replace("%", "%%")
 
-    def body(self) -> str:
-        """What the script does: find the run of the task, and become its `job.sh`."""
+    def body(self, *, is_built_in: bool = False) -> str:
+        """What the script does: find the run of the task, and become its `job.sh`.
+
+        Args:
+            is_built_in: whether it goes into the built-in template: then the shell is bash, and as it was started.
+        """
         values = {
             "mtf_sweep_dir": str(self.sweep_dir),
             "mtf_token": self.token,
             "mtf_number": str(self.number),
             "mtf_is_array": str(int(self.tasks is not None)),
+            "mtf_is_shared": str(int(self.is_shared)),
+            "mtf_is_built_in": str(int(is_built_in)),
         }
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in values.items()]
         return "".join(lines) + _task_body().rstrip("\n")
@@ -107,19 +124,22 @@ class SubmissionTemplate:
     """A template of the text that sbatch gets, in Jinja2.
 
     It knows `job_name`, `options` (every option of the job, ready for a `#SBATCH` line), `body` (what the job does),
-    and each field of `SLURMConfig` that asks something of Slurm, by its name. What is null cannot be written.
+    and each field of `SLURMConfig` that asks something of Slurm, by its name. What is null cannot be written, nor what
+    the shell would not take for a word in one of its lines: there, `{{ account | quote }}` makes any value one word.
 
     Args:
         template: the parsed text.
+        is_built_in: whether it is not the user's own.
     """
 
-    def __init__(self, template: Template) -> None:
+    def __init__(self, template: Template, *, is_built_in: bool = False) -> None:
         self._template = template
+        self._is_built_in = is_built_in
 
     @classmethod
     def built_in(cls) -> SubmissionTemplate:
         """The template that is used when the user has none."""
-        return cls(_built_in())
+        return cls(_built_in(), is_built_in=True)
 
     @classmethod
     def read(cls, path: Path) -> SubmissionTemplate:
@@ -143,11 +163,13 @@ class SubmissionTemplate:
         Raises:
             SLURMError: the template fails for this job, or what comes out is no script that runs it as asked.
         """
-        body = spec.body()
+        body = spec.body(is_built_in=self._is_built_in)
         values = dict(_fields(spec.config))
-        values |= {"job_name": spec.job_name, "options": [_line_word(word) for word in spec.words()], _BODY: body}
-        text = self._template.render(values)
-        check_written(text, body=body, words=spec.words(), name=self._template.name)
+        options = [_line_word(word) for word in spec.words()]
+        values |= {"job_name": spec.job_name, "options": options, _BODY: Verbatim(body)}
+        text, inserted = self._template.render(values)
+        source, name = self._template.source, self._template.name
+        check_written(text, inserted, source=source, body=body, words=spec.words(), name=name)
         return text if text.endswith("\n") else text + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mtf_config import SLURMConfig
@@ -26,6 +26,9 @@ _LOOKS: Final = 4
 _ANSWERS: Final = 5
 """That takes at least so many times as long as an answer."""
 
+_REFUSED_CHAINS: Final = 3
+"""How often Slurm has to refuse what a job is chained behind until it is believed."""
+
 
 @dataclass
 class Sending:
@@ -38,6 +41,7 @@ class Sending:
         controller: the cluster.
         split: see `Submitter`.
         patience: how long to wait for what.
+        refused_chains: how often Slurm has refused what the job is chained behind.
     """
 
     directory: SweepDirectory
@@ -46,6 +50,7 @@ class Sending:
     controller: Controller
     split: Callable[[Submission, int], Submission | None]
     patience: Patience
+    refused_chains: int = field(default=0, init=False)
 
     @property
     def journal(self) -> JobJournal:
@@ -78,13 +83,18 @@ class Sending:
         else:
             self._take_refusal(answer)
 
-    def _options(self) -> tuple[str, ...]:
+    def _predecessors(self) -> list[str]:
+        """The ids of the jobs that have to be over first."""
         ids: dict[str, None] = {}
         for reference in self.submission.jobs[self.number].after:
             if not reference.startswith("@"):
                 ids[reference] = None
             elif (job := self.journal.store.job(self.submission, int(reference[1:]))) is not None:
                 ids[job.job_id] = None  # else it was refused, and what it waited for is waited for as well
+        return list(ids)
+
+    def _options(self) -> tuple[str, ...]:
+        ids = self._predecessors()
         after = ":".join(["afterany", *ids]) if ids else None
         return job_spec(self.directory, self.submission, self.number, SLURMConfig()).words(after)
 
@@ -142,7 +152,16 @@ class Sending:
         if not answer.certain and (found := self._find()) is not None:
             self.journal.note(found, found=True)
             return
-        options = self.submission.jobs[self.number].options
+        plan = self.submission.jobs[self.number]
+        if "dependency" in answer.fields and plan.after and self.refused_chains < _REFUSED_CHAINS:
+            # a crash has lost the job that this one is to wait for, and this one was about to get its id; each try
+            # uses up an id
+            self.refused_chains += 1
+            self.journal.unsend()
+            raise NotYetError(
+                f"Slurm does not chain it behind jobs {', '.join(self._predecessors())} ({answer.message})"
+            )
+        options = plan.options
         self.journal.refuse(explain_refusal(answer, options, self._partitions(answer)))
 
     def _partitions(self, answer: Answer) -> list[str]:
@@ -170,6 +189,7 @@ def job_spec(directory: SweepDirectory, submission: Submission, number: int, con
         sweep_dir=directory.path,
         token=submission.token,
         number=number,
-        tasks=job.count if job.is_array else None,
+        tasks=job.tasks if job.is_array else None,
         throttle=job.throttle,
+        is_shared=job.is_shared,
     )

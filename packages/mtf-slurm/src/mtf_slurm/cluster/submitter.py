@@ -8,15 +8,18 @@ there; only then sbatch is called again. A launcher that finds such a note of a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from mtf_slurm.cluster.batches import rechain_jobs
 from mtf_slurm.cluster.controller import Controller, Observation
+from mtf_slurm.cluster.holders import outstanding
 from mtf_slurm.cluster.journal import JobJournal
 from mtf_slurm.cluster.patience import NotYetError, Patience
 from mtf_slurm.cluster.sending import Sending
 from mtf_slurm.errors import JobSubmissionError
-from mtf_slurm.submissions import Submission
+from mtf_slurm.submissions import Submission, Submissions
+from mtf_slurm.wording import counted
 from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["CANCELLED", "Submitter", "is_lost"]
@@ -90,11 +93,23 @@ class Submitter:
             lost = [journal for journal in journals if is_lost(journal, seen)]
             if not lost:
                 return submission
-            self.say(f"the controller has lost {len(lost)} jobs in a crash; they are sent again")
+            which = "it is sent" if len(lost) == 1 else "they are sent"
+            self.say(f"the controller has lost {counted(len(lost), 'job')} in a crash; {which} again")
+            submission = self._rechain(submission, [journal.number for journal in lost], seen)
             for journal in lost:
                 journal.unsend()
             submission = self.send(submission)
         return submission
+
+    def _rechain(self, submission: Submission, lost: list[int], seen: Observation) -> Submission:
+        """Plan lost jobs so that they wait for whatever was let loose by the loss."""
+        limit = submission.max_concurrent_jobs
+        if limit is None:
+            return submission
+        jobs = rechain_jobs(submission.jobs, lost, limit, outstanding(self.directory, seen))
+        changed = replace(submission, jobs=jobs)
+        Submissions(self.directory).replace(changed, {})
+        return changed
 
     def _journal(self, submission: Submission, number: int) -> JobJournal:
         return JobJournal(self.directory, submission, number, self.patience.wall_clock)
@@ -129,7 +144,8 @@ class Submitter:
             JobSubmissionError: it still could not be done when the time was up.
         """
         try:
-            self.patience.repeat(step, self.say)
+            with self.controller.waiting(self.patience.timeout_s):
+                self.patience.repeat(step, self.say)
         except NotYetError as error:
             progress = self._progress(submission) if submission else "nothing submitted"
             raise JobSubmissionError(
@@ -144,7 +160,7 @@ class Submitter:
             for number in range(len(current.jobs))
             if self._journal(current, number).is_settled
         )
-        return f"{done} of {len(current.runs)} runs submitted"
+        return f"{done} of {counted(len(current.runs), 'run')} submitted"
 
 
 def is_lost(journal: JobJournal, seen: Observation) -> bool:

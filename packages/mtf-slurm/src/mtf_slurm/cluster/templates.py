@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -12,20 +14,59 @@ from jinja2 import Environment, StrictUndefined, TemplateError, TemplateSyntaxEr
 from mtf_slurm.errors import SLURMError
 from mtf_utils.settings import nearest
 
-__all__ = ["Template"]
+__all__ = ["Inserted", "Template", "Verbatim"]
+
+
+# around what comes from a value, as long as the text is not whole; no value holds them
+_OPEN, _QUOTED, _CLOSE = "\x02", "\x05", "\x03"
+
+
+class Verbatim(str):
+    """Text that is the template's own rather than a value: it is written as it is, and means what it says."""
+
+    __slots__ = ()
+
+
+class _ForShell(str):
+    """A value as one word of the shell, whatever it holds."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """What a template has written in a line for an expression.
+
+    Attributes:
+        line: which of the rendered text, from 1.
+        text: what was written there.
+        quoted: whether the filter `quote` has made it one word of the shell.
+    """
+
+    line: int
+    text: str
+    quoted: bool
 
 
 class _NullValueError(ValueError):
     """A template writes a value that is null."""
 
 
-def _refuse_null(value: Any) -> Any:
+def _mark(value: Any) -> Any:
     if value is None:
         raise _NullValueError("a value is null, and would be written as 'None'; guard it: {% if name %}...{% endif %}")
-    return value
+    if isinstance(value, Verbatim):
+        return value
+    return f"{_OPEN}{_QUOTED if isinstance(value, _ForShell) else ''}{value}{_CLOSE}"
 
 
-_ENVIRONMENT = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_refuse_null)  # noqa: S701
+def _quote(value: Any) -> str:
+    return _ForShell(shlex.quote(str(value)))
+
+
+_ENVIRONMENT = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_mark)  # noqa: S701
+_ENVIRONMENT.filters["quote"] = _quote
+_MARKS = re.compile(f"([{_OPEN}{_QUOTED}{_CLOSE}])")
 _QUOTED_NAME = re.compile(r"'([A-Za-z_]\w*)' is undefined")
 
 
@@ -42,7 +83,7 @@ class Template:
     """
 
     def __init__(self, source: str, *, name: str, known: Sequence[str]) -> None:
-        self.name = name
+        self.name, self.source = name, source
         try:
             tree = _ENVIRONMENT.parse(source, filename=name)
             self._names = meta.find_undeclared_variables(tree)
@@ -69,19 +110,41 @@ class Template:
         """Whether the template mentions the name."""
         return name in self._names
 
-    def render(self, values: Mapping[str, Any]) -> str:
-        """The text with the values filled in.
+    def render(self, values: Mapping[str, Any]) -> tuple[str, list[Inserted]]:
+        """The text with the values filled in, and where they are in it.
 
         Raises:
             SLURMError: an expression fails, or a value is null.
         """
         try:
-            return self._template.render(values)
+            return _without_marks(self._template.render(values))
         except Exception as error:  # whatever an expression of the user's raises
             line = _line(error.__traceback__, self.name)
             said = error.message if isinstance(error, TemplateError) else str(error)
             kind = "" if isinstance(error, TemplateError | _NullValueError) else f"{type(error).__name__}: "
             raise SLURMError(f"{self.name}{f':{line}' if line else ''}: {kind}{said}") from error
+
+
+def _without_marks(marked: str) -> tuple[str, list[Inserted]]:
+    text: list[str] = []
+    inserted: list[Inserted] = []
+    depth, start, line, begins_at, quoted = 0, 0, 1, 1, False
+    for part in _MARKS.split(marked):
+        if part == _OPEN:
+            if depth == 0:
+                start, begins_at, quoted = len(text), line, False
+            depth += 1
+        elif part == _QUOTED:
+            quoted = depth == 1 and len(text) == start
+        elif part == _CLOSE:
+            depth -= 1
+            if depth == 0:
+                lines = "".join(text[start:]).split("\n")
+                inserted += [Inserted(number, each, quoted) for number, each in enumerate(lines, begins_at)]
+        elif part:
+            text.append(part)
+            line += part.count("\n")
+    return "".join(text), inserted
 
 
 def _line(traceback: TracebackType | None, name: str) -> int | None:

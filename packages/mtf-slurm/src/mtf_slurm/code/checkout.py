@@ -19,7 +19,19 @@ __all__ = ["UNPUBLISHED", "check_out", "differences"]
 UNPUBLISHED: Final = ".new-"
 """What the name of a copy begins with until it is whole."""
 
-_AS_RECORDED: Final = ["-c", "core.sparseCheckout=false", "-c", "core.fsmonitor=false", "-c", "submodule.recurse=false"]
+# whatever the user has set; no hook of the user's is meant for the copies
+_AS_RECORDED: Final = [
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "lfs.url=none:",  # a pointer without its content stays one: nobody asked for a download, which may be of any size
+    "-c",
+    "core.sparseCheckout=false",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "submodule.recurse=false",
+]
 
 
 def check_out(snapshot: Snapshot, parent: Path) -> Path:
@@ -75,9 +87,9 @@ def differences(snapshot: Snapshot, folder: Path) -> list[str]:
 def _differences(repository: Repository, tree: str, folder: Path) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="mtf-index-") as scratch:
         env = _elsewhere(repository, folder, scratch)
-        repository.run("read-tree", tree, env=env)
+        repository.run(*_AS_RECORDED, "read-tree", tree, env=env)
         # refreshing says by its exit status that files differ; which ones is asked next
-        repository.accepts("update-index", "-q", "--refresh", env=env)
+        repository.accepts(*_AS_RECORDED, "update-index", "-q", "--refresh", env=env)
         words = (*_AS_RECORDED, "diff-files", "--name-only", "--ignore-submodules=all", "-z")
         changed = repository.names(*words, env=env)
     for path, commit, inner in _submodules(repository, tree):
@@ -91,6 +103,7 @@ def _elsewhere(repository: Repository, folder: Path, scratch: str) -> dict[str, 
         "GIT_DIR": str(repository.git_dir),
         "GIT_WORK_TREE": str(folder),
         "GIT_INDEX_FILE": os.fspath(Path(scratch, "index")),
+        "GIT_LFS_SKIP_DOWNLOAD_ERRORS": "1",
     }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -14,7 +15,7 @@ from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
 from mtf_utils.rundir import RunDirectoryError, SweepDirectory
 
-__all__ = ["Limits", "NewFile", "choose", "list_new_files", "readable_size"]
+__all__ = ["Limits", "NewFile", "choose", "list_new_files", "measure_tree", "readable_size"]
 
 _OF_A_SWEEP: Final = (".lock", "code", "runs", "submissions", "sweep.json")
 
@@ -67,6 +68,32 @@ def list_new_files(repository: Repository, env: dict[str, str], sweeps: Iterable
             size = os.lstat(repository.root / name).st_size
             found.append(NewFile(name, 0 if name.endswith("/") else size))
     return found
+
+
+def measure_tree(
+    repository: Repository, *, sweeps: Collection[Path] = (), limits: Limits | None = None
+) -> tuple[int, int]:
+    """How many files a snapshot would have now, and their bytes; of submodules, what they track is counted.
+
+    Nothing is written, and no file is read.
+
+    Args:
+        repository: the repository.
+        sweeps: see `list_new_files`.
+        limits: how much is taken of what git does not track.
+
+    Raises:
+        GitOperationError: git refuses, or there are too many new files.
+    """
+    sizes = []
+    for name in repository.names("ls-files", "-z", "--cached", "--recurse-submodules"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # deleted
+            about = os.lstat(repository.root / name)
+            if not stat.S_ISDIR(about.st_mode):  # a submodule that is not checked out
+                sizes.append(about.st_size)
+    new, _ = choose(list_new_files(repository, {}, sweeps), limits or Limits())
+    sizes += [file.size for file in new]
+    return len(sizes), sum(sizes)
 
 
 def _inside(folder: Path, root: Path) -> PurePosixPath | None:

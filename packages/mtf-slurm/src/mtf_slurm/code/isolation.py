@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from mtf_slurm.code.checkout import check_out
-from mtf_slurm.code.editable import editable_folders, site_folders
+from mtf_slurm.code.contents import NAMED, measure_tree
+from mtf_slurm.code.editable import Editable, editable_folders, editables, site_folders
 from mtf_slurm.code.links import check_links, link_inputs
 from mtf_slurm.code.provenance import describe, diff_to
 from mtf_slurm.code.record import CODE, CodeFile
 from mtf_slurm.code.repository import NoRepositoryError, Repository
-from mtf_slurm.code.snapshots import Snapshot, has_folder, take_snapshot
+from mtf_slurm.code.snapshots import Snapshot, has_file, has_folder, take_snapshot
+from mtf_slurm.code.users import note_user
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.git import GitManager
 from mtf_utils.atomic import write_bytes
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
 __all__ = ["Code", "code_file_of", "describe_code", "lay_code", "take_code", "write_code_of_run"]
+
+_NO_ENTRY: Final = re.compile("[:\ud800-\udfff]")
+"""What PYTHONPATH, or the file that tells of it, cannot hold."""
+
+_ENVIRONMENT: Final = frozenset({"site-packages", "dist-packages"})
+"""Folders of what is installed, which may well lie in the checkout."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +57,8 @@ def take_code(project_root: Path, manager: GitManager | None = None, *, sweeps: 
     Args:
         project_root: the absolute path of the folder that runs work in.
         manager: of the repository; None finds the one around the project.
-        sweeps: folders of sweeps, whose files are no code; those that have a `sweep.json` are recognised.
+        sweeps: folders of the sweeps that it is for, whose files are no code; those of other sweeps are recognised by
+            their `sweep.json`.
 
     Returns:
         The code; not isolated, with the reason, where there is no repository that has the project.
@@ -64,18 +76,33 @@ def take_code(project_root: Path, manager: GitManager | None = None, *, sweeps: 
     snapshot = take_snapshot(repository, sweeps=sweeps)
     if not has_folder(snapshot, place):
         return _not_isolated(project_root, f"git ignores all of it in {repository.root}, or it is empty", repository)
-    for warning in snapshot.warnings:
+    for folder in sweeps:
+        for owner, tree in ((repository, snapshot.tree), *snapshot.submodules):
+            note_user(owner, tree, folder)
+    record = _record(project_root, place, snapshot)
+    for warning in record.warnings:
         _log.warning("%s: %s", repository.root, warning)
-    return Code(_record(project_root, place, snapshot), snapshot, diff_to(repository, snapshot.tree))
+    return Code(record, snapshot, diff_to(repository, snapshot.tree))
 
 
-def describe_code(project_root: Path, manager: GitManager | None = None) -> CodeFile:
-    """What is known of the code without taking a snapshot, for a plan that writes nothing."""
+def describe_code(project_root: Path, manager: GitManager | None = None, *, sweeps: Collection[Path] = ()) -> CodeFile:
+    """What is known of the code without taking a snapshot, for a plan that writes nothing.
+
+    Args:
+        project_root: see `take_code`.
+        manager: see `take_code`.
+        sweeps: see `take_code`.
+
+    Raises:
+        GitOperationError: git refuses, or a snapshot would have too many new files.
+    """
     try:
         repository = manager.repository if manager else Repository.find(project_root)
     except NoRepositoryError as error:
         return _in_place(project_root, str(error))
-    return _in_place(project_root, "no snapshot was asked for", repository)
+    described = _in_place(project_root, "no snapshot was asked for", repository)
+    files, size = measure_tree(repository, sweeps=sweeps)
+    return replace(described, files=files, size=size)
 
 
 def _not_isolated(project_root: Path, reason: str, repository: Repository) -> Code:
@@ -98,18 +125,50 @@ def _record(project_root: Path, place: PurePosixPath, snapshot: Snapshot) -> Cod
     known = describe(snapshot.repository)
     # not by `git status`, which looks at no file that it was told to take for unchanged, and at every sweep
     committed = snapshot.repository.run("rev-parse", f"{known['commit']}^{{tree}}") if known["commit"] else None
-    installed = editable_folders(top, site_folders(), os.environ.get("PYTHONPATH", ""))
+    installed = editables(top, site_folders(), os.environ.get("PYTHONPATH", ""))
+    folders = [path for path in editable_folders(installed) if _stands_in(snapshot, path)]
     return CodeFile(
         isolated=True,
         project_root=str(project_root),
         tree=snapshot.tree,
         place="" if place == PurePosixPath() else str(place),
-        python_path=[str(path) for path in installed if ":" not in str(path) and has_folder(snapshot, path)],
+        python_path=[str(path) for path in folders],
         files=snapshot.files,
         size=snapshot.size,
-        warnings=list(snapshot.warnings),
+        warnings=[*snapshot.warnings, *_live(snapshot, installed, {place, place / "src", *folders})],
         **known | {"dirty": snapshot.tree != committed},
     )
+
+
+def _stands_in(snapshot: Snapshot, path: PurePosixPath) -> bool:
+    return not _NO_ENTRY.search(str(path)) and has_folder(snapshot, path)
+
+
+def _live(snapshot: Snapshot, installed: Sequence[Editable], paths: Collection[PurePosixPath]) -> Iterator[str]:
+    """Warnings about what jobs would import from the checkout, because no folder of the snapshot has it."""
+    for each in installed:
+        if each.folder in paths or not _ENVIRONMENT.isdisjoint(each.place.parts):
+            continue
+        modules = [each.module] if each.module is not None else _modules_in(snapshot.repository.root / each.place)
+        if missing := [name for name in modules if not any(_has_module(snapshot, path, name) for path in paths)]:
+            shown = ", ".join(map(repr, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
+            yield (
+                f"{shown} cannot come from the snapshot: installed in editable mode from {str(each.place)!r}, which is "
+                "ignored by git or has another name than the package; jobs import it from the checkout, as it is by "
+                "then. Install it otherwise (a plain folder of its name, not strict), or without --editable"
+            )
+
+
+def _has_module(snapshot: Snapshot, path: PurePosixPath, name: str) -> bool:
+    place = path.joinpath(*name.split("."))
+    return has_folder(snapshot, place) or has_file(snapshot, place.with_name(f"{place.name}.py"))
+
+
+def _modules_in(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        packages = [path for path in sorted(folder.iterdir()) if path.suffix == ".py" or path.is_dir()]
+        return list(dict.fromkeys(path.stem for path in packages if path.stem.isidentifier()))
+    return []
 
 
 def lay_code(directory: SweepDirectory, code: Code, links: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -18,7 +19,7 @@ MAX_DIFF_BYTES: Final = 10 * 2**20
 
 def describe(repository: Repository) -> dict[str, Any]:
     """Commit, branch (None when detached), whether anything is not committed, and the remote."""
-    branch = repository.run("symbolic-ref", "--short", "HEAD") if _is_on_branch(repository) else None
+    branch = _text(repository.run("symbolic-ref", "--short", "HEAD")) if _is_on_branch(repository) else None
     return {
         "commit": repository.commit_of("HEAD"),
         "branch": branch,
@@ -37,16 +38,27 @@ def _remote(repository: Repository) -> str | None:
         return None
     name = "origin" if "origin" in names else names[0]
     try:
-        return without_credentials(repository.run("config", "--get", f"remote.{name}.url"))
+        return without_credentials(_text(repository.run("config", "--get", f"remote.{name}.url")))
     except GitOperationError:  # a remote without an address
         return None
 
 
-def without_credentials(url: str) -> str:
-    """The address of a remote without what may be secret in it: user and password, and the query."""
+def _text(said: str) -> str:
+    """What git said, with a mark for every byte that is no UTF-8: no JSON can hold it."""
+    return os.fsencode(said).decode("utf-8", "replace")
+
+
+def without_credentials(url: str) -> str | None:
+    """The address of a remote without what may be secret in it: user and password, and the query.
+
+    None if nobody can tell where they are in it.
+    """
     if "://" not in url:  # a path, or user@host:path, where ssh asks for the password
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
     user, at, host = parts.netloc.rpartition("@")
     keep = f"{user.partition(':')[0]}{at}" if re.fullmatch(r"(git\+)?ssh(\+git)?", parts.scheme) else ""
     return urlunsplit((parts.scheme, keep + host, parts.path, "", ""))

@@ -84,6 +84,16 @@ class Repository:
         root, git_dir = (_path(here.output("rev-parse", word)) for word in ("--show-toplevel", "--absolute-git-dir"))
         return cls(root, git_dir)
 
+    @property
+    def common_dir(self) -> Path:
+        """The git folder that all working trees of the repository share: the references lie there."""
+        try:
+            # Source: gitrepository-layout(5)
+            shared = (self.git_dir / "commondir").read_bytes().removesuffix(b"\n")
+        except FileNotFoundError:
+            return self.git_dir
+        return Path(os.path.normpath(self.git_dir / os.fsdecode(shared)))
+
     def run(self, *words: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> str:
         """Run git in the working tree and return what it printed, without blanks and newlines around it.
 

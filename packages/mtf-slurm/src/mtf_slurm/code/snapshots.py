@@ -11,23 +11,24 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from mtf_slurm.code.contents import Limits, choose, list_new_files
+from mtf_slurm.code.contents import NAMED, Limits, choose, list_new_files
 from mtf_slurm.code.locking import exclusive
+from mtf_slurm.code.references import PRIVATE, lock_of
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
 
-__all__ = ["PRIVATE", "Snapshot", "has_folder", "prune_snapshots", "submodules_of", "take_snapshot"]
+__all__ = ["Snapshot", "has_file", "has_folder", "submodules_of", "take_snapshot", "with_submodules"]
 
-PRIVATE: Final = "refs/mtf/snapshots/"
-"""Where the references lie; the rest of the name is the hash of the tree."""
-
-# what a user may have set, and what a temporary index or a private reference must not depend on
+# what a user may have set, and what a temporary index or a private reference must not depend on; no hook of the user's
+# is meant for these
 _PLAIN: Final = [
+    "-c",
+    "core.hooksPath=/dev/null",
     "-c",
     "core.splitIndex=false",
     "-c",
@@ -51,6 +52,7 @@ _SOMEONE: Final = {
     for key, value in (("NAME", "Model Training Framework"), ("EMAIL", "mtf@localhost"))
 }
 _GITLINK: Final = "160000"
+_SYMLINK: Final = "120000"
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_POINTER_BYTES: Final = 1024
 
@@ -66,6 +68,7 @@ class Snapshot:
         files: how many files it has, those of submodules aside.
         size: their bytes.
         warnings: what a user should know about it, one line each.
+        submodules: the repositories of its submodules, each with the hash of the content that it has of them.
     """
 
     repository: Repository
@@ -74,6 +77,7 @@ class Snapshot:
     files: int
     size: int
     warnings: tuple[str, ...] = ()
+    submodules: tuple[tuple[Repository, str], ...] = ()
 
 
 def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limits: Limits | None = None) -> Snapshot:
@@ -88,9 +92,10 @@ def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limi
         GitOperationError: git refuses, or there are too many new files.
     """
     limits = limits or Limits()
-    with exclusive(repository.git_dir / "mtf-snapshot"), _scratch_index(repository) as index:
-        warnings = _fill(repository, index, sweeps, limits)
-        tree = repository.run("write-tree", env=index)
+    with exclusive(lock_of(repository)), _scratch_index(repository) as index:
+        inner: list[tuple[Repository, str]] = []
+        warnings = _fill(repository, index, sweeps, limits, inner)
+        tree = repository.run(*_PLAIN, "write-tree", env=index)
         parent = repository.commit_of("HEAD")
         commit = _keep(repository, tree, parent=parent, date=f"@{int(time.time())} +0000")
         sizes = [int(size) for size in _sizes(repository, tree)]
@@ -101,30 +106,8 @@ def take_snapshot(repository: Repository, *, sweeps: Collection[Path] = (), limi
         files=len(sizes),
         size=sum(sizes),
         warnings=tuple(warnings),
+        submodules=tuple(inner),
     )
-
-
-def prune_snapshots(repository: Repository, keep: Callable[[str], bool]) -> list[str]:
-    """Let go of snapshots; git removes what only they hold when it collects garbage.
-
-    Copies that were checked out stay as they are.
-
-    Args:
-        repository: the repository.
-        keep: tells whether the snapshot of that tree stays.
-
-    Returns:
-        The hashes of those that are gone.
-
-    Raises:
-        GitOperationError: git refuses.
-    """
-    with exclusive(repository.git_dir / "mtf-snapshot"):
-        names = repository.run("for-each-ref", "--format=%(refname)", PRIVATE).splitlines()
-        gone = [tree for tree in (name.removeprefix(PRIVATE) for name in names) if not keep(tree)]
-        for tree in gone:
-            repository.run("update-ref", "-d", f"{PRIVATE}{tree}")
-    return gone
 
 
 def submodules_of(repository: Repository, paths: Collection[str]) -> Iterator[tuple[str, Repository]]:
@@ -148,14 +131,21 @@ def _scratch_index(repository: Repository) -> Iterator[dict[str, str]]:
         yield {"GIT_INDEX_FILE": str(copy)}
 
 
-def _fill(repository: Repository, index: dict[str, str], sweeps: Collection[Path], limits: Limits) -> list[str]:
+def _fill(
+    repository: Repository,
+    index: dict[str, str],
+    sweeps: Collection[Path],
+    limits: Limits,
+    inner: list[tuple[Repository, str]],
+) -> list[str]:
+    """Add everything to the index, and the snapshots of submodules to `inner`; returns warnings."""
     _look_at_everything(repository, index)
     repository.run(*_PLAIN, "add", "--update", env=index)
     new, warnings = choose(list_new_files(repository, index, sweeps), limits)
     paths = b"".join(os.fsencode(file.path) + b"\0" for file in new)
     repository.run(*_PLAIN, "update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=paths, env=index)
-    warnings += _missing_contents(repository, index)
-    return warnings + _fill_submodules(repository, index, limits)
+    warnings += _missing_contents(repository, index) + _links_out(repository, index)
+    return warnings + _fill_submodules(repository, index, limits, inner)
 
 
 def _look_at_everything(repository: Repository, index: dict[str, str]) -> None:
@@ -181,6 +171,31 @@ def _missing_contents(repository: Repository, index: dict[str, str]) -> list[str
     return [f"{len(pointers)} {what} of Git LFS without the content ({shown}); `git lfs pull` fetches it"]
 
 
+def _links_out(repository: Repository, index: dict[str, str]) -> list[str]:
+    """A warning about symbolic links that the copy will have, and that lead to what is not in it."""
+    entries = repository.names(*_PLAIN, "ls-files", "-z", "--stage", env=index)
+    links = [entry.partition("\t")[2] for entry in entries if entry.startswith(_SYMLINK)]
+    out = [link for link in links if _leads_out(repository.root, link)]
+    if not out:
+        return []
+    shown = ", ".join(map(repr, out[:NAMED])) + (", ..." if len(out) > NAMED else "")
+    what = "a symbolic link leads" if len(out) == 1 else "symbolic links lead"
+    return [f"{what} out of the snapshot ({shown}): jobs see what is there when they run, not what is there now"]
+
+
+def _leads_out(root: Path, link: str) -> bool:
+    try:
+        target = (root / link).readlink()
+    except OSError:  # deleted, or replaced by a file
+        return False
+    depth = len(PurePosixPath(link).parts) - 1
+    for part in target.parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return target.is_absolute()
+
+
 def _is_pointer(path: Path) -> bool:
     try:
         return path.stat().st_size < _MAX_POINTER_BYTES and path.read_bytes().startswith(_LFS_POINTER)
@@ -188,19 +203,33 @@ def _is_pointer(path: Path) -> bool:
         return False
 
 
-def _fill_submodules(repository: Repository, index: dict[str, str], limits: Limits) -> list[str]:
+def _fill_submodules(
+    repository: Repository, index: dict[str, str], limits: Limits, inner: list[tuple[Repository, str]]
+) -> list[str]:
     """Let the index refer to snapshots of the submodules, uncommitted and new files included."""
-    entries = repository.names(*_PLAIN, "ls-files", "-z", "--stage", env=index)
-    links = [entry.partition("\t")[2] for entry in entries if entry.startswith(_GITLINK)]
     warnings, lines = [], b""
-    for path, inner in submodules_of(repository, links):
-        with exclusive(inner.git_dir / "mtf-snapshot"), _scratch_index(inner) as its_index:
-            warnings += [f"submodule {path!r}: {line}" for line in _fill(inner, its_index, (), limits)]
-            commit = _keep_submodule(inner, inner.run("write-tree", env=its_index))
+    for path, module in submodules_of(repository, _links(repository, index)):
+        with exclusive(lock_of(module)), _scratch_index(module) as its_index:
+            warnings += [f"submodule {path!r}: {line}" for line in _fill(module, its_index, (), limits, inner)]
+            tree = module.run(*_PLAIN, "write-tree", env=its_index)
+            commit = _keep_submodule(module, tree)
+        inner.append((module, tree))
         lines += f"{_GITLINK} {commit} 0\t".encode() + os.fsencode(path) + b"\0"
     if lines:
         repository.run(*_PLAIN, "update-index", "-z", "--index-info", stdin=lines, env=index)
     return warnings
+
+
+def with_submodules(repository: Repository) -> Iterator[Repository]:
+    """A repository and those of its submodules that are checked out, all the way down."""
+    yield repository
+    for _, module in submodules_of(repository, _links(repository, {})):
+        yield from with_submodules(module)
+
+
+def _links(repository: Repository, index: dict[str, str]) -> list[str]:
+    entries = repository.names(*_PLAIN, "ls-files", "-z", "--stage", env=index)
+    return [entry.partition("\t")[2] for entry in entries if entry.startswith(_GITLINK)]
 
 
 def _keep(repository: Repository, tree: str, *, parent: str | None, date: str) -> str:
@@ -231,9 +260,16 @@ def _sizes(repository: Repository, tree: str) -> Iterator[str]:
 
 def has_folder(snapshot: Snapshot, place: PurePosixPath) -> bool:
     """Whether the snapshot has that folder; its own root is one."""
-    if place == PurePosixPath():
-        return True
+    return place == PurePosixPath() or _kind(snapshot, place) == "tree"
+
+
+def has_file(snapshot: Snapshot, place: PurePosixPath) -> bool:
+    """Whether the snapshot has that file."""
+    return _kind(snapshot, place) == "blob"
+
+
+def _kind(snapshot: Snapshot, place: PurePosixPath) -> str:
     try:
-        return snapshot.repository.run("cat-file", "-t", f"{snapshot.tree}:{place}") == "tree"
+        return snapshot.repository.run("cat-file", "-t", f"{snapshot.tree}:{place}")
     except GitOperationError:
-        return False
+        return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections import deque
@@ -24,6 +25,7 @@ __all__ = ["MapSource"]
 
 logger = logging.getLogger(__name__)
 
+_TAKEN_AT_ONCE = 4096
 DEATH_S: Final = 1.0
 """How long the news of a worker's death may take, in seconds."""
 
@@ -45,8 +47,19 @@ class _Plan:
     def __len__(self) -> int:
         return self.end if self.size is None else math.ceil(self.end / self.size)
 
+    def batches(self, start: int) -> Iterator[Any]:
+        """What the sampler gives for every batch from one on; indices are taken many at a time, which costs less."""
+        size = self.size or 1
+        at_once = max(1, _TAKEN_AT_ONCE // size)
+        for number in range(start, len(self), at_once):
+            taken = self.indices.take(number * size, min((number + at_once) * size, self.end))
+            if self.size is None:
+                yield from taken
+            else:
+                yield from (taken[place : place + size] for place in range(0, len(taken), size))
+
     def batch(self, number: int) -> Any:
-        """What the sampler gives for that batch."""
+        """What it gives for one."""
         if self.size is None:
             return self.indices.take(number, number + 1)[0]
         start = number * self.size
@@ -74,9 +87,10 @@ class _Order:
 
     def __iter__(self) -> Iterator[Request]:
         # The indices are begun here and now: a user's code in them runs with the streams that `open` set up.
-        epoch, indices = self.epoch, enumerate(self._indices(), self.start)
+        indices = self._indices()
+        requests = map(Request, itertools.repeat(self.epoch), itertools.count(self.start), indices)
         self.drawn.clear()
-        return (self._remember(Request(epoch, number, index)) for number, index in indices)
+        return requests if self.plan is not None else map(self._remember, requests)
 
     def _remember(self, request: Request) -> Request:
         self.drawn.append(request)
@@ -90,8 +104,7 @@ class _Order:
         self.plan = self._make_plan()
         if self.plan is None:
             return self.own.iterate(self.epoch, self.start, self.seed())
-        plan = self.plan
-        return (plan.batch(number) for number in range(self.start, len(plan)))
+        return self.plan.batches(self.start)
 
     def _make_plan(self) -> _Plan | None:
         if self._batches is None or type(self._batches) in (list, tuple):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
@@ -18,8 +17,7 @@ from mtf_trainer.rng import capture, derive_seed, restore, seed_host
 __all__ = ["PositionedDataset", "PositionedIterable", "PositionedStatefulIterable", "Request", "positioned_iterable"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a loader's sampler yields in place of indices: they and their position."""
 
     epoch: int
@@ -53,6 +51,7 @@ class PositionedDataset(Dataset[Any]):
         self._stream = stream
         self._found: Found | None = None
         self._epoch: int | None = None
+        self._unseeded_epoch: int | None = None
         self._at = torch.full((workers, 3), -1).share_memory_() if workers else None  # type: ignore[no-untyped-call]
 
     def worker_at(self, worker: int) -> tuple[int, int, bool]:
@@ -63,11 +62,13 @@ class PositionedDataset(Dataset[Any]):
         return epoch, batch, done != 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_found": None, "_epoch": None}
+        return {**self.__dict__, "_found": None, "_epoch": None, "_unseeded_epoch": None}
 
-    def __getitems__(self, request: Request) -> list[Any]:
+    def __getitems__(self, request: Request) -> Any:
         """The samples of one batch."""
-        return list(self._fetch(request, batched=True))
+        if self._unseeded_epoch == request.epoch:
+            return self._read(request.index, batched=True)
+        return self._fetch(request, batched=True)
 
     def __getitem__(self, request: Request) -> Any:
         """One sample of a loader that makes no batches."""
@@ -90,6 +91,8 @@ class PositionedDataset(Dataset[Any]):
                 set_epoch(request.epoch)
         if self._found is None:
             return self._first_fetch(request, batched=batched, in_worker=in_worker)
+        if not in_worker and not self._found.generators:  # what is left to do is to read, until the epoch ends
+            self._unseeded_epoch = request.epoch
         self._place(request, self._found, in_worker=in_worker)
         return self._read(request.index, batched=batched)
 
@@ -113,24 +116,26 @@ class PositionedDataset(Dataset[Any]):
         return found
 
     def _place(self, request: Request, found: Found, *, in_worker: bool) -> None:
+        if not in_worker and not found.generators:  # nothing would be seeded
+            return
         seed = derive_seed(self._seed, self._stream, "batch", request.epoch, request.batch)
         if in_worker:
             seed_host(seed)
         seed_generators(found, seed)
 
-    def _read_one(self, index: Any) -> Any:
-        try:
-            return self.dataset[index]
-        except Exception as error:
-            name_sample(error, repr(index))
-            raise
-
     def _read(self, index: Any, *, batched: bool) -> Any:
         if not batched:
-            return self._read_one(index)
-        if getitems := getattr(self.dataset, "__getitems__", None):
-            return getitems(index)
-        return [self._read_one(each) for each in index]
+            return self._read_each([index])[0]
+        getitems = getattr(self.dataset, "__getitems__", None)
+        return getitems(index) if getitems else self._read_each(index)
+
+    def _read_each(self, index: Any) -> list[Any]:
+        dataset, reading = self.dataset, None
+        try:
+            return [dataset[reading := each] for each in index]
+        except Exception as error:
+            name_sample(error, repr(reading))
+            raise
 
 
 class PositionedIterable(IterableDataset[Any]):

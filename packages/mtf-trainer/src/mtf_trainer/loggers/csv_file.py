@@ -11,6 +11,7 @@ from typing import TextIO
 
 from mtf_trainer.loggers.protocol import LogRecord
 from mtf_utils.atomic import write_text
+from mtf_utils.display import spreadsheet_cell
 from mtf_utils.rundir import read_metrics
 
 __all__ = ["CsvLogger"]
@@ -20,7 +21,8 @@ class CsvLogger:
     """Writes `metrics.csv` beside the journal: a row for each record, a column for each name that ever came up.
 
     A name that comes up later widens the table, with empty cells in the rows before. A process that continues a run
-    first makes the table anew out of the journal.
+    first makes the table anew out of the journal. A name that a spreadsheet would take for a formula gets a `'` in
+    front.
     """
 
     def __init__(self) -> None:
@@ -38,9 +40,9 @@ class CsvLogger:
     def log(self, record: LogRecord) -> None:
         """See `MetricLogger.log`."""
         if new := [name for name in record if name not in self._columns]:
-            self._columns += new
+            before, self._columns = self._columns, self._columns + new
             with self._path.open(encoding="utf-8", newline="") as file:
-                self._replace(csv.DictReader(file))
+                self._replace(islice(csv.DictReader(file, before), 1 if before else 0, None))
         if self._file is None:
             self._file = self._path.open("a", encoding="utf-8", newline="")
         csv.DictWriter(self._file, self._columns).writerow(record)
@@ -51,7 +53,7 @@ class CsvLogger:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns, restval="")
         if self._columns:
-            writer.writeheader()
+            csv.writer(text).writerow([spreadsheet_cell(name) for name in self._columns])
         writer.writerows(rows)
         write_text(self._path, text.getvalue())
 

@@ -10,6 +10,7 @@ import torch
 
 from mtf_trainer.callbacks import TrainingCallback
 from mtf_trainer.errors import TrainerError
+from mtf_trainer.preparation import plain_state
 
 if TYPE_CHECKING:
     from mtf_trainer.trainer import GenericTrainer
@@ -61,7 +62,7 @@ class EMA(TrainingCallback):
 
     def setup(self, trainer: GenericTrainer) -> None:
         """Find what is to be averaged."""
-        entries = {name: value for name, value in trainer.model.state_dict().items() if isinstance(value, torch.Tensor)}
+        entries = {name: value for name, value in plain_state(trainer.model).items() if isinstance(value, torch.Tensor)}
         self._names = [name for name, value in entries.items() if value.is_floating_point()]
         self._live = [entries[name] for name in self._names]
         self._averages = [value.to(_wide(value.dtype), copy=True) for value in self._live]

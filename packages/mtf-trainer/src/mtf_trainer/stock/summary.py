@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from mtf_trainer.callbacks import TrainingCallback
+from mtf_trainer.preparation import original
 
 if TYPE_CHECKING:
     from mtf_trainer.trainer import GenericTrainer
@@ -29,7 +30,7 @@ class ModelSummary(TrainingCallback):
 
     def on_training_start(self, trainer: GenericTrainer) -> None:
         """Say it, through logging."""
-        logger.info("the model:\n%s", summarize(trainer.model, max_depth=self.max_depth))
+        logger.info("the model:\n%s", summarize(original(trainer.model), max_depth=self.max_depth))
 
 
 def summarize(model: nn.Module, *, max_depth: int = 1) -> str:

@@ -1,0 +1,84 @@
+"""What a model is given for the time of a training: a memory layout, recomputed activations, compiled code.
+
+None of it shows in a checkpoint: names of state are those of the model as it was written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from mtf_trainer.recomputation import checkpoint_activations, stop_recomputing
+from mtf_utils.sections import PerformanceConfig
+
+__all__ = ["compilation", "load_plain_state", "memory_format", "original", "plain_name", "plain_state", "prepared"]
+
+_WRAPPERS: Final = frozenset({"_orig_mod", "_checkpoint_wrapped_module"})
+"""What `torch.compile` and torch's checkpoint wrapper call the module inside."""
+
+
+def plain_name(name: str) -> str:
+    """The name of a module or a tensor without what wrappers around modules add to it."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def plain_state(model: nn.Module) -> dict[str, Any]:
+    """The state of a model under the names that it has without wrappers; the tensors are the live ones."""
+    return {plain_name(name): value for name, value in model.state_dict().items()}
+
+
+def load_plain_state(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Put back what `plain_state` returned, also if it was that of a model with other wrappers."""
+    model.load_state_dict({name: state[plain_name(name)] for name in model.state_dict()})
+
+
+def original(model: nn.Module) -> nn.Module:
+    """The module that `torch.compile` was given; any other as it is."""
+    inside: nn.Module = getattr(model, "_orig_mod", model)
+    return inside
+
+
+def memory_format(performance: PerformanceConfig) -> torch.memory_format | None:
+    """The layout of four-dimensional weights and batches; None leaves it as it is."""
+    return torch.channels_last if performance.channels_last else None
+
+
+def compilation(performance: PerformanceConfig) -> dict[str, Any] | None:
+    """The keywords for `torch.compile`; None when nothing is to be compiled.
+
+    By default torch compiles the first shape for itself and later ones for any size, so the code that a batch runs
+    through depends on the batches before it, which a run that is continued has not seen. Therefore every shape is
+    compiled for itself, unless `dynamic` says otherwise.
+    """
+    asked = performance.compile
+    if asked is False:
+        return None
+    given = asked if isinstance(asked, dict) else {} if asked is True else {"mode": asked}
+    return {"dynamic": False, **given}
+
+
+@contextlib.contextmanager
+def prepared(model: nn.Module, performance: PerformanceConfig) -> Iterator[None]:
+    """Have activations recomputed and the model compiled, as configured, within this block.
+
+    A model that comes compiled stays as it is. Compiled is the call of the model, in place: it stays the same object
+    with the same names.
+
+    Raises:
+        TrainerError: no module is called what `activation_checkpointing` says.
+    """
+    with contextlib.ExitStack() as stack:
+        inside = original(model)
+        if performance.activation_checkpointing:
+            chosen = checkpoint_activations(inside, performance.activation_checkpointing)
+            stack.callback(stop_recomputing, inside, chosen)
+        options = compilation(performance)
+        if options is not None and inside is model:
+            before = model._compiled_call_impl
+            model.compile(**options)
+            stack.callback(setattr, model, "_compiled_call_impl", before)
+        yield
