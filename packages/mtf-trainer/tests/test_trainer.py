@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -27,7 +28,9 @@ from mtf_trainer import (
     TrainingPreempted,
     TrainingStopped,
 )
+from mtf_trainer.metrics import count_samples
 from mtf_trainer.state import MIGRATIONS, TrainMicroState
+from mtf_trainer.steps import to_device
 from mtf_utils.rundir import Outcome, RunDirectory, read_metrics
 
 
@@ -464,7 +467,7 @@ def test_one_preemption_too_many_is_final(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingPreempted):
         run(stopped(1))
-    with pytest.raises(TrainingStopped, match="more than max_preemptions=1") as stop:
+    with pytest.raises(TrainingStopped, match=r"preemption\.max_preemptions=1") as stop:
         run(stopped(2))
     assert stop.value.code == 76
 
@@ -619,3 +622,27 @@ def test_an_epoch_in_which_nothing_was_trained_is_an_error(tmp_path: Path, caplo
     with pytest.raises(TrainerError, match="none of its 3 losses is finite"):
         run(GenericTrainer(config(tmp_path, non_finite_loss="skip"), training_step=step))
     assert "left out: the loss at epoch 1, batch 2" in caplog.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    inputs: torch.Tensor
+    names: list[str]
+
+
+def test_a_batch_may_be_a_dataclass() -> None:
+    batch = Pair(torch.ones(3, 2), ["a", "b", "c"])
+    moved = to_device(batch, torch.device("meta"))
+    assert (type(moved), moved.inputs.device.type, moved.names) == (Pair, "meta", ["a", "b", "c"])
+    assert batch.inputs.device.type == "cpu"
+    assert count_samples({}, batch) == 3
+
+
+def test_a_method_that_other_trainers_call_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Late(TrainingCallback):
+        def on_train_epoch_end(self, trainer: GenericTrainer) -> None:
+            raise AssertionError
+
+    saving = CheckpointConfig(checkpoint_dir=str(tmp_path))
+    GenericTrainer(GenericTrainerConfig(checkpoint=saving)).add_callback(Late())
+    assert "Late.on_train_epoch_end is never called: there is no such event; did you mean on_epoch_end?" in caplog.text

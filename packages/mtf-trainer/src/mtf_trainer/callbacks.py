@@ -13,7 +13,7 @@ from mtf_trainer.state import ResumeState
 if TYPE_CHECKING:
     from mtf_trainer.trainer import GenericTrainer
 
-__all__ = ["EVENTS", "Events", "TrainingCallback"]
+__all__ = ["EVENTS", "Events", "TrainingCallback", "never_called"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,11 @@ class TrainingCallback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` returned."""
+
+
+def never_called(callback: TrainingCallback) -> list[str]:
+    """The methods of a callback that look like an event and are none, as other trainers have them."""
+    return [name for name in dir(callback) if name.startswith("on_") and not hasattr(TrainingCallback, name)]
 
 
 EVENTS: Final = (

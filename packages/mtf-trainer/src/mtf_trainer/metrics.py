@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from functools import reduce
@@ -120,6 +121,7 @@ def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
         else:
             raise TrainerError(
                 f"{step} returned {name!r} as {type(value).__name__}: a metric is a number or a tensor of one element"
+                + ("; hand the object to trainer.add_metric, once" if hasattr(value, "compute") else "")
             )
     return scalars
 
@@ -145,6 +147,8 @@ def _first_dimension(batch: Any) -> int | None:
         items: Iterable[Any] = batch.values()
     elif isinstance(batch, list | tuple):
         items = batch
+    elif dataclasses.is_dataclass(batch):
+        items = [getattr(batch, item.name) for item in dataclasses.fields(batch)]
     else:
         return None
     for item in items:

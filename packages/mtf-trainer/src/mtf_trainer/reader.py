@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,15 @@ class Reader:
     """Reads batches in order, and opens the source wherever the state says to go on.
 
     Attributes:
+        source: of the batches.
+        device: where they go.
+        before_read: called before every batch.
         layout: of tensors with four dimensions; None leaves it as it is.
     """
 
     source: DataSource
     device: torch.device
+    before_read: Callable[[], None]
     layout: torch.memory_format | None = None
     _next: tuple[int, int] | None = None
 
@@ -37,6 +42,7 @@ class Reader:
         """Batch number `batch` of `epoch`, on the device."""
         if self._next != (epoch, batch):
             self.go_to(epoch, batch)
+        self.before_read()
         try:
             item = self.source.next()
         except BaseException:

@@ -8,16 +8,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from mtf_trainer import attestation, fingerprint, receipts, restoring, rng
+from mtf_trainer.blame import fault_of
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import DataSource, DataWaitInterrupted
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
+from mtf_trainer.guard import REMEDY, Fault, Guard, Place
 from mtf_trainer.loop import Loop
 from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.phases import TrainerPhase as Phase
@@ -60,8 +62,11 @@ class Session:
         state: where the run stands.
         flag: whether it was told to stop.
         directory: where the checkpoints are.
+        guard: keeps the ledger of attempts.
         restored: what was taken up, until `settle_restored` has attested it.
         loop: the phases; made anew by `restore`.
+        saved: where the latest checkpoint of this process was made.
+        fault: at which batch training failed.
     """
 
     trainer: GenericTrainer
@@ -75,12 +80,16 @@ class Session:
     telemetry: Telemetry
     store: CheckpointStore
     directory: Path
+    guard: Guard
     flag: StopFlag
     seed: int
     state: ResumeState = field(default_factory=lambda: ResumeState(Phase.INIT, 0, 0))
     clock: Callable[[], float] = time.time
     loop: Loop = field(init=False)
     restored: Restored | None = field(default=None, init=False)
+    saved: Place = field(default_factory=Place, init=False)
+    fault: Fault | None = field(default=None, init=False)
+    _began_at: tuple[Any, ...] = field(default=(), init=False)
     _closed_data: dict[str, Any] | None = field(default=None, init=False)
     _is_exact: bool = field(default=True, init=False)
     _reserves: bool = field(init=False)
@@ -95,14 +104,15 @@ class Session:
 
     def _bind(self) -> None:
         """Make the loop for the state that the session has."""
-        device, layout = self.engine.device, memory_format(self.config.performance)
+        device, layout, trail = self.engine.device, memory_format(self.config.performance), self.guard.trail
+        trail.state = self.state
         self.loop = Loop(
             config=self.config,
             state=self.state,
             engine=self.engine,
             events=Events(self.callbacks, self.state, self.trainer, self.before_update),
-            train=Reader(self.train, device, layout),
-            val=Reader(self.val, device, layout) if self.val is not None else None,
+            train=Reader(self.train, device, trail.batch, layout),
+            val=Reader(self.val, device, trail.batch, layout) if self.val is not None else None,
             training_step=self.trainer.training_step,
             validation_step=self.trainer.validation_step,
             metrics=self.metrics,
@@ -146,7 +156,7 @@ class Session:
         self._bind()
 
     def _check(self, checkpoint: Checkpoint) -> None:
-        faults, inexact = fingerprint.compare(checkpoint.fingerprint, self._fingerprint())
+        faults, inexact = fingerprint.compare(checkpoint.fingerprint, self.fingerprint())
         if faults:
             raise CheckpointError(
                 f"{checkpoint.path} belongs to another run: {'; '.join(faults)}. "
@@ -164,6 +174,7 @@ class Session:
             TrainingPreempted: told to stop; the state is durable.
             TrainingStopped: told to stop once too often.
         """
+        self._began_at = self._standing()
         self.telemetry.start_progress(self.state)
         self.settle_restored()
         try:
@@ -171,6 +182,7 @@ class Session:
         except SystemExit:  # told to go: no error
             raise
         except BaseException as error:
+            self.fault = fault_of(error, self.state, self.train, self.val)
             self.store.join_copies()
             self.loop.events.tell("on_exception", error)
             raise
@@ -194,7 +206,7 @@ class Session:
 
     def _train_to_the_end(self) -> None:
         flag, loop, limit = self.flag, self.loop, self._bounds.time_limit
-        for phase in loop.boundaries():
+        for phase in self.guard.trail.boundaries(loop.boundaries()):
             if limit is not None and loop.can_save:
                 limit.save_point()
             if flag.requested and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
@@ -215,7 +227,7 @@ class Session:
             epoch=self.state.epoch,
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
-            fingerprint=self._fingerprint(),
+            fingerprint=self.fingerprint(),
             steady=self.engine.steady(),
             refers_to=self.telemetry.sync,
         )
@@ -267,7 +279,8 @@ class Session:
         place = self.loop.upcoming
         return self.train.peek(*place) if place is not None else None
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
+        """What must agree between a checkpoint and the run that continues it."""
         return {
             "seed": self.seed,
             "settings": fingerprint.trainer_part(self.config, self.engine.optimizer),
@@ -293,34 +306,62 @@ class Session:
             self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
         else:
             self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
+        self.saved = Place.of(self.state)
 
     def save_now(self, kind: Kind, *, pinned: bool = False) -> Path:
         """Save and wait until the checkpoint is durable."""
         limit_s = self._bounds.grace_s if kind is Kind.EMERGENCY else self._bounds.timeout_s
-        return self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
+        path = self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
+        self.saved = Place.of(self.state)
+        return path
 
     def _leave(self) -> None:
-        state, flag, settings = self.state, self.flag, self.config.preemption
-        state.preemptions += 1
+        state, flag = self.state, self.flag
+        by_hand = flag.signal_name == "SIGINT"
+        state.preemptions += not by_hand
         self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
         path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
         place = f"epoch {state.epoch + 1}, step {state.global_step}, before {state.phase.value}"
-        limit = settings.max_preemptions
-        if limit is not None and state.preemptions > limit:
-            message = (
-                f"preempted {state.preemptions} times, more than max_preemptions={limit}; saved at {place}: {path}"
-            )
-            receipts.write_receipt(Outcome.DO_NOT_REQUEUE, message)
-            raise TrainingStopped(message)
+        if by_hand:
+            self.guard.withdraw()
+        elif (reason := self._why_enough()) is not None:
+            self.stop_for_good(f"{reason}; saved at {place}: {path}")
         message = f"stopped by {flag.signal_name} at {place}; saved {path}; the same command continues from there"
         logger.warning("%s", message)
         receipts.write_receipt(Outcome.PREEMPTED, message)
         raise TrainingPreempted(message, checkpoint=path)
 
+    def _why_enough(self) -> str | None:
+        """Why the run must not be continued after this preemption; None if it may."""
+        count, limit, end = self.state.preemptions, self.config.preemption.max_preemptions, Place.of(self.state)
+        if limit is not None and count > limit:
+            too_often = f"preempted {count} times, more than preemption.max_preemptions={limit}, which can be raised"
+            self.guard.stopped(too_often, end)
+            return too_often
+        reason = self.guard.preempted(end, moved=self._standing() != self._began_at)
+        return reason and f"{reason}; {REMEDY}"
+
+    def stop_for_good(self, message: str, cause: Exception | None = None) -> NoReturn:
+        """Say that the run must not be started again, and end it.
+
+        Raises:
+            TrainingStopped: always.
+        """
+        # Python says nothing of an exception that carries a status
+        logger.error("%s", message, exc_info=cause)
+        receipts.write_receipt(Outcome.DO_NOT_REQUEUE, message)
+        raise TrainingStopped(message) from cause
+
+    def _standing(self) -> tuple[Any, ...]:
+        """Where the run stands, to the boundary."""
+        state, train = self.state, self.state.train
+        return Place.of(state), state.phase, state.event_index, train and (train.micro_step, train.exhausted)
+
     def _finish(self) -> None:
         path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._bounds.timeout_s)
         self.write_result(path)
+        self.guard.finished(Place.of(self.state))
         logger.info("training is complete after %d epochs, %d steps", self.state.epoch, self.state.global_step)
 
     def write_result(self, checkpoint: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -92,7 +94,9 @@ class Engine:
             determinism.explain(error)
             raise
         if not isinstance(outputs, dict) and not isinstance(outputs, Mapping):
-            raise TrainerError(f"{name} returned {type(outputs).__name__}: expected a dict of metrics")
+            raise TrainerError(
+                f"{name} returned {type(outputs).__name__}: expected a dict of metrics, such as {{'loss': loss}}"
+            )
         return outputs, to_scalars(outputs, step=name)
 
     def check_loss(self, outputs: Mapping[str, Any], place: Place) -> torch.Tensor:
@@ -273,7 +277,14 @@ def to_device(batch: Any, device: torch.device, layout: torch.memory_format | No
         return type(batch)(*(to_device(value, device, layout) for value in batch))
     if isinstance(batch, list | tuple):
         return type(batch)(to_device(value, device, layout) for value in batch)
-    return batch.to(device) if hasattr(batch, "to") else batch
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if dataclasses.is_dataclass(batch):
+        moved = copy.copy(batch)
+        for item in dataclasses.fields(batch):
+            object.__setattr__(moved, item.name, to_device(getattr(batch, item.name), device, layout))  # may be frozen
+        return moved
+    return batch
 
 
 def is_finite(value: Scalar) -> bool:

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from mtf_trainer import binding, determinism, opening, preemption, rng
-from mtf_trainer.callbacks import TrainingCallback
+from mtf_trainer.callbacks import EVENTS, TrainingCallback, never_called
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import make_source
 from mtf_trainer.errors import CheckpointError, TrainerError
+from mtf_trainer.guard import Guard
 from mtf_trainer.loggers import MetricLogger
 from mtf_trainer.metric_objects import MetricObject, MetricObjects, Stage
 from mtf_trainer.places import checkpoint_directory, run_directory
@@ -24,11 +25,14 @@ from mtf_trainer.preparation import memory_format, original, prepared
 from mtf_trainer.session import Session
 from mtf_trainer.state import ResumeState, RNGState
 from mtf_trainer.steps import Engine
-from mtf_trainer.telemetry import build_telemetry
+from mtf_trainer.telemetry import build_telemetry, is_main_process
 from mtf_utils.logs import setup_logging
+from mtf_utils.names import nearest
 from mtf_utils.stateful import Stateful
 
 __all__ = ["GenericTrainer"]
+
+logger = logging.getLogger(__name__)
 
 StepFunction = Callable[["GenericTrainer", Any, int], Mapping[str, Any]]
 
@@ -97,7 +101,10 @@ class GenericTrainer:
         outputs = self.model(**batch)
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
         if loss is None:
-            raise TrainerError(f"{type(self.model).__name__} returned no loss: override training_step")
+            raise TrainerError(
+                f"{type(self.model).__name__} returned no loss for a batch of {', '.join(batch)}: put labels into it, "
+                "or override training_step or validation_step"
+            )
         return {"loss": loss}
 
     def validation_step(self, batch: Any, batch_idx: int) -> Mapping[str, Any]:
@@ -164,6 +171,7 @@ class GenericTrainer:
         self._bind(model, optimizer, scheduler)
         store = opening.open_store(self.config)
         try:
+            is_chosen = self._armed is not None
             checkpoint = self._take_checkpoint(store)
             engine = Engine(
                 self.config,
@@ -187,6 +195,7 @@ class GenericTrainer:
                 telemetry=build_telemetry(self.config, self._loggers, num_batches=train.num_batches),
                 store=store,
                 directory=checkpoint_directory(self.config),
+                guard=Guard(run_directory(self.config), writes=is_main_process()),
                 flag=flag,
                 seed=self.seed,
             )
@@ -194,7 +203,8 @@ class GenericTrainer:
             store.close()
             raise
         self._session = session
-        with prepared(model, self.config.performance), session.resources():
+        ready = prepared(model, self.config.performance)
+        with store, opening.attempt(session, checkpoint, is_chosen=is_chosen), ready, session.resources():
             opening.enter(session, checkpoint)
 
     def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None) -> None:
@@ -274,6 +284,14 @@ class GenericTrainer:
             raise TypeError(f"expected a TrainingCallback, found {type(callback).__name__}: derive from it")
         if self._fitting:
             raise TrainerError("add_callback() while fit() runs: add callbacks before")
+        for name in never_called(callback):
+            known = nearest(name, EVENTS)
+            logger.warning(
+                "%s.%s is never called: there is no such event%s",
+                type(callback).__qualname__,
+                name,
+                f"; did you mean {known}?" if known else "",
+            )
         self.callbacks.append(callback)
 
     def add_logger(self, logger: MetricLogger) -> None:

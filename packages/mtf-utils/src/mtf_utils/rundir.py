@@ -139,6 +139,8 @@ CONTRACT: Final = (
     ),
     FileContract("runs/<name>/logs/attempt-<n>.log", "job.sh", "people", "output of the attempt"),
     FileContract("runs/<name>/checkpoints/", "trainer", "trainer", "checkpoint folders; own manifest version"),
+    FileContract("runs/<name>/ledger.json", "trainer", "trainer, people", "what became of the attempts at training", 1),
+    FileContract("runs/<name>/ledger.trail", "trainer", "trainer", "where training is, should it end without a word"),
     FileContract("runs/<name>/metrics.jsonl", "trainer", "results, people", "one record a line", 1),
     FileContract("runs/<name>/metrics.csv", "trainer", "people", "the same as a table, where asked for"),
     FileContract("runs/<name>/tensorboard/", "trainer", "TensorBoard", "the same as an event file, where asked for"),

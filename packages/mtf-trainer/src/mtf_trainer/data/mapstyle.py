@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing.connection import wait
+from typing import Any, Final
 
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -23,7 +25,10 @@ __all__ = ["MapSource"]
 
 logger = logging.getLogger(__name__)
 
-_TAKEN_AT_ONCE = 4096
+DEATH_S: Final = 1.0
+"""How long the news of a worker's death may take, in seconds."""
+
+_TAKEN_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,21 @@ class _Order:
         self.epoch = 0
         self.start = 0
         self.plan: _Plan | None = None
+        ahead = loader.num_workers * (loader.prefetch_factor or 1)
+        self.drawn: deque[Request] = deque(maxlen=ahead + 1)
 
     def __len__(self) -> int:
         return len(self._items if self._batches is None else self._batches)
 
     def __iter__(self) -> Iterator[Request]:
         # The indices are begun here and now: a user's code in them runs with the streams that `open` set up.
-        return map(Request, itertools.repeat(self.epoch), itertools.count(self.start), self._indices())
+        self.drawn.clear()
+        requests = map(Request, itertools.repeat(self.epoch), itertools.count(self.start), self._indices())
+        return map(self._remember, requests)
+
+    def _remember(self, request: Request) -> Request:
+        self.drawn.append(request)
+        return request
 
     def seed(self) -> int:
         """What determines the order of the present epoch."""
@@ -118,8 +131,8 @@ class MapSource(DataSource):
         self._worker_seed = derive_seed(seed, stream, "workers")
         self._order = _Order(loader, seed, stream)
         order_as = "sampler" if loader.batch_sampler is None else "batch_sampler"
-        dataset = PositionedDataset(loader.dataset, loader.collate_fn, seed, stream)
-        self._copy = private_copy(loader, should_stop=should_stop, dataset=dataset, **{order_as: self._order})
+        self._dataset = PositionedDataset(loader.dataset, loader.collate_fn, seed, stream, workers=loader.num_workers)
+        self._copy = private_copy(loader, should_stop=should_stop, dataset=self._dataset, **{order_as: self._order})
         self._iterator: Any = None
         self.num_batches = length_of(loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
         if is_stateful(loader.dataset) and loader.num_workers > 0:
@@ -193,6 +206,24 @@ class MapSource(DataSource):
         held = plan.batch(batch)
         indices = held if isinstance(held, list) else [held]
         return indices if all(type(index) is int for index in indices) else None
+
+    def samples(self, epoch: int, batch: int) -> list[Any] | None:
+        """See `DataSource.samples`."""
+        if (known := self.peek(epoch, batch)) is not None:
+            return known
+        drawn = [each.index for each in self._order.drawn if (each.epoch, each.batch) == (epoch, batch)]
+        if not drawn:
+            return None
+        return list(drawn[0]) if isinstance(drawn[0], list | tuple) else [drawn[0]]
+
+    def lost_batch(self) -> int | None:
+        """See `DataSource.lost_batch`; where it is not known which worker died, the first that is not done."""
+        workers = getattr(self._iterator, "_workers", ())
+        wait([worker.sentinel for worker in workers], DEATH_S)
+        dead = [number for number, worker in enumerate(workers) if worker.exitcode not in (None, 0)]
+        begun = [self._dataset.worker_at(number) for number in (dead or range(self._loader.num_workers))]
+        lost = [batch for epoch, batch, done in begun if epoch == self._order.epoch and (dead or not done)]
+        return min(lost, default=None)
 
     def close(self) -> None:
         """See `DataSource.close`."""
