@@ -38,9 +38,10 @@ def batch_result(plan: SweepPlan, done: Executed | None, problems: Mapping[str, 
     failed = dict(plan.conflicts) | dict(problems)
     if done is None:
         return BatchSubmissionResult(failed=failed)
-    submitted = tuple(name for name in plan.names if name not in done.refused)
+    left_out = done.refused | done.held
+    submitted = tuple(name for name in plan.names if name not in left_out)
     return BatchSubmissionResult(
         successful=tuple(name for name in submitted if name not in failed),
-        failed=failed | done.refused,
+        failed=failed | left_out,
         job_ids={name: done.job_ids[name] for name in submitted if name in done.job_ids},
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
+from mtf_slurm.asking import BY_NAME
 from mtf_slurm.batch_result import BatchSubmissionResult, batch_result
+from mtf_slurm.budgets import retry_words
 from mtf_slurm.cancelling import cancel_runs
 from mtf_slurm.cluster.answers import ClusterConfig
 from mtf_slurm.cluster.controller import Controller
@@ -37,6 +39,7 @@ from mtf_slurm.git import GitManager
 from mtf_slurm.lock import is_locked
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
+from mtf_slurm.retrying import RetryResult, prepare_retry
 from mtf_slurm.room import estimate_room
 from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import Submission, Submissions, split_job_id
@@ -179,9 +182,9 @@ class SLURMLauncher:
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
             refuse_options(directory, option_problems(plan.configs, execution_mode))
-            done = self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
-        if done is not None and done.refused and execution_mode is ExecutionMode.SLURM:
-            self._tell_refused(directory, done)
+            done = self._carry_out(directory, plan, execution_mode, max_concurrent_jobs)
+        if done is not None and execution_mode is ExecutionMode.SLURM:
+            self._tell_left_out(directory, done)
         return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
 
     def plan_sweep(
@@ -240,6 +243,50 @@ class SLURMLauncher:
             self._remember(directory)
             done = execute_locally(directory, names, max_concurrent_jobs, display=self._display)
         return GridSearchResult(directory.path, unnoted=done.unnoted, watch=self._watch)
+
+    def retry(
+        self,
+        sweep_dir: str | os.PathLike[str],
+        names: Iterable[str] | None = None,
+        *,
+        same_code: bool = False,
+        resume_across_code: bool = False,
+        execution_mode: ExecutionMode | None = None,
+        max_concurrent_jobs: int | None = None,
+        dry_run: bool = False,
+    ) -> RetryResult:
+        """Have runs of a sweep tried again that have not finished and are not at work, as they were planned.
+
+        Args:
+            sweep_dir: the folder of the sweep.
+            names: the runs, whose budgets begin anew; None: those that their budgets allow.
+            same_code: whether they run the code of their last attempts; else that of now.
+            resume_across_code: whether checkpoints that other code has made are continued, which is recorded; else runs
+                that have such checkpoints are left out.
+            execution_mode: how they are executed; None: as at the last submission.
+            max_concurrent_jobs: how many run at a time; None: as at the last submission.
+            dry_run: whether to do nothing, and only say what would be done.
+
+        Raises:
+            KeyError: there is no run of a name.
+            JobSubmissionError: the cluster took no run, or not all of them in time; a repeated call goes on.
+            SLURMError: there is no sweep in that folder, or it cannot be used.
+            LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
+        """
+        result = GridSearchResult(sweep_dir, watch=self._watch)
+        directory = SweepDirectory(result.output_dir)
+        retry = prepare_retry(result, names, execution_mode=execution_mode, max_concurrent_jobs=max_concurrent_jobs)
+        check_request(retry.mode, retry.limit)
+        code = None if same_code else take_code(self.project_root, self.git_manager, sweeps=[directory.path])
+        keep = runs_that_keep_code(directory, self._watch) if names is None else []
+        retry = retry.with_code(code, keep=keep, resume_across_code=resume_across_code)
+        done = None
+        if retry.names and not dry_run:
+            with self._held(directory, retry.mode):
+                retry.note_code()
+                plan = retry.plan(self.project_root)
+                done = self._carry_out(directory, plan, retry.mode, retry.limit, asked=retry.how)
+        return retry.outcome(done)
 
     def get_job_status(self, job_id: str) -> JobStatus:
         """The status of a job; UNKNOWN if nothing is known of it."""
@@ -305,7 +352,9 @@ class SLURMLauncher:
             return BatchSubmissionResult(failed=problems)
         with self._held(directory, mode):
             plan = plan_sweep(directory, request)
-            return batch_result(plan, self._carry_out(directory, plan, mode, limit, single=single), problems)
+            asked = BY_NAME if single else ""
+            done = self._carry_out(directory, plan, mode, limit, single=single, asked=asked)
+            return batch_result(plan, done, problems)
 
     def _active(self, directory: SweepDirectory, request: SweepRequest) -> dict[str, str]:
         """The job ids of those requested runs that another launcher has at work or in its queue."""
@@ -322,7 +371,14 @@ class SLURMLauncher:
         }
 
     def _carry_out(
-        self, directory: SweepDirectory, plan: SweepPlan, mode: ExecutionMode, limit: int | None, *, single: bool
+        self,
+        directory: SweepDirectory,
+        plan: SweepPlan,
+        mode: ExecutionMode,
+        limit: int | None,
+        *,
+        single: bool = False,
+        asked: str = "",
     ) -> Executed | None:
         """Write the plan and execute it; the folder is held. None if there is nothing to do."""
         names = plan.names
@@ -340,10 +396,12 @@ class SLURMLauncher:
         if planner is None:
             orphaned = ", ".join(plan.orphaned)
             remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
-            return execute_locally(directory, names, limit, single=single, display=self._display, remark=remark)
+            return execute_locally(
+                directory, names, limit, single=single, display=self._display, remark=remark, asked=asked
+            )
         if launch is None:
             return plan_only(planner, names, self._most_tasks(), limit, single=single)
-        return submit(launch, names, limit, single=single)
+        return submit(launch, names, limit, single=single, asked=asked)
 
     def _planner(self, directory: SweepDirectory, plan: SweepPlan) -> SubmissionPlanner:
         from mtf_slurm.cluster.planning import SubmissionPlanner, read_template  # loads Jinja2
@@ -370,12 +428,17 @@ class SLURMLauncher:
         self._display = self._display or default_display()
         self._display.say(text)
 
-    def _tell_refused(self, directory: SweepDirectory, done: Executed) -> None:
+    def _tell_left_out(self, directory: SweepDirectory, done: Executed) -> None:
         """Runs that were not submitted stop no other; where there is no other, it is an error."""
+        for line in by_reason(done.held):
+            self._say(f"left out: {line}")
+        if done.held:
+            self._say(f"to have one tried again, change its code or settings, or: {retry_words(directory)} RUN")
         reasons = "; ".join(by_reason(done.refused))
-        if not done.job_ids:
+        if done.refused and not done.job_ids:
             raise JobSubmissionError(f"{directory.path}: no run was submitted: {reasons}", reasons=done.refused)
-        self._say(f"not submitted: {reasons}")
+        if reasons:
+            self._say(f"not submitted: {reasons}")
 
     def _held(self, directory: SweepDirectory, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
         return held(directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0)

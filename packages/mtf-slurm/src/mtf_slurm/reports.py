@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mtf_slurm.budgets import retry_words
 from mtf_slurm.cluster.sharing import shared_jobs
+from mtf_slurm.errors import by_reason
 from mtf_slurm.export import rows
 from mtf_slurm.results import GridSearchResult, RunResult
 from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import format_metric
 from mtf_utils.display import printable
+from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["columns", "plan_lines", "ranking_lines", "status_lines"]
 
@@ -30,6 +33,10 @@ def status_lines(result: GridSearchResult) -> Iterator[str]:
     yield ", ".join(f"{count} {status.value.lower()}" for status, count in result.counts.items())
     if result.orphaned:
         yield f"no longer a part of the sweep: {', '.join(result.orphaned)}"
+    if held := {run.name: run.held for run in result if run.held}:
+        yield "not tried again until their code or settings change, or somebody asks for them:"
+        yield from (f"  {line}" for line in by_reason(held))
+        yield f"  to ask: {retry_words(SweepDirectory(result.output_dir))} RUN..."
 
 
 def ranking_lines(ranked: Sequence[RunResult], metric: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from mtf_slurm.cluster.script import SubmissionTemplate, slurm_job_name, task_li
 from mtf_slurm.cluster.sending import job_spec
 from mtf_slurm.cluster.sharing import render_shared
 from mtf_slurm.errors import JobSubmissionError
-from mtf_slurm.submissions import Submission, Submissions
+from mtf_slurm.submissions import Ended, Submission, Submissions
 from mtf_utils.rundir import SweepDirectory, now
 
 __all__ = ["SubmissionPlanner", "check_options", "most_tasks", "read_template"]
@@ -59,6 +59,8 @@ class SubmissionPlanner:
         limit: int | None = None,
         holders: Sequence[Holder] = (),
         single: bool = False,
+        ended: Sequence[Ended] = (),
+        memory: Mapping[str, str] | None = None,
     ) -> tuple[Submission, dict[str, str]]:
         """A submission of some runs and the files that go with it; writes nothing.
 
@@ -69,6 +71,8 @@ class SubmissionPlanner:
             limit: how many tasks of the folder may be at work at a time; None is no bound.
             holders: the jobs of the folder that are not over.
             single: whether it is one experiment, submitted by itself.
+            ended: how last attempts of these runs had ended.
+            memory: what runs ask for instead of the memory of their configuration, by name.
 
         Raises:
             JobSubmissionError: what a run asks for cannot be asked.
@@ -91,6 +95,8 @@ class SubmissionPlanner:
             jobs=jobs,
             max_concurrent_jobs=limit,
             created_at=now(),
+            ended=list(ended),
+            memory=dict(memory or {}),
         )
         return submission, self._files(submission)
 
@@ -113,11 +119,12 @@ class SubmissionPlanner:
         return cut
 
     def _request(self, name: str, single: bool) -> Request:
-        config = self._config(name)
+        config = self.config(name)
         stem = (config.slurm.job_name if config.slurm else None) or (name if single else self.directory.path.name)
         return Request(name, sbatch_options(config.slurm, config.preemption), stem, Pack.of(config.slurm))
 
-    def _config(self, name: str) -> ExperimentConfig:
+    def config(self, name: str) -> ExperimentConfig:
+        """The experiment of a run."""
         if name in self.configs:
             return self.configs[name]
         return ExperimentConfig.from_dict(json.loads(self.directory.run(name).config_json.read_text("utf-8")))
@@ -127,7 +134,7 @@ class SubmissionPlanner:
         files: dict[str, str] = {}
         for number in range(first, len(submission.jobs)):
             names = submission.runs_of(number)
-            config = self._config(names[0]).slurm or SLURMConfig()
+            config = self.config(names[0]).slurm or SLURMConfig()
             spec = job_spec(self.directory, submission, number, config)
             files[f"{number}.sh"] = self.template.render(spec)
             if submission.jobs[number].is_shared:

@@ -23,7 +23,7 @@ __all__ = ["JobScriptSpec", "SubmissionTemplate", "slurm_job_name", "task_line"]
 _MAX_STEM: Final = 128
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_./:=@%+,&|!*()\[\]-]+")
 # job_name and additional_args are there in another form
-_NO_VALUES: Final = ("setup", "link", "runs_per_job", "runs_at_once", "additional_args", "job_name")
+_NO_VALUES: Final = ("setup", "link", "retries", "runs_per_job", "runs_at_once", "additional_args", "job_name")
 _BODY: Final = "body"
 
 
