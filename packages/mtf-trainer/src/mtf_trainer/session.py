@@ -29,7 +29,6 @@ from mtf_trainer.state import ResumeState
 from mtf_trainer.steps import Engine
 from mtf_trainer.telemetry import Telemetry
 from mtf_trainer.timelimit import SaveBounds
-from mtf_utils.rundir import Outcome
 from mtf_utils.stateful import Stateful
 
 if TYPE_CHECKING:
@@ -307,15 +306,15 @@ class Session:
         path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
         place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
         limit = settings.max_preemptions
-        if limit is not None and state.preemptions > limit:
-            message = (
+        # within an attempt whoever starts the next one counts: only there it is known what was a preemption, and since
+        # when it counts
+        if limit is not None and state.preemptions > limit and receipts.current_attempt() is None:
+            raise TrainingStopped(
                 f"preempted {state.preemptions} times, more than max_preemptions={limit}; saved at {place}: {path}"
             )
-            receipts.write_receipt(Outcome.DO_NOT_REQUEUE, message)
-            raise TrainingStopped(message)
         message = f"stopped by {flag.signal_name} at {place}; saved {path}; the same command continues from there"
         logger.warning("%s", message)
-        receipts.write_receipt(Outcome.PREEMPTED, message)
+        receipts.write_preempted(message)
         raise TrainingPreempted(message, checkpoint=path)
 
     def _finish(self) -> None:

@@ -110,8 +110,8 @@ class StartReceipt(Record):
 class FinishReceipt(Record):
     """`attempts/<n>/finished.json`: how this attempt ended.
 
-    Written by the trainer's rank 0 when it was preempted or must not run again, which an exit status cannot always
-    tell; otherwise by `job.sh` from the command's exit status.
+    Written by the trainer's rank 0 when it was preempted, which an exit status cannot always tell; otherwise by
+    `job.sh` from the command's exit status, which also replaces that of a preemption where no other attempt follows.
     """
 
     attempt: int = field(metadata=about("Number of the attempt, from 1.", minimum=1))

@@ -110,7 +110,7 @@ CONTRACT: Final = (
     FileContract("runs/<name>/attempts/<n>/started.json", "job.sh", "launcher", "who runs it", 1, StartReceipt),
     FileContract(
         "runs/<name>/attempts/<n>/finished.json",
-        "trainer (preempted, do not requeue), else job.sh",
+        "trainer (preempted), else job.sh",
         "job.sh, launcher, results",
         "how it ended",
         1,
