@@ -45,7 +45,7 @@ mtf_quote() {
   mtf_text="\"${mtf_text//[[:cntrl:]]/ }\""
 }
 
-# Say how the attempt ended: outcome $1, exit status $2, reason $3.
+# Say how the attempt ended: outcome $1, exit status $2, reason $3, and the budget $4 if one is used up.
 mtf_say_end() {
   mtf_text=null
   [[ -n $3 ]] && mtf_quote "$3"
@@ -56,6 +56,7 @@ mtf_say_end() {
   \"outcome\": \"$1\",
   \"exit_status\": $2,
   \"reason\": $mtf_text,
+  \"limit\": ${4:-null},
   \"finished_at\": \"$mtf_now\"
 }" "$mtf_attempt_dir/started.json" ||
     mtf_die "attempt $mtf_attempt ended ($1), but its receipt cannot be written to $mtf_attempt_dir"
@@ -66,11 +67,12 @@ mtf_finish() {
   [[ -e $mtf_attempt_dir/finished.json ]] || mtf_say_end "$@"
 }
 
-# The outcome in the receipt of the attempt in folder $1 goes into mtf_outcome.
+# The outcome in the receipt of the attempt in folder $1 goes into mtf_outcome; that of one that was killed is `killed`.
 mtf_read_outcome() {
   mtf_outcome=
   mtf_read "$1/finished.json"
   [[ $mtf_text =~ \"outcome\":[[:space:]]*\"([a-z-]+)\" ]] && mtf_outcome=${BASH_REMATCH[1]}
+  [[ $mtf_outcome == failed && $mtf_text =~ \"exit_status\":[[:space:]]*137 ]] && mtf_outcome=killed
 }
 
 # End with the status that stands for the outcome in the receipt.
@@ -78,8 +80,8 @@ mtf_leave() {
   trap - EXIT
   mtf_be_deaf
   mtf_read_outcome "$mtf_attempt_dir"
-  if [[ $mtf_outcome == preempted ]]; then
-    mtf_queue_again
+  if [[ $mtf_outcome == preempted || ($mtf_outcome == failed && $mtf_max_failures != 0) ]]; then
+    mtf_queue_again "$mtf_outcome"
     mtf_read_outcome "$mtf_attempt_dir"
   fi
   case $mtf_outcome in
@@ -206,7 +208,7 @@ mtf_has_failed() {
     folder=${folder%/}
     [[ ${folder##*/} =~ ^[0-9]+$ ]] && ((10#${folder##*/} >= mtf_first_attempt)) || continue
     mtf_read_outcome "$folder"
-    [[ $mtf_outcome == failed || $mtf_outcome == do-not-requeue ]] && return 0
+    [[ $mtf_outcome == failed || $mtf_outcome == killed || $mtf_outcome == do-not-requeue ]] && return 0
   done
   return 1
 }
@@ -230,11 +232,24 @@ mtf_note_progress() {
   mtf_publish "$mtf_attempt_dir/before.txt" "metrics $((mtf_bytes))"$'\n'"${mtf_names%$'\n'}"
 }
 
-# Whether nothing has come of the attempts of this submission from number $1 on.
+# The first attempt that counts goes into mtf_counts_from: those before somebody asked for the run again do not.
+mtf_look_for_asking() {
+  local file number
+  mtf_counts_from=1
+  for file in "$mtf_run_dir"/asked/*.json; do
+    number=${file##*/}
+    number=${number%.json}
+    [[ $number =~ ^[1-9][0-9]*$ ]] && ((number > mtf_counts_from)) && mtf_counts_from=$number
+  done
+}
+
+# Whether nothing has come of the attempts that count from number $1 on.
 mtf_is_stalled() {
-  local before=0 names=$'\n' name
-  (($1 >= mtf_first_attempt)) && [[ -d $mtf_run_dir/attempts/$1 ]] || return 1
-  [[ -d $mtf_run_dir/attempts/$(($1 + 1)) ]] || return 1 # its turn in a shared job had not come: they are not three
+  local before=0 names=$'\n' name number
+  (($1 >= mtf_counts_from)) || return 1
+  for ((number = $1; number < $1 + mtf_max_stalled - 1; number++)); do
+    [[ -d $mtf_run_dir/attempts/$number ]] || return 1 # its turn in a shared job had not come: they are not so many
+  done
   mtf_read "$mtf_run_dir/attempts/$1/before.txt"
   if [[ $mtf_text =~ ^metrics\ ([0-9]+)$'\n' ]]; then
     before=${BASH_REMATCH[1]}
@@ -249,20 +264,50 @@ mtf_is_stalled() {
   done
 }
 
-# Whether the run has had its chances; $mtf_why says how. Three attempts are judged, the first of them number $1.
+# Whether $2 ends of the kind $1 are more than the limit $3, of the setting $5; $4 says what they were.
+mtf_exceeds() {
+  local times="$2 times"
+  [[ -n $3 ]] && (($2 > $3)) || return 1
+  (($2 == 1)) && times=once
+  mtf_limit="\"$1\""
+  mtf_why="$4 $times, and $5 is $3"
+}
+
+# Whether the run has had its chances; mtf_why says how, mtf_limit which budget is used up. Where so many attempts in a
+# row must have brought something, the first of them is number $1. What a number counts is told by mtf_slurm/policy.py.
 mtf_is_spent() {
-  local folder preemptions=0
+  local folder preempted=0 late=0 lost=0 failed=0
+  mtf_look_for_asking
   for folder in "$mtf_run_dir"/attempts/*/; do
-    mtf_read_outcome "${folder%/}"
-    [[ $mtf_outcome == preempted || $mtf_outcome == wants-requeue ]] && preemptions=$((preemptions + 1))
+    folder=${folder%/}
+    [[ ${folder##*/} =~ ^[1-9][0-9]*$ ]] && ((${folder##*/} >= mtf_counts_from)) || continue
+    mtf_read_outcome "$folder"
+    case $mtf_outcome in
+      preempted | wants-requeue)
+        if [[ -e $folder/time-limit ]]; then late=$((late + 1)); else preempted=$((preempted + 1)); fi
+        ;;
+      failed) failed=$((failed + 1)) ;;
+      killed) lost=$((lost + 1)) ;;
+      '') ((${folder##*/} < mtf_attempt)) && lost=$((lost + 1)) ;;
+    esac
   done
-  if [[ -n $mtf_max_preemptions ]] && ((preemptions > mtf_max_preemptions)); then
-    mtf_why="preempted $preemptions times, and preemption.max_preemptions is $mtf_max_preemptions"
-  elif mtf_is_stalled "$1"; then
-    mtf_why='3 attempts in a row ended without progress; see the logs'
-  else
-    return 1
-  fi
+  mtf_exceeds preemption "$preempted" "$mtf_max_preemptions" preempted preemption.max_preemptions && return
+  mtf_exceeds timeout "$late" "$mtf_max_timeouts" 'out of time' slurm.retries.timeout && return
+  mtf_exceeds node_failure "$lost" "$mtf_max_node_failures" 'ended by a failing node or a kill' \
+    slurm.retries.node_failure && return
+  mtf_exceeds failure "$failed" "$mtf_max_failures" failed slurm.retries.failure && return
+  mtf_is_stalled "$1" || return 1
+  mtf_limit='"without_progress"'
+  mtf_why="$mtf_max_stalled attempts in a row ended without progress; see the logs"
+}
+
+# Note if it was the end of its time that the job was stopped for; the last word of squeue's answer $1 is what is left.
+mtf_look_at_time_limit() {
+  local left=${1##* }
+  [[ $1 == *' TimeLimit '* ]] && left=0:00
+  [[ $left =~ ^(([0-9]+):)?([0-9]+):([0-9]+)$ ]] || return 0
+  left=$((10#${BASH_REMATCH[2]:-0} * 3600 + 10#${BASH_REMATCH[3]} * 60 + 10#${BASH_REMATCH[4]}))
+  ((left <= mtf_warning_s + 60)) && : >"$mtf_attempt_dir/time-limit"
 }
 
 # What Slurm answered ($1) may be another answer in a while.
@@ -270,28 +315,44 @@ mtf_may_pass() {
   [[ $1 =~ [Uu]nable\ to\ contact|[Tt]imed\ out|[Cc]onnection|[Cc]ommunication|[Tt]ry\ again|[Tt]emporarily ]]
 }
 
-# Have Slurm queue the job of the preempted attempt again. One that runs share is queued again when all have stopped.
+# Have Slurm queue the job of the attempt again, which was preempted or failed ($1), unless the budgets are used up. One that
+# runs share is queued again when all have stopped, and not for what failed.
 mtf_queue_again() {
   [[ -n $mtf_sweep_dir ]] || return 0
   mtf_is_cancelled && return 0
-  if mtf_is_spent $((mtf_attempt - 2)); then
-    mtf_say_end do-not-requeue 76 "$mtf_why"
-  elif [[ -z $mtf_shared ]] && ! mtf_requeue; then
+  if [[ -n $mtf_shared ]]; then
+    [[ $1 == preempted ]] && mtf_is_held_back "$1" "$(mtf_ask_for_job 2>/dev/null)"
+  elif ! mtf_requeue "$1" && [[ $1 == preempted ]]; then
     mtf_say_not_queued
   fi
+  return 0
+}
+
+mtf_ask_for_job() {
+  squeue --noheader --jobs="$mtf_job_id" --format='%T %r %L'
+}
+
+# Whether the budgets of the run keep the attempt, which was preempted or failed ($1), from being followed by another one;
+# $2 is what squeue says of the job.
+mtf_is_held_back() {
+  [[ $1 == preempted ]] && mtf_look_at_time_limit "$2"
+  mtf_is_spent $((mtf_attempt - mtf_max_stalled + 1)) || return 1
+  [[ $1 != preempted ]] || mtf_say_end do-not-requeue 76 "$mtf_why" "$mtf_limit"
 }
 
 mtf_say_not_queued() {
   mtf_say_end wants-requeue 75 "the state is saved, but Slurm does not requeue the job: $mtf_answer"
 }
 
-# Have Slurm queue the job again, unless it does so already or the job is to end. If not, why goes into mtf_answer.
+# Have Slurm queue the job again, unless it does so already, the job is to end, or that is the job of an attempt, which was
+# preempted or failed ($1), and the budgets are used up. If Slurm does not, why goes into mtf_answer.
 mtf_requeue() {
   local answer pause=1 deadline=$((SECONDS + mtf_requeue_timeout_s))
   while :; do
-    if answer=$(squeue --noheader --jobs="$mtf_job_id" --format='%T %r' 2>&1); then
+    if answer=$(mtf_ask_for_job 2>&1); then
+      [[ -n ${1-} ]] && mtf_is_held_back "$1" "$answer" && return 0
       case $answer in
-        'RUNNING '* | 'SIGNALING '* | 'RESIZING '* | *' TimeLimit') ;;
+        'RUNNING '* | 'SIGNALING '* | 'RESIZING '* | *' TimeLimit '*) ;;
         *) return 0 ;; # cancelled, or requeued by Slurm itself: neither is for us to change
       esac
       answer=$(scontrol requeue "$mtf_job_id" 2>&1) && return 0

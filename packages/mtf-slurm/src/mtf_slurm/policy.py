@@ -9,7 +9,7 @@ from typing import Final
 
 from mtf_slurm.judgement import was_killed
 from mtf_slurm.status import AttemptEvidence, Evidence, JobStatus
-from mtf_utils.rundir import Outcome
+from mtf_utils.rundir import FinishReceipt, Outcome
 
 __all__ = ["Budgets", "Cause", "Hold", "causes", "held_back", "used"]
 
@@ -115,16 +115,16 @@ def _by_receipt(attempt: AttemptEvidence) -> Cause:
     if receipt.outcome is Outcome.FAILED:
         return Cause.NODE_FAILURE if was_killed(receipt) else Cause.FAILURE
     if receipt.outcome is Outcome.DO_NOT_REQUEUE:
-        return _limited(attempt, receipt.limit)
+        return _limited(attempt, receipt)
     return Cause.NOTHING
 
 
-def _limited(attempt: AttemptEvidence, limit: str | None) -> Cause:
-    """What ended an attempt that a limit has made the last one; by itself it could have gone on."""
-    if limit is None:
+def _limited(attempt: AttemptEvidence, receipt: FinishReceipt) -> Cause:
+    """What ended an attempt that a limit has made the last one; without a status it was one too many, and never ran."""
+    if receipt.limit is None:
         return Cause.ITSELF
-    if limit == Cause.FAILURE:
-        return Cause.FAILURE
+    if receipt.exit_status is None:
+        return Cause.NOTHING
     return Cause.TIMEOUT if attempt.out_of_time else Cause.PREEMPTION
 
 
@@ -157,6 +157,8 @@ def held_back(evidence: Evidence, budgets: Budgets, *, stalled: bool) -> Hold | 
     if last is None or last.number not in found:
         return None
     cause = found[last.number]
+    if cause is Cause.NOTHING and last.finished is not None and last.finished.limit in set(Cause):
+        cause = Cause(last.finished.limit)
     if cause is Cause.ITSELF:
         said = last.finished.reason if last.finished else ""
         return Hold(cause, said or "it said that it must not run again; see its log")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from mtf_config import RetryConfig
 from mtf_slurm.code.record import Workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_utils.settings import nearest
@@ -45,6 +46,8 @@ class JobScript:
         nodes: on how many machines it runs.
         tasks: how many processes of it work side by side; inside Slurm, srun starts more than one.
         max_preemptions: after more preemptions its job is not requeued; None is no limit.
+        retries: the same for other ends.
+        warning_s: how long before the time limit the job is told.
         checkpoints: the folder of the checkpoints, relative to the run's.
         place: where the code lies in the folder of the sweep; None runs what is in the project.
     """
@@ -59,6 +62,8 @@ class JobScript:
     nodes: int = 1
     tasks: int = 1
     max_preemptions: int | None = None
+    retries: RetryConfig = field(default_factory=RetryConfig)
+    warning_s: int = 0
     checkpoints: str = "checkpoints"
     place: Workplace | None = None
 
@@ -126,7 +131,12 @@ def render_job(job: JobScript) -> str:
         f"mtf_instead_of_term={_instead_of_term(job)}\n"
         f"mtf_nodes={job.nodes}\n"
         f"mtf_tasks={job.tasks}\n"
-        f"mtf_max_preemptions={'' if job.max_preemptions is None else job.max_preemptions}\n"
+        f"mtf_max_preemptions={_limit(job.max_preemptions)}\n"
+        f"mtf_max_timeouts={_limit(job.retries.timeout)}\n"
+        f"mtf_max_node_failures={_limit(job.retries.node_failure)}\n"
+        f"mtf_max_failures={_limit(job.retries.failure)}\n"
+        f"mtf_max_stalled={job.retries.without_progress}\n"
+        f"mtf_warning_s={job.warning_s}\n"
         f"mtf_checkpoints={shlex.quote(job.checkpoints)}\n"
         f"mtf_setup={shlex.quote(chr(10).join(job.setup))}\n"
         f'mtf_command() {{ exec -- "$@" {words}; }}\n'
@@ -139,6 +149,10 @@ def signal_names(signals: Iterable[str]) -> list[str]:
     names = dict.fromkeys(name.removeprefix("SIG") for name in ("SIGTERM", "SIGUSR1", *signals))
     names.pop("INT", None)  # has a treatment of its own
     return list(names)
+
+
+def _limit(value: int | None) -> str:
+    return "" if value is None else str(value)
 
 
 def _instead_of_term(job: JobScript) -> str:

@@ -13,12 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from mtf_config import ExperimentConfig, ParameterGridSearch, SweepPoint, run_identity
+from mtf_config import ExperimentConfig, ParameterGridSearch, RetryConfig, SweepPoint, run_identity
 from mtf_config.identity import IDENTITY_FIELDS
 from mtf_config.naming import slug
 from mtf_config.writer import dump_yaml
 from mtf_slurm.budgets import ask_for, has_checkpoints
-from mtf_slurm.cluster.options import task_count
+from mtf_slurm.cluster.options import task_count, warning_s
 from mtf_slurm.code.isolation import Code, code_file_of, lay_code, write_code_of_run
 from mtf_slurm.code.record import CodeFile, workplace
 from mtf_slurm.errors import JobSubmissionError
@@ -285,6 +285,8 @@ def _script(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> 
             nodes=(config.slurm.nodes or 1) if config.slurm else 1,
             tasks=task_count(config.slurm),
             max_preemptions=config.preemption.max_preemptions,
+            retries=(config.slurm.retries if config.slurm else None) or RetryConfig(),
+            warning_s=warning_s(config.slurm, config.preemption),
             checkpoints=config.checkpoint.checkpoint_dir,
         )
     )

@@ -119,7 +119,7 @@ CONTRACT: Final = (
     FileContract(
         "runs/<name>/asked/<n>.json",
         "launcher",
-        "job.sh, trainer, launcher",
+        "job.sh, launcher",
         "who asked for it again when: attempts before n do not count any more",
         1,
         Ask,
