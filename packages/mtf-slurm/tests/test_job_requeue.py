@@ -26,6 +26,7 @@ def slurm(tmp_path: Path) -> Slurm:
 
 
 REQUEUE = "scontrol requeue 79_3"
+GROWING = "import os; open(os.environ['MTF_RUN_DIR'] + '/metrics.jsonl', 'a').write('x'); "
 LOOK = "squeue --noheader --jobs=79_3 --format=%T %r %L"
 
 
@@ -252,7 +253,13 @@ def test_attempts_count_until_somebody_asks_for_the_run(slurm: Slurm, asked: boo
     assert slurm.execute(MTF_FIRST_ATTEMPT="3", MTF_TOKEN="t2")[0] == status
 
 
-GROWING = "import os; open(os.environ['MTF_RUN_DIR'] + '/metrics.jsonl', 'a').write('x'); "
+def test_a_job_that_slurm_requeues_although_it_has_had_its_chances_is_not_run(slurm: Slurm) -> None:
+    slurm.script.write(GROWING + "raise SystemExit(75)", max_preemptions=0)
+    slurm.answer("squeue", "echo COMPLETING None 5:00")
+    assert [slurm.execute(restart)[0] for restart in range(3)] == [EXIT_DO_NOT_REQUEUE] * 3
+    assert slurm.script.run.metrics_file.read_text() == "x"
+    reasons = {slurm.script.receipt(number).reason for number in (1, 2, 3)}
+    assert reasons == {"preempted once, and preemption.max_preemptions is 0"}
 
 
 def test_the_end_of_its_time_is_no_preemption(slurm: Slurm) -> None:

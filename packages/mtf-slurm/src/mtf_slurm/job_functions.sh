@@ -282,6 +282,9 @@ mtf_is_spent() {
     folder=${folder%/}
     [[ ${folder##*/} =~ ^[1-9][0-9]*$ ]] && ((${folder##*/} >= mtf_counts_from)) || continue
     mtf_read_outcome "$folder"
+    # a limit has made it the last one, if Slurm had not requeued the job all the same
+    [[ $mtf_outcome == do-not-requeue && $mtf_text == *'"limit": "'* && $mtf_text =~ \"exit_status\":[[:space:]]*76 ]] &&
+      mtf_outcome=preempted
     case $mtf_outcome in
       preempted | wants-requeue)
         if [[ -e $folder/time-limit ]]; then late=$((late + 1)); else preempted=$((preempted + 1)); fi
