@@ -24,6 +24,8 @@ DEFAULT_COMMAND: Final = ("{python}", "train.py", "--config", "{config}")
 ENDS_SRUN: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 """The signals that srun takes as its own end instead of passing them on to its tasks."""
 
+_PARTS: Final = ("job_functions.sh", "job_budgets.sh", "job_body.sh")
+
 # the folder of a run may be moved as a whole: what lies in it is found when the script runs
 _WHEN_RUN: Final = {"config": "MTF_CONFIG", "run_dir": "MTF_RUN_DIR"}
 _NO_TEXT: Final = re.compile("[\ud800-\udfff]")  # what stands for bytes that are no UTF-8
@@ -186,4 +188,4 @@ def _render_word(word: str, job: JobScript) -> str:
 def _rest() -> str:
     """What is the same for every run: the functions, and what is done with them."""
     files = resources.files("mtf_slurm")
-    return "".join(files.joinpath(name).read_text("utf-8") for name in ("job_functions.sh", "job_body.sh"))
+    return "".join(files.joinpath(name).read_text("utf-8") for name in _PARTS)

@@ -138,7 +138,7 @@ class SubmissionPlanner:
             spec = job_spec(self.directory, submission, number, config)
             files[f"{number}.sh"] = self.template.render(spec)
             if submission.jobs[number].is_shared:
-                signals = (name for run in names for name in self._config(run).preemption.signals)
+                signals = (name for run in names for name in self.config(run).preemption.signals)
                 files[f"{number}.task.sh"] = render_shared(submission.jobs[number], number, signals)
             files[f"{number}.tasks"] = "".join(task_line(self._next_attempt(name), name) for name in names)
         return files
