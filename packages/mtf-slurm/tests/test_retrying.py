@@ -257,6 +257,40 @@ def test_the_description_of_the_sweep_stays_as_it_was(bench: Bench) -> None:
     assert SweepDirectory(bench.folder).sweep().to_dict() == before
 
 
+SWEEP = """
+base:
+  experiment_name: tiny
+  model: {name: counter}
+  data: {dataset_name: none}
+  optimizer: {name: none}
+  custom_params: {fail_at: 1}
+  slurm: {retries: {timeout: 4, failure: 0}}
+grids:
+  - name: grid
+    parameters: {custom_params.x: [1.0]}
+"""
+
+
+def test_budgets_on_the_command_line(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.repo.path)
+    bench.repo.write("sweep.yaml", SWEEP)
+    assert main(["run", "sweep.yaml", "-o", str(bench.folder), "--retries", "failure=1,node_failure=null"]) == 1
+    assert attempts(GridSearchResult.load(bench.folder)) == [2]
+    written = json.loads(bench.run.config_json.read_text())["slurm"]["retries"]
+    assert (written["failure"], written["node_failure"], written["timeout"]) == (1, None, 4)
+    for wrong, said in {
+        "failures=1": "did you mean failure?",
+        "failure": "expected KEY=N",
+        "failure=-1": "0",
+        "timeout=often": "expected",
+    }.items():
+        assert main(["run", "sweep.yaml", "--retries", wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["run", str(bench.folder), "--retries", "failure=1"]) == 2
+
+
 def test_the_verb(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     def mtf(*words: str, status: int = 0) -> str:
         assert main(list(words)) == status

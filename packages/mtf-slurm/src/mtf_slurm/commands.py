@@ -17,6 +17,7 @@ from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.render import DEFAULT_COMMAND
 from mtf_slurm.reports import plan_lines, ranking_lines, status_lines
 from mtf_slurm.results import GridSearchResult
+from mtf_slurm.retry_options import add_retries, with_retries
 from mtf_slurm.status import JobStatus
 from mtf_slurm.sweep import sweep_name
 from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached, say
@@ -46,7 +47,8 @@ def _open(arguments: argparse.Namespace) -> _Opened:
     name = spec.name or sweep_name(sweep.search)
     folder = Path(arguments.output_dir or root / (spec.output_dir or Path("experiments", name))).absolute()
     command = spec.command_words() or DEFAULT_COMMAND
-    return _Opened(spec, sweep.search, folder, SLURMLauncher(None, folder.parent, project_root=root, command=command))
+    search = with_retries(sweep.search, arguments.retries)
+    return _Opened(spec, search, folder, SLURMLauncher(None, folder.parent, project_root=root, command=command))
 
 
 def _root_of(file: Path) -> Path:
@@ -62,6 +64,7 @@ def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--project-root", metavar="DIR", help="the folder that runs work in (default: the project of the sweep file)"
     )
+    add_retries(parser)
     add_json(parser)
 
 
@@ -100,6 +103,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if Path(arguments.sweep).is_dir():
         if mode not in (None, ExecutionMode.LOCAL):
             raise CommandError(f"--execution {mode}: a folder is continued on this machine; name the sweep file")
+        if arguments.retries:
+            raise CommandError(f"--retries {arguments.retries}: a folder is continued as planned; name the sweep file")
         folder = Path(arguments.sweep)
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
     else:
