@@ -107,7 +107,9 @@ mtf_queue_again() {
   [[ -n $mtf_sweep_dir ]] || return 0
   mtf_is_cancelled && return 0
   if [[ -n $mtf_shared ]]; then
-    [[ $1 == preempted ]] && mtf_is_held_back "$1" "$(mtf_ask_for_job 2>/dev/null)"
+    local answer= # many runs stop at once: Slurm is asked only where it matters whether that is the end of their time
+    [[ -n $mtf_max_timeouts$mtf_max_preemptions ]] && answer=$(mtf_ask_for_job 2>/dev/null)
+    [[ $1 == preempted ]] && mtf_is_held_back "$1" "$answer"
   elif ! mtf_requeue "$1" && [[ $1 == preempted ]]; then
     mtf_say_not_queued
   fi
