@@ -12,14 +12,27 @@ from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import ClusterUnreachableError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.status import Evidence, JobEvidence, JobStatus, Verdict
-from mtf_slurm.submissions import Submissions
+from mtf_slurm.submissions import Submission, Submissions
 from mtf_slurm.wording import counted
 from mtf_utils.rundir import SweepDirectory
 
-__all__ = ["cancel_runs"]
+__all__ = ["cancel_job", "cancel_runs"]
 
 LOOK: Final = "URG"
 """Has the script of a task that runs share look which of them have been cancelled; whatever else it is ignores it."""
+
+
+def cancel_job(directory: SweepDirectory, submission: Submission, name: str, watch: Watch) -> bool:
+    """Cancel a run if it is at work, or waits, in a job of that submission; returns whether it was.
+
+    Raises:
+        ClusterUnreachableError: Slurm cannot be asked, or told.
+        SLURMError: the cluster refuses.
+    """
+    witness = Witness.look(directory, watch, names=[name])
+    job = witness.verdict(name)[0].job
+    counts = job.token if job is not None and job.may_be_active else witness.latest[name].token
+    return counts == submission.token and cancel_runs(directory, [name], watch)[name]
 
 
 def cancel_runs(directory: SweepDirectory, names: Iterable[str], watch: Watch | None = None) -> dict[str, bool]:
