@@ -200,7 +200,7 @@ def test_never_resume_refuses_existing_checkpoints(tmp_path: Path) -> None:
         (lambda loss: {"loss": loss.detach()}, "requires_grad=False"),
         (lambda loss: {"loss": loss, "text": "good"}, "'text' as str"),
         (lambda loss: {"loss": loss, "many": torch.ones(2)}, r"'many' with shape \(2,\)"),
-        (lambda loss: {"loss": loss * float("nan")}, "loss at epoch 0, batch 0, step 0 is not finite"),
+        (lambda loss: {"loss": loss * float("nan")}, "loss at epoch 1, batch 1, step 0 is not finite"),
     ],
 )
 def test_what_a_step_may_not_return(tmp_path: Path, returned: Any, message: str) -> None:
@@ -228,7 +228,7 @@ def test_without_a_step_the_error_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_empty_loader_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match="gave no batch in epoch 0"):
+    with pytest.raises(TrainerError, match="gave no batch in epoch 1"):
         run(Fit(config(tmp_path)), loader=DataLoader(data(3), batch_size=4, drop_last=True))
 
 
@@ -633,4 +633,4 @@ def test_an_epoch_in_which_nothing_was_trained_is_an_error(tmp_path: Path, caplo
 
     with pytest.raises(TrainerError, match="none of its 3 losses is finite"):
         run(GenericTrainer(config(tmp_path, non_finite_loss="skip"), training_step=step))
-    assert "left out: the loss at epoch 0, batch 1" in caplog.text
+    assert "left out: the loss at epoch 1, batch 2" in caplog.text

@@ -15,6 +15,7 @@ from mtf_config.formats import (
     MAIL_TYPE,
     MEMORY,
     NO_NUL,
+    NOT_EMPTY,
     ONE_LINE,
     OPTION,
     PROJECT_PATH,
@@ -76,6 +77,7 @@ class SLURMConfig(Section):
         "memory": "unknown key 'memory'; write mem",
         "gpus": "unknown key 'gpus'; write gres, such as gpu:1",
         "cpus": "unknown key 'cpus'; write cpus_per_task",
+        "template": "unknown key 'template'; write template_path",
     }
 
     job_name: str | None = field(
@@ -117,6 +119,13 @@ class SLURMConfig(Section):
     retries: RetryConfig | None = field(
         default=None,
         metadata=about("How often a run is tried again, in every mode of execution; null: the defaults of each key."),
+    )
+    template_path: str | None = field(
+        default=None,
+        metadata=about(
+            "The user's own template of the submission script, relative to the file that names it; null: the built-in.",
+            check=NOT_EMPTY,
+        ),
     )
     setup: list[str] = field(
         default_factory=list,

@@ -184,7 +184,7 @@ class Loop:
             self._batch = self.train.read(state.epoch, train.batch_idx)
         except StopIteration:
             if train.batch_idx == 0:
-                raise TrainerError(f"the training loader gave no batch in epoch {state.epoch}") from None
+                raise TrainerError(f"the training loader gave no batch in epoch {state.epoch + 1}") from None
             train.exhausted = True
             state.phase = Phase.TRAIN_BATCH_OPTIM_STEP if train.micro_step else self.agenda.after_data()
         except DataWaitInterrupted:
@@ -346,7 +346,7 @@ class Loop:
             skipped = self._train.skipped
             if skipped and not self._train_means.means(EPOCH):
                 raise TrainerError(
-                    f"nothing was trained in epoch {state.epoch}: none of its {skipped} losses is finite"
+                    f"nothing was trained in epoch {state.epoch + 1}: none of its {skipped} losses is finite"
                 )
             means = _named(self._train_means.means(EPOCH), "train_")
             state.epoch_metrics = means | self.metrics.compute("train") | state.val_metrics

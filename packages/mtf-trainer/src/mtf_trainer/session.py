@@ -304,7 +304,7 @@ class Session:
         self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
         path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
-        place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
+        place = f"epoch {state.epoch + 1}, step {state.global_step}, before {state.phase.value}"
         limit = settings.max_preemptions
         # within an attempt whoever starts the next one counts: only there it is known what was a preemption, and since
         # when it counts

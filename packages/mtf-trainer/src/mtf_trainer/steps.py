@@ -21,14 +21,14 @@ __all__ = ["Engine", "LossWatch", "Place", "is_finite", "modes_of", "restore_mod
 
 
 class Place(NamedTuple):
-    """Which batch something is about."""
+    """Which batch something is about; people count epochs and batches from 1."""
 
     epoch: int
     batch: int
     step: int
 
     def __str__(self) -> str:
-        return f"epoch {self.epoch}, batch {self.batch}, step {self.step}"
+        return f"epoch {self.epoch + 1}, batch {self.batch + 1}, step {self.step}"
 
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

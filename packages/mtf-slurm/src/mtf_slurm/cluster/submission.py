@@ -18,11 +18,11 @@ from mtf_slurm.cluster.patience import NotYetError, Patience
 from mtf_slurm.cluster.planning import SubmissionPlanner, most_tasks
 from mtf_slurm.cluster.submitter import Submitter
 from mtf_slurm.cluster.watch import Watch
-from mtf_slurm.decisions import Step, due
+from mtf_slurm.decisions import Decision, Step, due
 from mtf_slurm.errors import ClusterUnreachableError, SlurmNotFoundError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.policy import Cause
-from mtf_slurm.status import Evidence
+from mtf_slurm.status import Evidence, JobStatus
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_utils.rundir import RunDirectoryError
 
@@ -37,14 +37,14 @@ class Submitted:
         submission: as it is on disk; None if no run was due.
         job_ids: by the name of the run: its job now, whether it was submitted this time or before.
         refused: why a run was not submitted, by its name.
-        over: the names of runs that have finished, and were not submitted for that reason.
+        left: why a run was not submitted although nothing keeps it from that, by its name: it is over, or in Slurm.
         held: why runs were left out that are not tried again until somebody asks for them, by name.
     """
 
     submission: Submission | None = None
     job_ids: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    over: tuple[str, ...] = ()
+    left: dict[str, str] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
 
 
@@ -54,7 +54,7 @@ class _Chosen:
 
     due: dict[str, Evidence] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    over: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
 
 
@@ -100,20 +100,20 @@ class Launch:
         self.complete()
         witness = self._look(names)
         chosen = self._select(witness, names, asked)
-        refused, over = chosen.refused, chosen.over
+        refused, left = chosen.refused, chosen.left
         submission = self._send(chosen.due, limit, single=single) if chosen.due else None
         job_ids: dict[str, str] = {}
         for name in names:
             if name not in refused and (job_id := witness.job_id(name)):
                 job_ids[name] = job_id
-            elif name in over:
+            elif name in left:
                 refused[name] = "it is over already, and no job did it; its folder tells how it ended"
         if submission is not None:
             sent, not_taken = self._outcome(submission)
             job_ids |= sent
             refused |= not_taken
             job_ids = {name: job_id for name, job_id in job_ids.items() if name not in not_taken}
-        return Submitted(submission, job_ids, refused, tuple(over), chosen.held)
+        return Submitted(submission, job_ids, refused, left, chosen.held)
 
     def complete(self) -> None:
         """Send what earlier calls were stopped from sending, and what the controller has lost since.
@@ -154,11 +154,11 @@ class Launch:
                 continue
             if decision.step is Step.START:
                 chosen.due[name] = evidence
-            elif decision.step is Step.DONE:
-                chosen.over.append(name)
+            elif decision.step in (Step.DONE, Step.ADOPT):
+                chosen.left[name] = _why_left(witness, name, decision)
             elif decision.step is Step.HOLD:
                 chosen.held[name] = decision.reason
-            elif decision.step is not Step.ADOPT:
+            else:
                 chosen.refused[name] = decision.reason
         return chosen
 
@@ -261,3 +261,11 @@ class Launch:
 
     def _journal(self, submission: Submission, number: int) -> JobJournal:
         return JobJournal(self.planner.directory, submission, number, self.patience.wall_clock)
+
+
+def _why_left(witness: Witness, name: str, decision: Decision) -> str:
+    """In few words, so that many runs have the same: what keeps a run from being submitted again."""
+    status = witness.verdict(name)[1].status
+    if decision.step is Step.ADOPT:
+        return f"in Slurm already ({status.value})"
+    return "complete" if status is JobStatus.COMPLETED else f"{status.value}: {decision.reason}"
