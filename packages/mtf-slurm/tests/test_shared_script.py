@@ -213,4 +213,4 @@ def test_what_a_plan_says(make_config) -> None:
         "in Slurm 20 runs share 3 jobs, 8 in each, one after the other; its time_limit of 4:00:00 is for all runs of a "
         "job, and max_concurrent_jobs counts jobs"
     )
-    assert "4 runs share 1 jobs, 4 in each, 2 at a time; the partition's time limit is for all" in str(second)
+    assert "4 runs share 1 job, 4 in each, 2 at a time; the partition's time limit is for all" in str(second)

@@ -116,16 +116,16 @@ class SLURMConfig(Section):
     )
     mail_user: str | None = field(default=None, metadata=about("Whom to write to.", check=ONE_LINE))
     mail_type: list[str] = field(default_factory=list, metadata=about("At which events, such as END and FAIL."))
+    retries: RetryConfig | None = field(
+        default=None,
+        metadata=about("How often a run is tried again, in every mode of execution; null: the defaults of each key."),
+    )
     template_path: str | None = field(
         default=None,
         metadata=about(
             "The user's own template of the submission script, relative to the file that names it; null: the built-in.",
             check=NOT_EMPTY,
         ),
-    )
-    retries: RetryConfig | None = field(
-        default=None,
-        metadata=about("How often a run is tried again, in every mode of execution; null: the defaults of each key."),
     )
     setup: list[str] = field(
         default_factory=list,

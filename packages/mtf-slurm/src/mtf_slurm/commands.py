@@ -47,8 +47,9 @@ def _open(arguments: argparse.Namespace) -> _Opened:
     name = spec.name or sweep_name(sweep.search)
     folder = Path(arguments.output_dir or root / (spec.output_dir or Path("experiments", name))).absolute()
     command = spec.command_words() or DEFAULT_COMMAND
+    search = with_retries(sweep.search, arguments.retries)
     launcher = SLURMLauncher(arguments.template, folder.parent, project_root=root, command=command)
-    return _Opened(spec, with_retries(sweep.search, arguments.retries), folder, launcher)
+    return _Opened(spec, search, folder, launcher)
 
 
 def _root_of(file: Path) -> Path:
@@ -64,12 +65,12 @@ def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--project-root", metavar="DIR", help="the folder that runs work in (default: the project of the sweep file)"
     )
+    add_retries(parser)
     parser.add_argument(
         "--template",
         metavar="FILE",
         help="your template of the scripts that Slurm gets (default: slurm.template_path of the runs, else built in)",
     )
-    add_retries(parser)
     add_json(parser)
 
 
@@ -115,9 +116,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if Path(arguments.sweep).is_dir():
         if mode not in (None, ExecutionMode.LOCAL):
             raise CommandError(f"--execution {mode}: a folder is continued on this machine; name the sweep file")
-        _refuse_template(arguments)
         if arguments.retries:
             raise CommandError(f"--retries {arguments.retries}: a folder is continued as planned; name the sweep file")
+        _refuse_template(arguments)
         folder = Path(arguments.sweep)
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
     else:

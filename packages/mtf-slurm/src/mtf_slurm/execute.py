@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from mtf_config import ExecutionMode
 from mtf_slurm.asking import ends_of, reconsider
-from mtf_slurm.budgets import hold_of
+from mtf_slurm.budgets import hold_of, retry_words
 from mtf_slurm.cluster.interrupted import explaining_interrupts
+from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.decisions import Step, decide
 from mtf_slurm.errors import JobSubmissionError, SLURMError, SweepLockedError, by_reason
 from mtf_slurm.evidence import Witness
 from mtf_slurm.local import LocalRunner
-from mtf_slurm.lock import hold
+from mtf_slurm.lock import hold, is_locked
 from mtf_slurm.status import Evidence
 from mtf_slurm.submissions import Ended, Submissions
+from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import Display
 from mtf_utils.rundir import RunDirectoryError, SweepDirectory
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Executed",
+    "active_elsewhere",
     "default_display",
     "execute_locally",
     "explain_write_errors",
@@ -35,6 +38,7 @@ __all__ = [
     "plan_only",
     "refuse_problems",
     "submit",
+    "tell_left",
 ]
 
 LOCK_WAIT_S: Final = 30.0
@@ -49,15 +53,15 @@ class Executed:
         job_ids: the job ids of the runs, by their names.
         refused: why a run could not be started at all, by its name.
         unnoted: why runs were given up, by token and name, where the disk took no note of it.
-        held: why runs were left out that are not tried again until somebody asks for them, by name.
         left: why a run was left as it is though it was asked for, by its name.
+        held: why runs were left out that are not tried again until somebody asks for them, by name.
     """
 
     job_ids: dict[str, str]
     refused: dict[str, str] = field(default_factory=dict)
     unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
-    held: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -202,7 +206,38 @@ def submit(
     directory = launch.planner.directory
     with explain_write_errors(directory), explaining_interrupts(directory, names, launch.say):
         done = launch.submit(names, max_concurrent_jobs, single=single, asked=asked)
-    return Executed(done.job_ids, done.refused, held=done.held, left=done.left)
+    return Executed(done.job_ids, done.refused, left=done.left, held=done.held)
+
+
+def active_elsewhere(directory: SweepDirectory, plan: SweepPlan, watch: Watch) -> dict[str, str]:
+    """The job ids of those planned runs that another launcher has at work or in its queue."""
+    if not is_locked(directory):
+        return {}
+    witness = Witness.look(directory, watch, names=plan.names)
+    return {
+        name: job_id
+        for name in plan.names
+        if name not in plan.conflicts and (job_id := witness.job_id(name)) and witness.verdict(name)[1].status.is_active
+    }
+
+
+def tell_left(directory: SweepDirectory, done: Executed, say: Callable[[str], None]) -> None:
+    """Say which runs were not submitted, and why; they stop no other.
+
+    Raises:
+        JobSubmissionError: some could not be submitted, and there is no other.
+    """
+    for reason in by_reason(done.left):
+        say(f"left as it is: {reason}")
+    for reason in by_reason(done.held):
+        say(f"left out: {reason}")
+    if done.held:
+        say(f"to have one tried again, change its code or settings, or: {retry_words(directory)} RUN")
+    reasons = "; ".join(by_reason(done.refused))
+    if done.refused and not done.job_ids:
+        raise JobSubmissionError(f"{directory.path}: no run was submitted: {reasons}", reasons=done.refused)
+    if reasons:
+        say(f"not submitted: {reasons}")
 
 
 def default_display() -> Display:

@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf_config import ExecutionMode, ExperimentConfig
-from mtf_slurm.budgets import retry_words
 from mtf_slurm.cluster.answers import ClusterConfig
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.interrupted import explaining_interrupts
-from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.command_script import script_problems
-from mtf_slurm.errors import ClusterUnreachableError, JobSubmissionError, by_reason
-from mtf_slurm.evidence import Witness
+from mtf_slurm.errors import ClusterUnreachableError
 from mtf_slurm.execute import Executed, execute_locally, explain_write_errors, plan_only, submit
-from mtf_slurm.lock import is_locked
 from mtf_slurm.room import estimate_room
 from mtf_slurm.setup_lines import check_setups
-from mtf_slurm.sweep import SweepPlan, SweepRequest, plan_sweep, write_plan
+from mtf_slurm.sweep import SweepPlan, write_plan
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
 
@@ -29,7 +25,7 @@ if TYPE_CHECKING:
     from mtf_slurm.cluster.planning import SubmissionPlanner
     from mtf_slurm.cluster.submission import Launch
 
-__all__ = ["Executor", "active_jobs", "say"]
+__all__ = ["Executor"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,13 @@ class Executor:
         return draft_scripts(self.directory, configs, self._templates())
 
     def carry_out(
-        self, plan: SweepPlan, mode: ExecutionMode, max_concurrent_jobs: int | None, *, single: bool, asked: str = ""
+        self,
+        plan: SweepPlan,
+        mode: ExecutionMode,
+        max_concurrent_jobs: int | None,
+        *,
+        single: bool = False,
+        asked: str = "",
     ) -> Executed | None:
         """Write a plan and execute it; the caller holds the folder. None if there is nothing to do.
 
@@ -119,25 +121,6 @@ class Executor:
             self._write(plan)
         return submit(launch, names, max_concurrent_jobs, single=single, asked=asked)
 
-    def tell_left(self, done: Executed) -> None:
-        """Tell of runs that were not submitted: they stop no other.
-
-        Raises:
-            JobSubmissionError: some were refused, and there is no other.
-        """
-        for reason in by_reason(done.left):
-            self.say(f"left as it is: {reason}")
-        for reason in by_reason(done.held):
-            self.say(f"left out: {reason}")
-        if done.held:
-            self.say(f"to have one tried again, change its code or settings, or: {retry_words(self.directory)} RUN")
-        if not done.refused:
-            return
-        reasons = "; ".join(by_reason(done.refused))
-        if not done.job_ids:
-            raise JobSubmissionError(f"{self.directory.path}: no run was submitted: {reasons}", reasons=done.refused)
-        self.say(f"not submitted: {reasons}")
-
     def _write(self, plan: SweepPlan) -> None:
         for problem in estimate_room(self.directory, plan).problems:
             self.say(f"warning: {self.directory.path}: {problem}")
@@ -169,26 +152,3 @@ class Executor:
         from mtf_slurm.cluster.submission import Launch  # loads tenacity
 
         return Launch(planner, self.controller, self.say, Patience(timeout_s=self.submit_timeout_s))
-
-
-def say(display: Display | None, text: str) -> None:
-    """A line for the user, on the display or, without one, in plain text."""
-    if display is not None:
-        display.say(text)
-        return
-    from mtf_slurm.progress import PlainLines  # what draws a table would hide the cursor; loads rich
-
-    PlainLines().say(text)
-
-
-def active_jobs(directory: SweepDirectory, request: SweepRequest, watch: Watch) -> dict[str, str]:
-    """The job ids of those requested runs that another launcher has at work or in its queue."""
-    plan = plan_sweep(directory, request)
-    if not is_locked(directory):
-        return {}
-    witness = Witness.look(directory, watch, names=plan.names)
-    return {
-        name: job_id
-        for name in plan.names
-        if name not in plan.conflicts and (job_id := witness.job_id(name)) and witness.verdict(name)[1].status.is_active
-    }

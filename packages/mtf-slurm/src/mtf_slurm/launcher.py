@@ -6,22 +6,21 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.asking import BY_NAME
 from mtf_slurm.batch_result import BatchSubmissionResult, batch_result
-from mtf_slurm.cancelling import cancel_job
+from mtf_slurm.cancelling import cancel_submitted
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.code.isolation import Code, describe_code, take_code
 from mtf_slurm.code.keeping import runs_that_keep_code
 from mtf_slurm.errors import JobSubmissionError, SLURMError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.execute import LOCK_WAIT_S, execute_locally, held, refuse_problems
-from mtf_slurm.executor import Executor, active_jobs, say
+from mtf_slurm.execute import LOCK_WAIT_S, active_elsewhere, execute_locally, held, refuse_problems, tell_left
+from mtf_slurm.executor import Executor
 from mtf_slurm.git import GitManager
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.requests import (
@@ -95,7 +94,7 @@ class SLURMLauncher:
         self.command = split_command(command)
         self.submit_timeout_s = check_seconds("submit_timeout_s", submit_timeout_s)
         self._display = display
-        self._watch = Watch(Controller(say=partial(say, display)))
+        self._watch = Watch(Controller(say=self._say))
         self._folders = [self.output_dir / SINGLE]
 
     def submit_experiment(
@@ -190,7 +189,7 @@ class SLURMLauncher:
             self._remember(directory)
             done = executor.carry_out(plan, execution_mode, max_concurrent_jobs, single=False)
         if done is not None and execution_mode is ExecutionMode.SLURM:
-            executor.tell_left(done)
+            tell_left(directory, done, self._say)
         return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
 
     def sweep_problems(
@@ -272,20 +271,16 @@ class SLURMLauncher:
         """Have runs of a sweep tried again that have not finished and are not at work, as they were planned.
 
         Args:
-            sweep_dir: the folder of the sweep.
+            sweep_dir: its folder.
             names: the runs, whose budgets begin anew; None: those that their budgets allow.
             same_code: whether they run the code of their last attempts; else that of now.
-            resume_across_code: whether checkpoints that other code has made are continued, which is recorded; else runs
-                that have such checkpoints are left out.
-            execution_mode: how they are executed; None: as at the last submission.
-            max_concurrent_jobs: how many run at a time; None: as at the last submission.
+            resume_across_code: whether to continue checkpoints of other code, which is recorded.
+            execution_mode: how they are executed; None, here and for the next: as at the last submission.
+            max_concurrent_jobs: how many run at a time.
             dry_run: whether to do nothing, and only say what would be done.
 
         Raises:
-            KeyError: there is no run of a name.
-            JobSubmissionError: the cluster took no run, or not all of them in time; a repeated call goes on.
-            SLURMError: there is no sweep in that folder, or it cannot be used.
-            LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
+            KeyError: there is no run of a name; beside that, what `submit_sweep` raises.
         """
         result = GridSearchResult(sweep_dir, watch=self._watch)
         directory = SweepDirectory(result.output_dir)
@@ -294,13 +289,11 @@ class SLURMLauncher:
         code = None if same_code else take_code(self.project_root, self.git_manager, sweeps=[directory.path])
         keep = runs_that_keep_code(directory, self._watch) if names is None else []
         retry = retry.with_code(code, keep=keep, resume_across_code=resume_across_code)
-        done = None
-        if retry.names and not dry_run:
-            with self._held(directory, retry.mode):
-                retry.note_code()
-                plan = retry.plan(self.project_root)
-                self._remember(directory)
-                done = self._executor(directory).carry_out(plan, retry.mode, retry.limit, single=False, asked=retry.how)
+        if dry_run or not retry.names:
+            return retry.outcome(None)
+        self._remember(directory)
+        with self._held(directory, retry.mode):
+            done = retry.carry_out(self._executor(directory))
         return retry.outcome(done)
 
     def get_job_status(self, job_id: str) -> JobStatus:
@@ -333,9 +326,7 @@ class SLURMLauncher:
             SLURMError: it is not a job id.
         """
         found = find_job(self._look_in(), check_job_id(job_id))
-        if found is None:
-            return False
-        return cancel_job(*found, self._watch)
+        return found is not None and cancel_submitted(*found, self._watch)
 
     def _submit_lone(
         self, experiments: Sequence[ExperimentConfig], mode: ExecutionMode, limit: int | None, *, single: bool
@@ -356,7 +347,7 @@ class SLURMLauncher:
             keep_code=kept,
             additive=True,
         )
-        active = active_jobs(directory, request, self._watch) if single else {}
+        active = active_elsewhere(directory, plan_sweep(directory, request), self._watch) if single else {}
         if active:
             return BatchSubmissionResult(successful=tuple(active), job_ids=active)
         if not points:
@@ -382,10 +373,18 @@ class SLURMLauncher:
             self.project_root,
             self.slurm_template_path,
             self._watch.controller,
-            partial(say, self._display),
+            self._say,
             self.submit_timeout_s,
             self._display,
         )
+
+    def _say(self, text: str) -> None:
+        if self._display is not None:
+            self._display.say(text)
+            return
+        from mtf_slurm.progress import PlainLines  # what draws a table would hide the cursor; loads rich
+
+        PlainLines().say(text)
 
     def _held(self, directory: SweepDirectory, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
         return held(directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0)

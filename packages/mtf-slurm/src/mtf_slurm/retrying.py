@@ -16,7 +16,8 @@ from mtf_slurm.configurations import read_experiment
 from mtf_slurm.decisions import Step, due
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.execute import Executed
+from mtf_slurm.execute import Executed, refuse_problems
+from mtf_slurm.executor import Executor
 from mtf_slurm.results import GridSearchResult
 from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import Submissions
@@ -158,6 +159,18 @@ class Retry:
         )
         sweep = replace(self.sweep, code=record.to_dict())
         return replace(plan_sweep(self.directory, request), sweep=sweep, orphaned=())
+
+    def carry_out(self, executor: Executor) -> Executed | None:
+        """Have them tried again; the caller holds the folder.
+
+        Raises:
+            JobSubmissionError: some cannot be executed as they were planned, and nothing was done.
+        """
+        plan = self.plan(executor.project_root)
+        problems = executor.problems(plan.configs, self.mode, self.sweep.command, self.keep)
+        refuse_problems(self.directory, problems)
+        self.note_code()
+        return executor.carry_out(plan, self.mode, self.limit, asked=self.how)
 
     def outcome(self, done: Executed | None) -> RetryResult:
         """What became of it; None if nothing was done."""

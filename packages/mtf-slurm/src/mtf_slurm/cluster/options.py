@@ -15,7 +15,14 @@ from mtf_slurm.render import ENDS_SRUN
 from mtf_utils.sections import PreemptionConfig
 from mtf_utils.settings import nearest
 
-__all__ = ["node_count", "preemption_signal", "sbatch_options", "task_count", "warning_s", "with_dependency"]
+__all__ = [
+    "node_count",
+    "preemption_signal",
+    "sbatch_options",
+    "task_count",
+    "warning_s",
+    "with_dependency",
+]
 
 # What slurmctld knows by name; the others go by number. Source: sig_name2num in Slurm's sources.
 _SLURM_SIGNALS: Final = (

@@ -37,15 +37,15 @@ class Submitted:
         submission: as it is on disk; None if no run was due.
         job_ids: by the name of the run: its job now, whether it was submitted this time or before.
         refused: why a run was not submitted, by its name.
-        held: why runs were left out that are not tried again until somebody asks for them, by name.
         left: why a run was not submitted although nothing keeps it from that, by its name: it is over, or in Slurm.
+        held: why runs were left out that are not tried again until somebody asks for them, by name.
     """
 
     submission: Submission | None = None
     job_ids: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    held: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -54,8 +54,8 @@ class _Chosen:
 
     due: dict[str, Evidence] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    held: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,20 +100,20 @@ class Launch:
         self.complete()
         witness = self._look(names)
         chosen = self._select(witness, names, asked)
-        refused = chosen.refused
+        refused, left = chosen.refused, chosen.left
         submission = self._send(chosen.due, limit, single=single) if chosen.due else None
         job_ids: dict[str, str] = {}
         for name in names:
             if name not in refused and (job_id := witness.job_id(name)):
                 job_ids[name] = job_id
-            elif name in chosen.left:
+            elif name in left:
                 refused[name] = "it is over already, and no job did it; its folder tells how it ended"
         if submission is not None:
             sent, not_taken = self._outcome(submission)
             job_ids |= sent
             refused |= not_taken
             job_ids = {name: job_id for name, job_id in job_ids.items() if name not in not_taken}
-        return Submitted(submission, job_ids, refused, chosen.held, chosen.left)
+        return Submitted(submission, job_ids, refused, left, chosen.held)
 
     def complete(self) -> None:
         """Send what earlier calls were stopped from sending, and what the controller has lost since.
