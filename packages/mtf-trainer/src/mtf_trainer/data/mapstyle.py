@@ -25,10 +25,9 @@ __all__ = ["MapSource"]
 
 logger = logging.getLogger(__name__)
 
+_TAKEN_AT_ONCE = 4096
 DEATH_S: Final = 1.0
 """How long the news of a worker's death may take, in seconds."""
-
-_TAKEN_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,10 @@ class _Order:
 
     def __iter__(self) -> Iterator[Request]:
         # The indices are begun here and now: a user's code in them runs with the streams that `open` set up.
+        indices = self._indices()
+        requests = map(Request, itertools.repeat(self.epoch), itertools.count(self.start), indices)
         self.drawn.clear()
-        requests = map(Request, itertools.repeat(self.epoch), itertools.count(self.start), self._indices())
-        return map(self._remember, requests)
+        return requests if self.plan is not None else map(self._remember, requests)
 
     def _remember(self, request: Request) -> Request:
         self.drawn.append(request)
