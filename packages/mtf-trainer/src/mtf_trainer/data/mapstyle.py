@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
@@ -219,7 +220,8 @@ class MapSource(DataSource):
     def lost_batch(self) -> int | None:
         """See `DataSource.lost_batch`; where it is not known which worker died, the first that is not done."""
         workers = getattr(self._iterator, "_workers", ())
-        wait([worker.sentinel for worker in workers], DEATH_S)
+        with contextlib.suppress(RuntimeError):  # how torch tells the news, wherever the process is
+            wait([worker.sentinel for worker in workers], DEATH_S)
         dead = [number for number, worker in enumerate(workers) if worker.exitcode not in (None, 0)]
         begun = [self._dataset.worker_at(number) for number in (dead or range(self._loader.num_workers))]
         lost = [batch for epoch, batch, done in begun if epoch == self._order.epoch and (dead or not done)]
