@@ -84,8 +84,10 @@ def split_command(command: str | Sequence[str]) -> tuple[str, ...]:
             words = shlex.split(command)
         except ValueError as error:
             raise JobSubmissionError(f"command {command!r}: {error}; close the quote, or pass a list") from error
-    else:
+    elif isinstance(command, Iterable):
         words = list(command)
+    else:
+        raise JobSubmissionError(f"command={command!r}: expected a line such as '{{python}} train.py', or its words")
     for word in words:
         if not isinstance(word, str) or "\0" in word:
             raise JobSubmissionError(f"command: expected strings without NUL characters, found {word!r}")
