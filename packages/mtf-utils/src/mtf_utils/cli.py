@@ -151,6 +151,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     """The arguments, with options before, between and after the others."""
+    if "--" in words:  # behind which nothing is an option; argparse forgets that where it parses twice
+        return parser.parse_args(words)
     try:
         return parser.parse_intermixed_args(words)
     except TypeError:  # it has verbs of its own
