@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mtf_config
-from mtf_config import ExperimentConfig, SweepSpec, base
-from mtf_config.fastpath import build
+from mtf_config import ExperimentConfig, SweepSpec
 from mtf_config.reader import read_document
+from mtf_utils import settings as settings_module
+from mtf_utils.fastpath import build
 from mtf_utils.settings import Settings
 
 SECTIONS = [getattr(mtf_config, name) for name in mtf_config.__all__ if name.endswith("Config")]
@@ -43,7 +44,7 @@ def section_data(draw: st.DrawFn) -> tuple[type[Settings], dict[str, Any]]:
 def explained(cls: type[Settings], data: Any, monkeypatch: pytest.MonkeyPatch) -> Settings | None:
     """What the explaining way makes of data."""
     with monkeypatch.context() as patch:
-        patch.setattr(base, "build", lambda cls, data: None)
+        patch.setattr(settings_module, "build", lambda cls, data: None)
         instance, problems = cls.decode(data, ())
     assert (instance is None) == bool(problems)
     return instance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ def read_run(witness: Witness, entry: Mapping[str, Any]) -> RunResult:
         may_change=verdict.may_change,
         attempts=len(evidence.attempts),
         path=run.path,
-        log=log if log is not None and log.exists() else None,
+        log=log if log is not None and os.path.exists(log) else None,  # noqa: PTH110 - of thousands
         job_id=witness.job_id(run.name),
         **_outcome(run, evidence),
     )

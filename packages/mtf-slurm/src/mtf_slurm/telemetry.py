@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,21 +62,31 @@ def read_telemetry(path: Path) -> Telemetry:
 
     The journal may be cut back and written anew meanwhile, so lines that cannot be read are passed over.
     """
+    last: dict[tuple[str, ...], tuple[int, dict[str, Any]]] = {}
+    for place, record in enumerate(_records(_tail(path))):
+        last[tuple(record)] = place, record  # of records that are alike, the last one tells all
     epoch = step = headline = None
-    metrics: dict[str, float | None] = {}
-    for line in _tail(path).splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(record, dict):
-            continue
+    metrics: dict[str, float | None] = {name: None for _, record in last.values() for name in metrics_of(record)}
+    for _, record in sorted(last.values(), key=itemgetter(0)):
         epoch = _position(record, "epoch", epoch)
         step = _position(record, "step", _position(record, "global_step", step))
         renewed = metrics_of(record)
         metrics |= renewed
         headline = next(iter(renewed), headline)
     return Telemetry(epoch=None if epoch is None else epoch + 1, global_step=step, metrics=metrics, headline=headline)
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    """The records among the lines of a journal's end."""
+    lines = [line for line in text.splitlines() if line]
+    try:
+        values = json.loads(f"[{','.join(lines)}]")  # in one go: a tail has a hundred lines
+    except ValueError:
+        values = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                values.append(json.loads(line))
+    return (value for value in values if isinstance(value, dict))
 
 
 def _position(record: Mapping[str, Any], key: str, before: int | None) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import json
 from collections.abc import Mapping
@@ -65,8 +64,7 @@ class Record(Settings):
             data = json.loads(content.decode("utf-8"))
             if isinstance(data, Mapping):
                 cls._check_version(data.get("version"))
-                known = {item.name for item in dataclasses.fields(cls)}
-                data = {key: value for key, value in data.items() if key in known}
+                data = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
             return cls.from_dict(data)
         except (ValueError, RecursionError) as error:
             raise RunDirectoryError(f"{path}: not a valid {cls.__name__}: {error}") from error
