@@ -12,16 +12,20 @@ from mtf_trainer.errors import TrainerError
 __all__ = ["device", "optimizer", "scheduler"]
 
 
-def device(name: str | None) -> torch.device:
+def device(name: str | None, *, local_rank: int = 0) -> torch.device:
     """The device of that name; None is the accelerator if there is one, else the CPU.
+
+    Args:
+        name: as the configuration has it.
+        local_rank: number of this process among those on the machine, each of which takes the next accelerator.
 
     Raises:
         TrainerError: this machine has no such device.
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if name is None:
-        return accelerator or torch.device("cpu")
-    chosen = torch.device(name)
+    chosen = (accelerator or torch.device("cpu")) if name is None else torch.device(name)
+    if local_rank and chosen.index is None and chosen.type not in ("cpu", "meta"):
+        chosen = torch.device(chosen.type, local_rank % max(1, torch.accelerator.device_count()))
     if chosen.type not in ("cpu", "meta") and (accelerator is None or accelerator.type != chosen.type):
         found = "no accelerator" if accelerator is None else f"only {accelerator.type}"
         raise TrainerError(f"device={name!r}: torch finds {found} here; leave device unset to take what there is")

@@ -52,7 +52,9 @@ def trainer_part(config: GenericTrainerConfig, optimizer: torch.optim.Optimizer)
     }
 
 
-def environment(config: GenericTrainerConfig, model: nn.Module, device: torch.device) -> dict[str, Any]:
+def environment(
+    config: GenericTrainerConfig, model: nn.Module, device: torch.device, *, ranks: int = 1
+) -> dict[str, Any]:
     """Where and with what the results are computed: exact only while this stays the same."""
     precision = config.float32_matmul_precision or torch.get_float32_matmul_precision()
     return {
@@ -65,6 +67,7 @@ def environment(config: GenericTrainerConfig, model: nn.Module, device: torch.de
         "machine": platform.machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
+        "ranks": ranks,
     }
 
 
@@ -90,7 +93,8 @@ def compare(saved: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[
         What makes it another run, and what only costs exactness; one line each.
     """
     faults = list(differences(saved["settings"], current["settings"]))
-    before, after = ({**item["environment"], "threads": None} for item in (saved, current))  # threads are restored
+    # The number of threads is restored.
+    before, after = ({"ranks": 1, **item["environment"], "threads": None} for item in (saved, current))
     inexact = list(differences(before, after, "environment"))
     for part in ("train", "val"):
         was, now = saved["data"][part], current["data"][part]

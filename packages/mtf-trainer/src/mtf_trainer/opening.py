@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore
 from mtf_trainer.config import GenericTrainerConfig
+from mtf_trainer.distributed import shares
+from mtf_trainer.distributed.team import Team
 from mtf_trainer.errors import CheckpointError
 from mtf_trainer.phases import TrainerPhase
 from mtf_trainer.places import checkpoint_directory
 from mtf_trainer.session import Session
 
-__all__ = ["choose_checkpoint", "enter", "open_store"]
+__all__ = ["choose_checkpoint", "enter", "find_checkpoint", "open_store"]
 
 logger = logging.getLogger(__name__)
 
 
-def open_store(config: GenericTrainerConfig) -> CheckpointStore:
-    """The store of the run's checkpoints."""
+def open_store(config: GenericTrainerConfig, team: Team | None = None) -> CheckpointStore:
+    """The store of the run's checkpoints; of several ranks the first has the directory's lock."""
     run_id = config.identity or config.experiment_name
-    return CheckpointStore(checkpoint_directory(config), config.checkpoint, run_id=run_id)
+    directory = checkpoint_directory(config)
+    if team is None or team.size == 1:
+        return CheckpointStore(directory, config.checkpoint, run_id=run_id)
+    crew = team.crew()
+    store = team.on_first(lambda: CheckpointStore(directory, config.checkpoint, run_id=run_id, crew=crew))
+    if store is not None:
+        return store
+    return CheckpointStore(directory, config.checkpoint, run_id=run_id, crew=crew, publishes=False)
+
+
+def find_checkpoint(
+    store: CheckpointStore, config: GenericTrainerConfig, team: Team, *, armed: Checkpoint | None
+) -> Checkpoint | None:
+    """The checkpoint to continue from, as the first rank chooses it; see `choose_checkpoint`."""
+    if team.size == 1:
+        return choose_checkpoint(store, config, armed=armed)
+    chosen = team.on_first(lambda: choose_checkpoint(store, config, armed=armed))
+    place = None if chosen is None else {"path": str(chosen.path), "ranks": shares.ranks_of(chosen)}
+    told = team.gather(place)[0]
+    if told is None or team.is_first:
+        return chosen
+    return store.load(Path(told["path"]), shares.wanted_by(team.rank, team.size, saved=told["ranks"]))
 
 
 def choose_checkpoint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-__all__ = ["FOLLOWERS", "TrainerPhase"]
+__all__ = ["CONSUMED", "FOLLOWERS", "TrainerPhase"]
 
 
 class TrainerPhase(enum.StrEnum):
@@ -54,6 +54,9 @@ class TrainerPhase(enum.StrEnum):
 
 
 _P = TrainerPhase
+
+CONSUMED: Final = frozenset({_P.TRAIN_BATCH_OPTIM_STEP, _P.TRAIN_BATCH_SCHED_STEP, _P.TRAIN_BATCH_END})
+"""Phases in which the current batch has been read already."""
 
 FOLLOWERS: Final[dict[TrainerPhase, frozenset[TrainerPhase]]] = {
     _P.INIT: frozenset({_P.TRAINING_START}),

@@ -17,8 +17,10 @@ from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import DataSource, DataWaitInterrupted
+from mtf_trainer.distributed import shares
+from mtf_trainer.distributed.team import Team
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
-from mtf_trainer.loop import Loop
+from mtf_trainer.loop import Loop, Step
 from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.preemption import StopFlag
@@ -33,6 +35,7 @@ from mtf_utils.rundir import Outcome
 from mtf_utils.stateful import Stateful
 
 if TYPE_CHECKING:
+    from mtf_trainer.distributed.agreement import Agreement
     from mtf_trainer.trainer import GenericTrainer
 
 __all__ = ["Session"]
@@ -42,10 +45,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Restored:
-    """A checkpoint that was taken up: where it lies, and what it held."""
+    """A checkpoint that was taken up: where it lies, what it held, and whether by as many ranks as made it."""
 
     path: Path
     digests: attestation.Digests
+    by_as_many: bool
 
 
 @dataclass(kw_only=True)
@@ -60,6 +64,8 @@ class Session:
         state: where the run stands.
         flag: whether it was told to stop.
         directory: where the checkpoints are.
+        team: the ranks that train together.
+        agreement: when all of them stop; None in a process that trains alone.
         restored: what was taken up, until `settle_restored` has attested it.
         loop: the phases; made anew by `restore`.
     """
@@ -77,6 +83,8 @@ class Session:
     directory: Path
     flag: StopFlag
     seed: int
+    team: Team = field(default_factory=Team)
+    agreement: Agreement | None = None
     state: ResumeState = field(default_factory=lambda: ResumeState(Phase.INIT, 0, 0))
     clock: Callable[[], float] = time.time
     loop: Loop = field(init=False)
@@ -87,32 +95,47 @@ class Session:
     _bounds: SaveBounds = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.team.size > 1:
+            self.metrics.check_shared()
         self.metrics.move_to(self.engine.device)
         self.registered = {**self.registered, **self.metrics.states(self.engine.device)}
-        self._reserves = self.config.checkpoint.async_save
+        self._reserves = self.config.checkpoint.async_save and self.team.is_first
         self._bounds = SaveBounds(self.config.preemption, self.flag, self.store.next_save_s)
         self._bind()
 
     def _bind(self) -> None:
         """Make the loop for the state that the session has."""
         device, layout = self.engine.device, memory_format(self.config.performance)
+        replicas, divided = self.engine.replicas, self.team.size > 1
+        training_step: Step = self.trainer.training_step
+        if replicas is not None:
+            training_step = replicas.training_step(training_step, self._completes_window)
         self.loop = Loop(
             config=self.config,
             state=self.state,
             engine=self.engine,
             events=Events(self.callbacks, self.state, self.trainer, self.before_update),
-            train=Reader(self.train, device, layout),
-            val=Reader(self.val, device, layout) if self.val is not None else None,
-            training_step=self.trainer.training_step,
+            train=Reader(self.train, device, layout, divided),
+            val=Reader(self.val, device, layout, divided) if self.val is not None else None,
+            training_step=training_step,
             validation_step=self.trainer.validation_step,
             metrics=self.metrics,
             record=self._record,
             save=self.save_periodically,
             before_update=self.before_update,
+            before_validation=self.engine.before_validation,
+            team=self.team,
         )
+
+    def _completes_window(self) -> bool:
+        """Whether the optimizer's step follows the batch at hand."""
+        train = self.state.train
+        return train is not None and self.loop.agenda.completes_window(train)
 
     def start(self) -> None:
         """Begin a new run with a checkpoint of its beginning, so that what cannot be saved shows at once."""
+        if not self.team.is_first:
+            rng.seed_everything(rng.derive_seed(self.seed, "rank", self.team.rank))
         self.telemetry.open(None)
         self.store.save(self.snapshot(), kind=Kind.INITIAL)
 
@@ -123,8 +146,9 @@ class Session:
             CheckpointError: the checkpoint does not belong to this run.
         """
         self._check(checkpoint)
-        sections, training = checkpoint.sections, checkpoint.sections["training"]
-        self.restored = Restored(checkpoint.path, attestation.digests(sections))
+        resume, sections = shares.shares_of(checkpoint, self.team.rank, self.team.size)
+        training, by_as_many = sections["training"], shares.ranks_of(checkpoint) == self.team.size
+        self.restored = Restored(checkpoint.path, attestation.digests(sections), by_as_many)
         fingerprint.check_model(plain_state(self.engine.model), sections["model"], source=str(checkpoint.path))
         load_plain_state(self.engine.model, sections["model"])
         restoring.load_optimizer(self.engine.optimizer, sections["optimizer"], source=str(checkpoint.path))
@@ -133,8 +157,10 @@ class Session:
         if self.val is not None and training["data"]["val"] is not None:
             self.val.load_state_dict(training["data"]["val"])
         restoring.load_stateful(training, self.callbacks, self.registered, source=str(checkpoint.path))
-        self.state = ResumeState.from_dict(checkpoint.resume, rng=RNGState.from_state_dict(training["rng"]))
+        self.state = ResumeState.from_dict(resume, rng=RNGState.from_state_dict(training["rng"]))
         restoring.prolong(self.state, self.config)
+        if not by_as_many:
+            shares.deal_anew(self.state, self.train, self.val)
         if self.state.phase is Phase.TRAINING_COMPLETE:  # nothing is left to record
             self.telemetry.assume(training["journal_bytes"])
         else:
@@ -186,18 +212,24 @@ class Session:
             with contextlib.suppress(DataWaitInterrupted):  # told to stop already: the first boundary will see to it
                 self.loop.train.go_to(*place)
         live = attestation.digests(self._sections())
+        if not restored.by_as_many:  # the data is dealt anew
+            live["data"], live["upcoming"] = restored.digests["data"], restored.digests["upcoming"]
         different = list(attestation.differing_components(restored.digests, live))
+        if self.team.size > 1:
+            told = enumerate(self.team.gather(different))
+            different = [f"{place} of rank {rank}" for rank, places in told for place in places]
         if different:
             logger.warning("restored from %s, but not exact: %s", restored.path, "; ".join(different))
         else:
             logger.info("restored from %s: %s", restored.path, "exact" if self._is_exact else "all that was saved")
 
     def _train_to_the_end(self) -> None:
-        flag, loop, limit = self.flag, self.loop, self._bounds.time_limit
+        flag, loop, limit, agreement = self.flag, self.loop, self._bounds.time_limit, self.agreement
         for phase in loop.boundaries():
             if limit is not None and loop.can_save:
                 limit.save_point()
-            if flag.requested and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
+            told = flag.requested if agreement is None else agreement.is_due()
+            if told and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
                 self._leave()
         self._finish()
 
@@ -209,14 +241,18 @@ class Session:
         self.store.join_copies()
         self.loop.settle()
         self.state.timestamp = self.clock()
+        resume, sections = self.state.to_dict(), self._sections()
+        if not self.team.is_first:
+            own = shares.own_section(resume, sections["training"], self.engine, self.callbacks)
+            sections = {shares.section_of(self.team.rank): own}
         return Snapshot(
-            resume=self.state.to_dict(),
-            sections=self._sections(),
+            resume=resume,
+            sections=sections,
             epoch=self.state.epoch,
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
             fingerprint=self._fingerprint(),
-            steady=self.engine.steady(),
+            steady=self.engine.steady() if self.team.is_first else (),
             refers_to=self.telemetry.sync,
         )
 
@@ -275,7 +311,9 @@ class Session:
                 "train": self.train.fingerprint(),
                 "val": self.val.fingerprint() if self.val is not None else None,
             },
-            "environment": fingerprint.environment(self.config, self.trainer.model, self.engine.device),
+            "environment": fingerprint.environment(
+                self.config, self.trainer.model, self.engine.device, ranks=self.team.size
+            ),
         }
 
     def before_update(self) -> None:
@@ -311,12 +349,17 @@ class Session:
             message = (
                 f"preempted {state.preemptions} times, more than max_preemptions={limit}; saved at {place}: {path}"
             )
-            receipts.write_receipt(Outcome.DO_NOT_REQUEUE, message)
+            self._write_receipt(Outcome.DO_NOT_REQUEUE, message)
             raise TrainingStopped(message)
         message = f"stopped by {flag.signal_name} at {place}; saved {path}; the same command continues from there"
-        logger.warning("%s", message)
-        receipts.write_receipt(Outcome.PREEMPTED, message)
+        if self.team.is_first:
+            logger.warning("%s", message)
+        self._write_receipt(Outcome.PREEMPTED, message)
         raise TrainingPreempted(message, checkpoint=path)
+
+    def _write_receipt(self, outcome: Outcome, message: str) -> None:
+        if self.team.is_first:
+            receipts.write_receipt(outcome, message)
 
     def _finish(self) -> None:
         path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._bounds.timeout_s)
@@ -325,7 +368,8 @@ class Session:
 
     def write_result(self, checkpoint: Path) -> None:
         """Say what training came to."""
-        receipts.write_result(self.state, checkpoint=checkpoint, seed=self.seed, directory=self.directory)
+        if self.team.is_first:
+            receipts.write_result(self.state, checkpoint=checkpoint, seed=self.seed, directory=self.directory)
 
     @contextlib.contextmanager
     def reopened(self, store: CheckpointStore) -> Iterator[None]:

@@ -39,6 +39,8 @@ class EMA(TrainingCallback):
         updates: how often the average was updated.
     """
 
+    is_replicated = True
+
     def __init__(
         self, decay: float = 0.999, *, every_n_steps: int = 1, warm_up: bool = True, validate: bool = True
     ) -> None:

@@ -1,0 +1,101 @@
+"""Data parallel training in which every rank has the whole model: torch's `DistributedDataParallel`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mtf_trainer.distributed.team import Team
+
+__all__ = ["Replicas"]
+
+Step = Callable[[Any, int], Mapping[str, Any]]
+
+COMMUTATIVE: Final = 2
+"""Up to so many ranks a sum does not depend on how the gradients are laid out in buckets."""
+
+
+class _StepModule(nn.Module):
+    """Makes a step a forward pass, so that whatever it calls of the model is what torch prepares the reduction for."""
+
+    def __init__(self, model: nn.Module, step: Step) -> None:
+        super().__init__()
+        self.model = model
+        self.step = step
+
+    def forward(self, batch: Any, batch_idx: int) -> Mapping[str, Any]:
+        return self.step(batch, batch_idx)
+
+
+class Replicas:
+    """Keeps the gradients of all ranks the same.
+
+    They are summed up at the end of an accumulation window only. Buffers are each rank's own until a validation, for
+    which all take those of the first rank.
+
+    Args:
+        model: on its device; the first rank's values are given to all.
+        team: all ranks.
+        unused_parameters: whether a step may leave parameters out.
+
+    Attributes:
+        syncs: whether the backward pass that comes next brings the gradients together.
+        is_reduced: whether the gradients are the same on all ranks.
+    """
+
+    def __init__(self, model: nn.Module, team: Team, *, unused_parameters: bool) -> None:
+        self._model = model
+        self._team = team
+        # torch lays the buckets out anew after the first step of a process unless it looks for unused parameters, and
+        # from three ranks on a resumed run would add up in another order than one that went on.
+        self._looks = unused_parameters or team.size > COMMUTATIVE
+        self._ddp: DistributedDataParallel | None = None
+        self.syncs = False
+        self.is_reduced = False
+        team.share_tensors([*model.parameters(), *model.buffers()])
+
+    def training_step(self, step: Step, is_last: Callable[[], bool]) -> Step:
+        """The step as it has to be called.
+
+        Args:
+            step: of the user.
+            is_last: whether the batch at hand completes its accumulation window.
+        """
+
+        def call(batch: Any, batch_idx: int) -> Mapping[str, Any]:
+            if self._ddp is None:  # only now it is known which parameters are frozen
+                self._ddp = self._wrapped(step)
+            self.syncs = self._ddp.require_backward_grad_sync = is_last()
+            outputs: Mapping[str, Any] = self._ddp(batch, batch_idx)
+            return outputs
+
+        return call
+
+    def _wrapped(self, step: Step) -> DistributedDataParallel:
+        with warnings.catch_warnings():
+            # What is to take the place of this argument would give all ranks the buffers of the first.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return DistributedDataParallel(
+                _StepModule(self._model, step), broadcast_buffers=False, find_unused_parameters=self._looks
+            )
+
+    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Bring together gradients whose window ended without the batch that was to do it."""
+        if self.is_reduced:
+            return
+        held = [[parameter.grad is not None for parameter in parameters]]
+        anywhere = [any(ranks) for ranks in zip(*self._team.gather(held[0]), strict=True)]
+        for parameter, needed in zip(parameters, anywhere, strict=True):
+            if needed:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = (self._team.add_up(gradient) / self._team.size).to(parameter.device)
+        self.is_reduced = True
+
+    def before_validation(self) -> None:
+        """Have all ranks validate the same model."""
+        self._team.share_tensors(self._model.buffers())

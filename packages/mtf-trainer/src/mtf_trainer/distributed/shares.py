@@ -1,0 +1,142 @@
+"""What every rank has of its own in a checkpoint, and how it gets it back, also if the number of ranks has changed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+
+from mtf_trainer import rng
+from mtf_trainer.attestation import canary
+from mtf_trainer.callbacks import TrainingCallback
+from mtf_trainer.checkpoint import Checkpoint
+from mtf_trainer.data import DataSource
+from mtf_trainer.phases import CONSUMED, TrainerPhase
+from mtf_trainer.preparation import plain_name, plain_state
+from mtf_trainer.restoring import keeps_state
+from mtf_trainer.rng import derive_seed
+from mtf_trainer.state import ResumeState
+from mtf_trainer.steps import Engine
+
+__all__ = ["deal_anew", "own_section", "ranks_of", "section_of", "shares_of", "wanted_by"]
+
+OWN: Final = ("rng", "canary", "data", "upcoming", "registered")
+"""Keys of the section `training` that differ from rank to rank."""
+
+SUMS: Final = (("train", "epoch_sums"), ("train", "record_sums"), ("val", "sums"))
+"""Running sums in the training state: each rank has those of its own batches."""
+
+
+def section_of(rank: int) -> str:
+    """The section of a rank other than the first."""
+    return f"rank_{rank}"
+
+
+def wanted_by(rank: int, size: int, *, saved: int) -> Any:
+    """Which sections of a checkpoint of `saved` ranks a rank reads: its own, or all if their number has changed."""
+    if saved != size:
+        return lambda name: True
+    return lambda name: not name.startswith("rank_") or name == section_of(rank)
+
+
+def ranks_of(checkpoint: Checkpoint) -> int:
+    """By how many ranks it was made."""
+    return int(checkpoint.fingerprint["environment"].get("ranks", 1))
+
+
+def own_section(
+    resume: Mapping[str, Any], training: Mapping[str, Any], engine: Engine, callbacks: Sequence[TrainingCallback]
+) -> dict[str, Any]:
+    """What a rank other than the first saves: the first saves what all have in common.
+
+    Args:
+        resume: its training state.
+        training: all of its section `training`.
+        engine: has its model.
+        callbacks: those with the same state on all ranks are left out.
+    """
+    own = {name: training[name] for name in OWN}
+    stateful = [callback for callback in callbacks if keeps_state(callback)]
+    own["callbacks"] = [
+        item | ({"state": None} if callback.is_replicated else {})
+        for item, callback in zip(training["callbacks"], stateful, strict=True)
+    ]
+    if not training["engine"]["reduced"]:
+        own["gradients"] = training["engine"]["gradients"]
+    names = {plain_name(name) for name, _ in engine.model.named_buffers()}
+    buffers = {name: value for name, value in plain_state(engine.model).items() if name in names}
+    return {"resume": resume, "training": own, "buffers": buffers}
+
+
+def deal_anew(state: ResumeState, train: DataSource, val: DataSource | None) -> None:
+    """Have the data go on where another number of ranks stood: what they have not read is dealt to those of now."""
+    if state.train is not None and not state.train.exhausted:
+        train.take_over(state.epoch, state.train.batch_idx + (state.phase in CONSUMED))
+    if val is not None and state.val is not None and state.phase is not TrainerPhase.VAL_START_EPOCH:
+        val.take_over(state.validations - 1, state.val.batch_idx + (state.phase is TrainerPhase.VAL_BATCH_END))
+
+
+def shares_of(checkpoint: Checkpoint, rank: int, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The training state and the sections that a rank continues with.
+
+    Where the number of ranks has changed, rank 0 keeps its random streams and gets the sums of all; accumulated
+    gradients become their mean, which is what they would have been brought together to.
+    """
+    if rank == 0 and size == ranks_of(checkpoint):
+        return checkpoint.resume, checkpoint.sections
+    if size == ranks_of(checkpoint):
+        own = checkpoint.sections[section_of(rank)]
+        return own["resume"], _overlaid(checkpoint.sections, own)
+    return _redistributed(checkpoint, rank)
+
+
+def _overlaid(sections: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    training, mine = sections["training"], dict(own["training"])
+    engine = dict(training["engine"])
+    if "gradients" in mine:
+        engine["gradients"] = mine.pop("gradients")
+    pairs = zip(training["callbacks"], mine.pop("callbacks"), strict=True)
+    callbacks = [first if second["state"] is None else second for first, second in pairs]
+    return {
+        "model": {**sections["model"], **own["buffers"]},
+        "optimizer": sections["optimizer"],
+        "training": {**training, **mine, "engine": engine, "callbacks": callbacks},
+    }
+
+
+def _redistributed(checkpoint: Checkpoint, rank: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    sections = checkpoint.sections
+    training = sections["training"]
+    others = [sections[section_of(other)] for other in range(1, ranks_of(checkpoint))]
+    resume = copy.deepcopy(dict(checkpoint.resume))
+    for part, name in SUMS:
+        if resume[part] is not None:
+            every = [checkpoint.resume[part][name], *(other["resume"][part][name] for other in others)]
+            resume[part][name] = _added(every) if rank == 0 else {}
+    gradients = [training["engine"]["gradients"]]
+    gradients += [other["training"]["gradients"] for other in others if "gradients" in other["training"]]
+    shared = {**training, "engine": {**training["engine"], "gradients": _mean(gradients)}, "upcoming": None}
+    if rank > 0:
+        with rng.preserved():
+            rng.seed_everything(derive_seed(checkpoint.fingerprint["seed"], "rank", rank, checkpoint.global_step))
+            streams = rng.capture()
+        shared |= {"rng": streams.state_dict(), "canary": canary(streams)}
+    return resume, {"model": sections["model"], "optimizer": sections["optimizer"], "training": shared}
+
+
+def _added(every: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    names = dict.fromkeys(name for sums in every for name in sums)
+    return {
+        name: [math.fsum(sums[name][index] for sums in every if name in sums) for index in (0, 1)] for name in names
+    }
+
+
+def _mean(ranks: Sequence[Sequence[torch.Tensor | None]]) -> list[torch.Tensor | None]:
+    means: list[torch.Tensor | None] = []
+    for held in zip(*ranks, strict=True):
+        present = [gradient for gradient in held if gradient is not None]
+        means.append(torch.stack(present).sum(dim=0) / len(ranks) if present else None)
+    return means
