@@ -234,6 +234,7 @@ def digest(trainer: GenericTrainer, folder: Path) -> dict[str, str]:
 
 
 def _bytes(value: Any) -> bytes:
+    value = value.to_local() if hasattr(value, "to_local") else value  # of a model that is divided among ranks
     return value.detach().contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else repr(value).encode()
 
 

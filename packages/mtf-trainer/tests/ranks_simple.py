@@ -16,7 +16,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mtf_trainer import CheckpointConfig, GenericTrainer, GenericTrainerConfig, LoggingConfig, TrainingCallback
+from mtf_trainer import (
+    CheckpointConfig,
+    DistributedConfig,
+    GenericTrainer,
+    GenericTrainerConfig,
+    LoggingConfig,
+    TrainingCallback,
+)
 
 
 class Regression(GenericTrainer):
@@ -57,6 +64,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--stop", help="EPOCH:BATCH at whose end the last rank is told to stop")
+    parser.add_argument("--strategy", default="auto")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -66,6 +74,7 @@ def main() -> None:
         seed=3,
         device="cpu",
         checkpoint=CheckpointConfig(checkpoint_dir=str(arguments.folder / "checkpoints")),
+        distributed=DistributedConfig(strategy=arguments.strategy),
         logging=LoggingConfig(log_every_n_steps=1, progress="off"),
     )
     trainer = Regression(config)
@@ -79,8 +88,6 @@ def main() -> None:
         trainer.add_callback(Stop(int(epoch), int(batch)))
     with (arguments.folder / f"seen-{rank}").open("a") as trainer.seen:
         trainer.fit(model, lambda parameters: torch.optim.SGD(parameters, lr=0.05), train, val)
-    if rank == 0:
-        torch.save(model.state_dict(), arguments.folder / "weights.pt")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ writes FOLDER/digest-<rank>.json.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import time
@@ -44,13 +45,12 @@ def prepare(folder: Path, *, workers: int = 0, pace_s: float = 0.0, **changes: A
     }
     trainer = exact_task.Regression(exact_task.configure(folder, **(settings | changes)))
     model = exact_task.build_model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=9)
+    schedule = functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=9)
     train = DataLoader(exact_task.Noisy(SAMPLES), batch_size=3, shuffle=True, num_workers=workers)
     val = DataLoader(exact_task.Noisy(11), batch_size=3, num_workers=workers)
     for callback in (exact_task.Trace("first"), exact_task.Sum("second"), EMA(0.9), Pace(folder, pace_s)):
         trainer.add_callback(callback)
-    return trainer, lambda: trainer.fit(model, optimizer, train, val, scheduler)
+    return trainer, lambda: trainer.fit(model, lambda each: torch.optim.AdamW(each, lr=0.01), train, val, schedule)
 
 
 def main() -> None:

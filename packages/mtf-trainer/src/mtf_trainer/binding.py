@@ -9,7 +9,7 @@ from torch import nn
 
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["device", "optimizer", "scheduler"]
+__all__ = ["check_sharded", "device", "optimizer", "scheduler"]
 
 
 def device(name: str | None, *, local_rank: int = 0) -> torch.device:
@@ -55,6 +55,23 @@ def optimizer(given: Any, model: nn.Module) -> torch.optim.Optimizer:
     if not any(id(parameter) in own for group in made.param_groups for parameter in group["params"]):
         raise TrainerError("the optimizer has no parameter of this model: make it from model.parameters()")
     return made
+
+
+def check_sharded(optimizer: Any, scheduler: Any | None, precision: str) -> None:
+    """Refuse what a model that is divided among the ranks cannot be trained with.
+
+    Raises:
+        TrainerError: naming what takes its place.
+    """
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise TrainerError(
+            "the optimizer was made before the model was divided among the ranks, and would update nothing: give fit() "
+            "a callable, such as lambda parameters: AdamW(parameters, lr=0.001)"
+        )
+    if scheduler is not None and not callable(scheduler):
+        raise TrainerError("the scheduler belongs to another optimizer: give fit() a callable that makes it from one")
+    if precision == "fp16":
+        raise TrainerError("precision='fp16' scales gradients, which strategy='fsdp' does not support: use bf16")
 
 
 def scheduler(given: Any | None, optimizer: torch.optim.Optimizer, *, interval: str) -> Any | None:

@@ -16,8 +16,9 @@ from mtf_trainer.preparation import compilation
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
+    from mtf_trainer.data import DataSource
 
-__all__ = ["check_model", "compare", "environment", "trainer_part"]
+__all__ = ["check_model", "compare", "data", "environment", "trainer_part"]
 
 INEXACT_DATA_KEYS: Final = frozenset({"num_workers", "streams"})
 """Differences of the data that cost exactness and nothing else."""
@@ -52,6 +53,11 @@ def trainer_part(config: GenericTrainerConfig, optimizer: torch.optim.Optimizer)
     }
 
 
+def data(train: DataSource, val: DataSource | None) -> dict[str, Any]:
+    """What the run reads."""
+    return {"train": train.fingerprint(), "val": None if val is None else val.fingerprint()}
+
+
 def environment(
     config: GenericTrainerConfig, model: nn.Module, device: torch.device, *, ranks: int = 1
 ) -> dict[str, Any]:
@@ -59,6 +65,7 @@ def environment(
     precision = config.float32_matmul_precision or torch.get_float32_matmul_precision()
     return {
         **_chosen("compile", _compiled(config, model)),
+        **_chosen("strategy", "fsdp" if ranks > 1 and config.distributed.strategy == "fsdp" else None),
         **_chosen("channels_last", config.performance.channels_last),
         **_chosen("float32_matmul_precision", None if precision == "highest" else precision),
         "python": platform.python_version(),

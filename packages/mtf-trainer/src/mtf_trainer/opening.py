@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore
 from mtf_trainer.config import GenericTrainerConfig
@@ -39,11 +40,14 @@ def find_checkpoint(
     if team.size == 1:
         return choose_checkpoint(store, config, armed=armed)
     chosen = team.on_first(lambda: choose_checkpoint(store, config, armed=armed))
-    place = None if chosen is None else {"path": str(chosen.path), "ranks": shares.ranks_of(chosen)}
-    told = team.gather(place)[0]
-    if told is None or team.is_first:
+    told: dict[str, Any] = {"path": None}
+    if chosen is not None:
+        alike = shares.is_divided(chosen) == (config.distributed.strategy == "fsdp")
+        told = {"path": str(chosen.path), "as_saved": alike and shares.ranks_of(chosen) == team.size}
+    told = team.gather(told)[0]
+    if told["path"] is None or team.is_first:
         return chosen
-    return store.load(Path(told["path"]), shares.wanted_by(team.rank, team.size, saved=told["ranks"]))
+    return store.load(Path(told["path"]), shares.wanted_by(team.rank, as_saved=told["as_saved"]))
 
 
 def choose_checkpoint(

@@ -99,17 +99,18 @@ class Session:
             self.metrics.check_shared()
         self.metrics.move_to(self.engine.device)
         self.registered = {**self.registered, **self.metrics.states(self.engine.device)}
-        self._reserves = self.config.checkpoint.async_save and self.team.is_first
+        has_model = self.team.is_first or (self.engine.parallel is not None and self.engine.parallel.is_sharded)
+        self._reserves = self.config.checkpoint.async_save and has_model
         self._bounds = SaveBounds(self.config.preemption, self.flag, self.store.next_save_s)
         self._bind()
 
     def _bind(self) -> None:
         """Make the loop for the state that the session has."""
         device, layout = self.engine.device, memory_format(self.config.performance)
-        replicas, divided = self.engine.replicas, self.team.size > 1
+        parallel, divided = self.engine.parallel, self.team.size > 1
         training_step: Step = self.trainer.training_step
-        if replicas is not None:
-            training_step = replicas.training_step(training_step, self._completes_window)
+        if parallel is not None:
+            training_step = parallel.training_step(training_step, self._completes_window)
         self.loop = Loop(
             config=self.config,
             state=self.state,
@@ -146,9 +147,9 @@ class Session:
             CheckpointError: the checkpoint does not belong to this run.
         """
         self._check(checkpoint)
-        resume, sections = shares.shares_of(checkpoint, self.team.rank, self.team.size)
+        resume, sections = shares.shares_of(checkpoint, self.team.rank, self.team.size, self.engine.parallel)
         training, by_as_many = sections["training"], shares.ranks_of(checkpoint) == self.team.size
-        self.restored = Restored(checkpoint.path, attestation.digests(sections), by_as_many)
+        self.restored = Restored(checkpoint.path, attestation.digests(self._as_saved(sections)), by_as_many)
         fingerprint.check_model(plain_state(self.engine.model), sections["model"], source=str(checkpoint.path))
         load_plain_state(self.engine.model, sections["model"])
         restoring.load_optimizer(self.engine.optimizer, sections["optimizer"], source=str(checkpoint.path))
@@ -243,7 +244,7 @@ class Session:
         self.state.timestamp = self.clock()
         resume, sections = self.state.to_dict(), self._sections()
         if not self.team.is_first:
-            own = shares.own_section(resume, sections["training"], self.engine, self.callbacks)
+            own = shares.own_section(resume, sections, self.engine, self.callbacks)
             sections = {shares.section_of(self.team.rank): own}
         return Snapshot(
             resume=resume,
@@ -252,17 +253,18 @@ class Session:
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
             fingerprint=self._fingerprint(),
-            steady=self.engine.steady() if self.team.is_first else (),
+            steady=self.engine.steady(),
             refers_to=self.telemetry.sync,
         )
 
     def _sections(self) -> dict[str, Any]:
         engine = self.engine
-        return {
-            "model": plain_state(engine.model),
-            "optimizer": engine.optimizer.state_dict(),
-            "training": self._training_section(),
-        }
+        sections = {"model": plain_state(engine.model), "optimizer": engine.optimizer.state_dict()}
+        return self._as_saved(sections | {"training": self._training_section()})
+
+    def _as_saved(self, sections: dict[str, Any]) -> dict[str, Any]:
+        parallel = self.engine.parallel
+        return sections if parallel is None else parallel.to_save(sections)
 
     def _training_section(self) -> dict[str, Any]:
         streams = rng.capture()
@@ -304,16 +306,12 @@ class Session:
         return self.train.peek(*place) if place is not None else None
 
     def _fingerprint(self) -> dict[str, Any]:
+        device, ranks = self.engine.device, self.team.size
         return {
             "seed": self.seed,
             "settings": fingerprint.trainer_part(self.config, self.engine.optimizer),
-            "data": {
-                "train": self.train.fingerprint(),
-                "val": self.val.fingerprint() if self.val is not None else None,
-            },
-            "environment": fingerprint.environment(
-                self.config, self.trainer.model, self.engine.device, ranks=self.team.size
-            ),
+            "data": fingerprint.data(self.train, self.val),
+            "environment": fingerprint.environment(self.config, self.trainer.model, device, ranks=ranks),
         }
 
     def before_update(self) -> None:

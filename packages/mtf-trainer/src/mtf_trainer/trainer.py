@@ -19,6 +19,7 @@ from mtf_trainer.checkpoint.directory import published
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import Division, make_source
 from mtf_trainer.distributed import Ranks, Team, together, world_of
+from mtf_trainer.distributed.parallel import Parallel
 from mtf_trainer.errors import CheckpointError, TrainerError
 from mtf_trainer.loggers import MetricLogger
 from mtf_trainer.metric_objects import MetricObject, MetricObjects, Stage
@@ -167,7 +168,7 @@ class GenericTrainer:
         val_loader: Any | None,
         scheduler: Any | None,
     ) -> None:
-        self._bind(model, optimizer, scheduler)
+        parallel = self._bind(model, optimizer, scheduler, ranks)
         team = ranks.team
         store = opening.open_store(self.config, team)
         try:
@@ -179,7 +180,7 @@ class GenericTrainer:
                 scheduler=self.scheduler,
                 device=self.device,
             )
-            engine.replicas = ranks.replicate(engine.model, self.config.distributed)
+            engine.parallel = parallel
             # A rank that waits for data cannot stop before the others can.
             should_stop = flag.is_requested if team.size == 1 else lambda: False
             source = functools.partial(
@@ -210,14 +211,18 @@ class GenericTrainer:
         with prepared(model, self.config.performance), session.resources():
             opening.enter(session, checkpoint)
 
-    def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None) -> None:
+    def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None, ranks: Ranks) -> Parallel | None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
         self.model = model.to(self.device)
         if (layout := memory_format(self.config.performance)) is not None:
             model.to(memory_format=layout)  # type: ignore[call-overload]  # which its stubs forgot
+        parallel = ranks.spread(original(model), self.config.distributed)
+        if parallel is not None and parallel.is_sharded:
+            binding.check_sharded(optimizer, scheduler, self.config.precision)
         self.optimizer = binding.optimizer(optimizer, model)
         self.scheduler = binding.scheduler(scheduler, self.optimizer, interval=self.config.scheduler_interval)
+        return parallel
 
     def _take_checkpoint(self, store: CheckpointStore, team: Team) -> Checkpoint | None:
         """The checkpoint to continue from; the run's seed is the one that it was begun with."""

@@ -168,11 +168,11 @@ class PerformanceConfig(Settings):
 class DistributedConfig(Settings):
     """How the processes of one run train together; without effect where there is one."""
 
-    strategy: Literal["auto", "none", "ddp"] = field(
+    strategy: Literal["auto", "none", "ddp", "fsdp"] = field(
         default="auto",
         metadata=about(
-            "ddp: every rank has the whole model; auto: ddp where torchrun or srun started several processes; none: "
-            "every process trains for itself."
+            "ddp: every rank has the whole model; fsdp: every rank has a part of it; auto: ddp where torchrun or srun "
+            "started several processes; none: every process trains for itself."
         ),
     )
     timeout_minutes: float = field(

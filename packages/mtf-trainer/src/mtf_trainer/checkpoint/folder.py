@@ -29,6 +29,7 @@ from mtf_trainer.checkpoint.manifest import (
     read_manifest,
     section_files,
 )
+from mtf_trainer.checkpoint.pieces import is_piece, joined, whole
 from mtf_trainer.checkpoint.strictjson import dumps, loads
 from mtf_trainer.checkpoint.tensorfile import read_tensors, write_tensors
 from mtf_trainer.checkpoint.writing import write_member
@@ -43,6 +44,7 @@ __all__ = [
     "Snapshot",
     "encode_snapshot",
     "read_checkpoint",
+    "read_model",
     "read_section",
     "write_checkpoint",
     "write_sections",
@@ -318,6 +320,22 @@ def read_section(path: Path, section: str) -> Any:
         known = ", ".join(manifest.sections)
         raise CheckpointError(f"{path} has no section {section!r}; it has: {known}", path=path)
     return _section(path, manifest, section)
+
+
+def read_model(path: Path) -> dict[str, Any]:
+    """Read and verify the model of a checkpoint, put together if it was divided among ranks.
+
+    Raises:
+        DamagedCheckpointError: it is incomplete or altered.
+        CheckpointError: it cannot be read.
+    """
+    model: dict[str, Any] = read_section(path, "model")
+    if not any(map(is_piece, model.values())):
+        return model
+    ranks = [name for name in read_manifest(path).sections if name.startswith("rank_")]
+    others = [read_section(path, f"rank_{rank}")["model"] for rank in range(1, len(ranks) + 1)]
+    together: dict[str, Any] = whole(joined([model, *others]))
+    return together
 
 
 def _section(path: Path, manifest: Manifest, section: str) -> Any:

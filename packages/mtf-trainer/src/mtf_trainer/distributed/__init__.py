@@ -18,7 +18,7 @@ from mtf_utils.sections import DistributedConfig
 
 if TYPE_CHECKING:
     from mtf_trainer.distributed.agreement import Agreement
-    from mtf_trainer.distributed.replicas import Replicas
+    from mtf_trainer.distributed.parallel import Parallel
 
 __all__ = ["Ranks", "Team", "World", "find_world", "together", "world_of"]
 
@@ -38,10 +38,14 @@ class Ranks:
     team: Team
     agreement: Agreement | None = None
 
-    def replicate(self, model: nn.Module, config: DistributedConfig) -> Replicas | None:
-        """Keep the model the same on all ranks; None if there is one."""
+    def spread(self, model: nn.Module, config: DistributedConfig) -> Parallel | None:
+        """Have all ranks train the model; None if there is one."""
         if self.team.size == 1:
             return None
+        if config.strategy == "fsdp":
+            from mtf_trainer.distributed.sharded import Sharded
+
+            return Sharded(model, self.team)
         from mtf_trainer.distributed.replicas import Replicas
 
         return Replicas(model, self.team, unused_parameters=config.unused_parameters)

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mtf_trainer.checkpoint.pieces import whole
+from mtf_trainer.distributed.parallel import Step
 from mtf_trainer.distributed.team import Team
 
 __all__ = ["Replicas"]
-
-Step = Callable[[Any, int], Mapping[str, Any]]
 
 COMMUTATIVE: Final = 2
 """Up to so many ranks a sum does not depend on how the gradients are laid out in buckets."""
@@ -43,10 +43,9 @@ class Replicas:
         team: all ranks.
         unused_parameters: whether a step may leave parameters out.
 
-    Attributes:
-        syncs: whether the backward pass that comes next brings the gradients together.
-        is_reduced: whether the gradients are the same on all ranks.
     """
+
+    is_sharded = False
 
     def __init__(self, model: nn.Module, team: Team, *, unused_parameters: bool) -> None:
         self._model = model
@@ -60,12 +59,7 @@ class Replicas:
         team.share_tensors([*model.parameters(), *model.buffers()])
 
     def training_step(self, step: Step, is_last: Callable[[], bool]) -> Step:
-        """The step as it has to be called.
-
-        Args:
-            step: of the user.
-            is_last: whether the batch at hand completes its accumulation window.
-        """
+        """See `Parallel.training_step`."""
 
         def call(batch: Any, batch_idx: int) -> Mapping[str, Any]:
             if self._ddp is None:  # only now it is known which parameters are frozen
@@ -85,7 +79,7 @@ class Replicas:
             )
 
     def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Bring together gradients whose window ended without the batch that was to do it."""
+        """See `Parallel.reduce`."""
         if self.is_reduced:
             return
         held = [[parameter.grad is not None for parameter in parameters]]
@@ -97,5 +91,18 @@ class Replicas:
         self.is_reduced = True
 
     def before_validation(self) -> None:
-        """Have all ranks validate the same model."""
+        """See `Parallel.before_validation`."""
         self._team.share_tensors(self._model.buffers())
+
+    def to_save(self, sections: dict[str, Any]) -> dict[str, Any]:
+        """See `Parallel.to_save`."""
+        return sections
+
+    def to_load(self, sections: dict[str, Any]) -> dict[str, Any]:
+        """See `Parallel.to_load`."""
+        made: dict[str, Any] = whole(sections)
+        return made
+
+    def local(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See `Parallel.local`."""
+        return tensor

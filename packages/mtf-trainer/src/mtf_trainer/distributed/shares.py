@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -13,9 +13,12 @@ from mtf_trainer import rng
 from mtf_trainer.attestation import canary
 from mtf_trainer.callbacks import TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint
+from mtf_trainer.checkpoint.pieces import is_piece, joined, whole
 from mtf_trainer.data import DataSource
+from mtf_trainer.distributed.parallel import Parallel
+from mtf_trainer.errors import CheckpointError
 from mtf_trainer.phases import CONSUMED, TrainerPhase
-from mtf_trainer.preparation import plain_name, plain_state
+from mtf_trainer.preparation import plain_name
 from mtf_trainer.restoring import keeps_state
 from mtf_trainer.rng import derive_seed
 from mtf_trainer.state import ResumeState
@@ -35,9 +38,9 @@ def section_of(rank: int) -> str:
     return f"rank_{rank}"
 
 
-def wanted_by(rank: int, size: int, *, saved: int) -> Any:
-    """Which sections of a checkpoint of `saved` ranks a rank reads: its own, or all if their number has changed."""
-    if saved != size:
+def wanted_by(rank: int, *, as_saved: bool) -> Callable[[str], bool]:
+    """Which sections of a checkpoint a rank reads: its own, or all if the ranks are not those that saved it."""
+    if not as_saved:
         return lambda name: True
     return lambda name: not name.startswith("rank_") or name == section_of(rank)
 
@@ -48,27 +51,31 @@ def ranks_of(checkpoint: Checkpoint) -> int:
 
 
 def own_section(
-    resume: Mapping[str, Any], training: Mapping[str, Any], engine: Engine, callbacks: Sequence[TrainingCallback]
+    resume: Mapping[str, Any], sections: Mapping[str, Any], engine: Engine, callbacks: Sequence[TrainingCallback]
 ) -> dict[str, Any]:
     """What a rank other than the first saves: the first saves what all have in common.
 
     Args:
         resume: its training state.
-        training: all of its section `training`.
+        sections: all that it could save.
         engine: has its model.
         callbacks: those with the same state on all ranks are left out.
     """
+    training = sections["training"]
+    is_sharded = engine.parallel is not None and engine.parallel.is_sharded
     own = {name: training[name] for name in OWN}
     stateful = [callback for callback in callbacks if keeps_state(callback)]
     own["callbacks"] = [
-        item | ({"state": None} if callback.is_replicated else {})
+        item | ({"state": None} if callback.is_replicated and not is_sharded else {})
         for item, callback in zip(training["callbacks"], stateful, strict=True)
     ]
-    if not training["engine"]["reduced"]:
+    if is_sharded or not training["engine"]["reduced"]:
         own["gradients"] = training["engine"]["gradients"]
+    if is_sharded:
+        return {"resume": resume, "training": own, "model": sections["model"], "optimizer": sections["optimizer"]}
     names = {plain_name(name) for name, _ in engine.model.named_buffers()}
-    buffers = {name: value for name, value in plain_state(engine.model).items() if name in names}
-    return {"resume": resume, "training": own, "buffers": buffers}
+    buffers = {name: value for name, value in sections["model"].items() if name in names}
+    return {"resume": resume, "training": own, "model": buffers}
 
 
 def deal_anew(state: ResumeState, train: DataSource, val: DataSource | None) -> None:
@@ -79,18 +86,37 @@ def deal_anew(state: ResumeState, train: DataSource, val: DataSource | None) -> 
         val.take_over(state.validations - 1, state.val.batch_idx + (state.phase is TrainerPhase.VAL_BATCH_END))
 
 
-def shares_of(checkpoint: Checkpoint, rank: int, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def is_divided(checkpoint: Checkpoint) -> bool:
+    """Whether its model was divided among the ranks."""
+    return any(map(is_piece, checkpoint.sections["model"].values()))
+
+
+def shares_of(
+    checkpoint: Checkpoint, rank: int, size: int, parallel: Parallel | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The training state and the sections that a rank continues with.
 
     Where the number of ranks has changed, rank 0 keeps its random streams and gets the sums of all; accumulated
     gradients become their mean, which is what they would have been brought together to.
+
+    Raises:
+        CheckpointError: the model is divided now, and was not when the checkpoint was made.
     """
-    if rank == 0 and size == ranks_of(checkpoint):
-        return checkpoint.resume, checkpoint.sections
-    if size == ranks_of(checkpoint):
+    is_sharded, was_sharded = parallel is not None and parallel.is_sharded, is_divided(checkpoint)
+    if is_sharded and not was_sharded:
+        raise CheckpointError(
+            f"{checkpoint.path} was not made with distributed.strategy='fsdp', and cannot be continued with it: use "
+            "ddp, or begin a new run with load_weights",
+            path=checkpoint.path,
+        )
+    if size != ranks_of(checkpoint) or was_sharded != is_sharded:
+        resume, sections = _redistributed(checkpoint, rank)
+    elif rank == 0:
+        resume, sections = checkpoint.resume, checkpoint.sections
+    else:
         own = checkpoint.sections[section_of(rank)]
-        return own["resume"], _overlaid(checkpoint.sections, own)
-    return _redistributed(checkpoint, rank)
+        resume, sections = own["resume"], _overlaid(checkpoint.sections, own)
+    return resume, (whole(sections) if parallel is None else parallel.to_load(sections))
 
 
 def _overlaid(sections: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,8 +127,8 @@ def _overlaid(sections: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
     pairs = zip(training["callbacks"], mine.pop("callbacks"), strict=True)
     callbacks = [first if second["state"] is None else second for first, second in pairs]
     return {
-        "model": {**sections["model"], **own["buffers"]},
-        "optimizer": sections["optimizer"],
+        "model": {**sections["model"], **own["model"]},
+        "optimizer": own.get("optimizer", sections["optimizer"]),
         "training": {**training, **mine, "engine": engine, "callbacks": callbacks},
     }
 
@@ -116,15 +142,40 @@ def _redistributed(checkpoint: Checkpoint, rank: int) -> tuple[dict[str, Any], d
         if resume[part] is not None:
             every = [checkpoint.resume[part][name], *(other["resume"][part][name] for other in others)]
             resume[part][name] = _added(every) if rank == 0 else {}
-    gradients = [training["engine"]["gradients"]]
-    gradients += [other["training"]["gradients"] for other in others if "gradients" in other["training"]]
-    shared = {**training, "engine": {**training["engine"], "gradients": _mean(gradients)}, "upcoming": None}
+    if is_divided(checkpoint):
+        sections = _joined(sections, others)
+        training = sections["training"]
+    else:
+        gradients = [training["engine"]["gradients"]]
+        gradients += [other["training"]["gradients"] for other in others if "gradients" in other["training"]]
+        training = {**training, "engine": {**training["engine"], "gradients": _mean(gradients)}}
+    shared = {**training, "upcoming": None}
     if rank > 0:
         with rng.preserved():
             rng.seed_everything(derive_seed(checkpoint.fingerprint["seed"], "rank", rank, checkpoint.global_step))
             streams = rng.capture()
         shared |= {"rng": streams.state_dict(), "canary": canary(streams)}
     return resume, {"model": sections["model"], "optimizer": sections["optimizer"], "training": shared}
+
+
+def _joined(sections: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sections with whole tensors, put together from the pieces of all ranks."""
+    training = sections["training"]
+    ranks = [sections, *others]
+    gradients = [training["engine"]["gradients"], *(other["training"]["gradients"] for other in others)]
+    callbacks = [each["training"]["callbacks"] for each in ranks]
+    return {
+        "model": joined([each["model"] for each in ranks]),
+        "optimizer": joined([each["optimizer"] for each in ranks]),
+        "training": {
+            **training,
+            "engine": {**training["engine"], "gradients": joined(gradients)},
+            "callbacks": [
+                {"type": items[0]["type"], "state": joined([item["state"] for item in items])}
+                for items in zip(*callbacks, strict=True)
+            ],
+        },
+    }
 
 
 def _added(every: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
