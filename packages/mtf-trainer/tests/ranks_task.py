@@ -70,7 +70,7 @@ def main() -> None:
     if arguments.fail == find_world().rank:
         trainer.add_callback(Failing())
     train()
-    digest = exact_task.digest(trainer, arguments.folder)
+    digest = exact_task.digest(trainer)
     if find_world().rank:
         del digest[
             "averages"

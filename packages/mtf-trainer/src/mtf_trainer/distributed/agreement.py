@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from mtf_trainer.distributed.channel import Channel
+from mtf_trainer.distributed.channel import POLL_S, Channel
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.preemption import StopFlag
 
@@ -25,7 +25,7 @@ __all__ = ["LAUNCHER_GONE", "Agreement", "Members"]
 LAUNCHER_GONE: Final = "the end of the launcher"
 """What takes the place of a signal's name when the process that started the ranks is gone."""
 
-LOOK_S: Final = 0.05
+LOOK_S: Final = 0.1
 """Seconds between two looks into the store; with many ranks more, so that it answers at most 2000 a second."""
 
 HEAR_S: Final = 2.0
@@ -95,11 +95,12 @@ class Agreement:
         try:
             channel = self._team.channel("agreement")
             channel.tell_once("failure", f"rank {self._team.rank}: {type(error).__name__}: {error}")
+            channel.tell("news", True)
             if self._team.rank == 0:  # the store ends with this process
                 end = time.monotonic() + HEAR_S
                 others = [f"heard/{rank}" for rank in range(1, self._team.size)]
                 while not channel.has(*others) and time.monotonic() < end:
-                    time.sleep(LOOK_S)
+                    time.sleep(POLL_S)
         except RuntimeError as lost:
             _log.debug("nobody can be told of it: %s", lost)
 
@@ -129,13 +130,14 @@ class Agreement:
     def _look(self) -> None:
         if self._parent is not None and os.getppid() != self._parent:
             self._flag.request(LAUNCHER_GONE)
+        if self._flag.requested and self._target is None:
+            self._channel.tell_once("stop", self._flag.signal_name)
+            self._channel.tell("news", True)
+        if not self._channel.has("news"):  # one question is all that it costs while nothing happens
+            return
         if self._channel.has("failure"):
             self._mourn(self._channel.read("failure"))
-        if self._target is not None:
-            return
-        if self._flag.requested:
-            self._channel.tell_once("stop", self._flag.signal_name)
-        if self._channel.has("stop"):
+        if self._target is None and self._channel.has("stop"):
             self._settle(self._channel.read("stop"))
 
     def _settle(self, signal_name: str) -> None:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-__all__ = ["Channel", "KeyValues"]
+__all__ = ["POLL_S", "Channel", "KeyValues"]
 
 POLL_S: Final = 0.005
+"""Seconds between two looks while waiting for others."""
 
 
 class KeyValues(Protocol):
