@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.distributed import Reducer  # type: ignore[attr-defined]  # exported, but by another module
 from torch.nn.parallel import DistributedDataParallel
 
 from mtf_trainer.checkpoint.pieces import whole
@@ -16,17 +16,23 @@ from mtf_trainer.distributed.team import Team
 
 __all__ = ["Replicas"]
 
-COMMUTATIVE: Final = 2
-"""Up to so many ranks a sum does not depend on how the gradients are laid out in buckets."""
+CAN_FIX_BUCKETS: Final = hasattr(Reducer, "_push_all_rebuilt_params")
+"""Whether this torch can be told the layout of the buckets."""
 
 
 class _StepModule(nn.Module):
-    """Makes a step a forward pass, so that whatever it calls of the model is what torch prepares the reduction for."""
+    """Makes a step a forward pass, so that whatever it calls of the model is what torch prepares the reduction for.
+
+    It has the model's parameters, last ones first, which is about the order in which their gradients are there, and
+    nothing else of it: buffers are no business of the reduction.
+    """
 
     def __init__(self, model: nn.Module, step: Step) -> None:
         super().__init__()
-        self.model = model
         self.step = step
+        for name, parameter in reversed(list(model.named_parameters())):
+            if parameter.requires_grad:
+                self.register_parameter(f"model/{name}".replace(".", "/"), parameter)
 
     def forward(self, batch: Any, batch_idx: int) -> Mapping[str, Any]:
         return self.step(batch, batch_idx)
@@ -42,7 +48,6 @@ class Replicas:
         model: on its device; the first rank's values are given to all.
         team: all ranks.
         unused_parameters: whether a step may leave parameters out.
-
     """
 
     is_sharded = False
@@ -50,9 +55,7 @@ class Replicas:
     def __init__(self, model: nn.Module, team: Team, *, unused_parameters: bool) -> None:
         self._model = model
         self._team = team
-        # torch lays the buckets out anew after the first step of a process unless it looks for unused parameters, and
-        # from three ranks on a resumed run would add up in another order than one that went on.
-        self._looks = unused_parameters or team.size > COMMUTATIVE
+        self._unused_parameters = unused_parameters
         self._ddp: DistributedDataParallel | None = None
         self.syncs = False
         self.is_reduced = False
@@ -71,12 +74,16 @@ class Replicas:
         return call
 
     def _wrapped(self, step: Step) -> DistributedDataParallel:
-        with warnings.catch_warnings():
-            # What is to take the place of this argument would give all ranks the buffers of the first.
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            return DistributedDataParallel(
-                _StepModule(self._model, step), broadcast_buffers=False, find_unused_parameters=self._looks
-            )
+        ddp = DistributedDataParallel(
+            _StepModule(self._model, step), find_unused_parameters=self._unused_parameters or not CAN_FIX_BUCKETS
+        )
+        if CAN_FIX_BUCKETS and not self._unused_parameters:
+            # By itself torch lays the buckets out anew after the first step of a process, and from three ranks on a
+            # resumed run would add up in another order than one that went on. Where it is to look for unused
+            # parameters, it leaves them as they are.
+            ddp.reducer._push_all_rebuilt_params()
+            ddp.reducer._rebuild_buckets()
+        return ddp
 
     def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
         """See `Parallel.reduce`."""
