@@ -26,12 +26,12 @@ class TrainingCallback:
     part of every checkpoint.
 
     With several ranks every event is called on each of them, with the same metrics, except those of a single batch.
-
-    Attributes:
-        is_replicated: whether the state is the same on all ranks, so that one of them saves it for all.
     """
 
-    is_replicated: bool = False
+    @property
+    def is_replicated(self) -> bool:
+        """Whether the state is the same on all ranks, so that one of them saves it for all; asked at every save."""
+        return False
 
     def setup(self, trainer: GenericTrainer) -> None:
         """Called in every process before anything else, to open resources."""

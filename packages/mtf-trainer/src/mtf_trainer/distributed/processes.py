@@ -127,9 +127,14 @@ class ProcessTeam(Team):
         return total
 
     def close(self) -> None:
-        """Let go of the store, once every rank is through with it."""
+        """Let go of the store and the group, once every rank is through with them.
+
+        The group's threads end here and now: one that lets go of a tensor while the interpreter ends aborts it.
+        """
         self.gather(None)
         self._server = None
+        dist.destroy_process_group(self._group)
+        self._group = None
 
 
 def _join(world: World, device: torch.device, timeout: timedelta) -> None:

@@ -39,8 +39,6 @@ class EMA(TrainingCallback):
         updates: how often the average was updated.
     """
 
-    is_replicated = True
-
     def __init__(
         self, decay: float = 0.999, *, every_n_steps: int = 1, warm_up: bool = True, validate: bool = True
     ) -> None:
@@ -56,6 +54,11 @@ class EMA(TrainingCallback):
         self._live: list[torch.Tensor] = []
         self._averages: list[torch.Tensor] = []
         self._raw: list[torch.Tensor] | None = None
+
+    @property
+    def is_replicated(self) -> bool:
+        """See `TrainingCallback.is_replicated`; the raw weights of a validation contain each rank's own buffers."""
+        return self._raw is None
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
