@@ -105,7 +105,7 @@ def test_a_mistake_in_one_experiment_stops_no_other(launcher: SLURMLauncher, clu
     batch = launcher.submit_experiment_batch(experiments)
     assert batch.successful == ("good",)
     assert set(batch.failed) == {"nowhere", "greedy", "odd"}
-    assert "slurm.partition (--partition=nope); the partitions are low, high" in batch.failed["nowhere"]
+    assert "slurm.partition (--partition=nope); the partitions are low, gpu, high" in batch.failed["nowhere"]
     assert "slurm.gres (--gres=gpu:99)" in batch.failed["greedy"]
     assert "--wait" in batch.failed["odd"]
     with pytest.raises(JobSubmissionError, match="invalid partition"):

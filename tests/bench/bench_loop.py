@@ -1,9 +1,7 @@
-"""A step of training, all that ours does by default included, against a loop written by hand; quartiles in brackets.
+"""A step of training, with everything on that ours has, against a loop written by hand; quartiles in brackets."""
 
-Everyone trains the same in a process of its own, some steps at a time by turns, on one processor with one thread;
-ratios are formed within a round of turns. Fabric, Accelerate, the transformers Trainer and Lightning take part
-where they are installed: `hatch run peers:loop` has them all.
-"""
+# Everyone trains the same in a process of its own, some steps at a time by turns, on one processor with one thread;
+# ratios are formed within a round of turns. The others take part where they are installed: `hatch run peers:loop`.
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_equal_runs_of_several_grids_are_made_once(strategy: NamingStrategy) -> 
     search = search_of(
         {"seed": [1, 2], "training.epochs": [100]},
         {"seed": [2, 3]},
-        {"seed": [1], "slurm.mem": ["1G", "2G"]},
+        {"seed": [1], "training.epochs": [100, 100]},
         {"training.max_grad_norm": [1, 1.0], "seed": [1]},
     )
     search.set_naming_strategy(strategy)
@@ -84,6 +84,65 @@ def test_equal_runs_of_several_grids_are_made_once(strategy: NamingStrategy) -> 
     numbered = [search.point(index) for index in range(8)]
     first = {point.identity: point for point in reversed(numbered)}
     assert [point for point in numbered if first[point.identity] is point] == points
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"slurm.partition": ["a", "b"]}, "slurm.partition"),
+        ({"slurm.partition": ["a", "b"], "seed": [1, 2]}, "slurm.partition"),
+        ({"tags": [["a"], ["b"]]}, "tags"),
+        ({"checkpoint.save_top_k": [1, 2], "slurm.mem": ["1G"]}, "checkpoint.save_top_k"),
+    ],
+)
+def test_a_key_whose_values_make_no_other_runs_is_an_error(values: dict[str, list[Any]], key: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        search_of(values).check()
+    (problem,) = caught.value.problems
+    assert problem.path == (key,)
+    assert "its values alone do not make different runs" in problem.message
+
+
+def test_a_key_that_makes_no_other_runs_may_go_with_one_that_does() -> None:
+    search = search_of({"slurm.qos": ["q", "q"]}, {"seed": [3, 4]})
+    grid = search.grids[1]
+    grid.add_linked({"slurm.mem": ["1G", "2G"], "model.size": [1, 2]})
+    grid.add_conditional("slurm.gres", ["gpu:1"], when={"seed": 3})
+    grid.add_parameter("slurm.nodes", [1, 2])
+    grid.exclude({"slurm.nodes": 2, "seed": 3})
+    grid.exclude({"slurm.nodes": 1, "seed": 4})
+    assert len(list(search.points())) == 5
+
+
+def test_what_a_computed_or_referring_key_follows_from_may_vary() -> None:
+    search = search_of({"slurm.nodes": [1, 2]})
+    search.grids[0].add_computed("training.batch_size", "32 * slurm.nodes")
+    assert [point.config.training.batch_size for point in search.points()] == [32, 64]
+    referring = ParameterGridSearch(MINIMAL | {"custom_params": {"nodes": "${slurm.nodes}"}})
+    referring.create_grid("nodes").add_parameter("slurm.nodes", [1, 2])
+    assert [point.config.custom_params["nodes"] for point in referring.points()] == [1, 2]
+
+
+def test_sampled_keys_that_make_no_other_runs_are_an_error() -> None:
+    search = search_of({"seed": [1, 2]})
+    search.grids[0].add_sampled({"checkpoint.save_top_k": Range(1, 9, "integer")}, count=2)
+    with pytest.raises(ValidationError, match=r"checkpoint\.save_top_k: its values alone"):
+        search.check()
+
+
+def test_one_run_with_two_settings_in_two_grids_is_an_error() -> None:
+    search = search_of({"seed": [1, 2]}, {"seed": [2], "slurm.mem": ["1G"]})
+    with pytest.raises(ConfigurationError, match=r"grids 'grid0' and 'grid1' ask .* slurm\.mem \(None and '1G'\)"):
+        list(search.points())
+
+
+def test_names_that_differ_in_case_only_are_an_error() -> None:
+    search = search_of({"optimizer.name": ["Adam", "adam"]})
+    search.set_naming_strategy(NamingStrategy.DESCRIPTIVE)
+    with pytest.raises(ConfigurationError, match=r"optimizer=Adam' and '.*optimizer=adam', which are the same folder"):
+        list(search.points())
+    search.set_naming_strategy(NamingStrategy.HASH_BASED)
+    assert len(list(search.points())) == 2
 
 
 def test_no_grids_are_no_experiments_and_an_empty_grid_is_the_base() -> None:

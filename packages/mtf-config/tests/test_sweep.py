@@ -136,8 +136,7 @@ def test_problems_have_their_place(manager: ConfigurationManager, project: Path)
     ) == [
         "3:1: nameing: unknown key 'nameing' (did you mean 'naming'?)",
         "5:31: limits.max_concurrent_jobs: expected a number >= 1, found 0",
-        "12:23: grids[0].parameters.optimizer.name: optimizer.name: the list of values is empty; a parameter needs "
-        "at least one",
+        "12:23: grids[0].parameters.optimizer.name: the list of values is empty; give at least one",
         "20:17: grids[1].sampled[0].count: expected an integer, found the string 'many'",
         "20:71: grids[1].sampled[0].ranges.model.dropout.high: expected a number >= low (1.0), found 0.5",
     ]
@@ -171,6 +170,29 @@ def test_keys_and_values_are_checked_against_the_base(manager: ConfigurationMana
         ("training.learning_rate / 100", "open('x')", "15:34: grids[0].computed.scheduler.min_lr: "),
         ("command: python train.py --config {config}", "command: python 'train.py", "6:10: command: cannot be split"),
         ("command: python train.py --config {config}", "command: []", "6:10: command: expected a command"),
+        (
+            "command: python train.py --config {config}",
+            "command: python train.py --config {confg}",
+            "6:10: command: unknown placeholder {confg} (did you mean {config}?); to mean it literally",
+        ),
+        (
+            "command: python train.py --config {config}",
+            "command: [a, '{{x}}', '{gpu}']",
+            "6:23: command[2]: unknown placeholder {gpu} (known are {python}, {config}, {run_dir}, {name})",
+        ),
+        ("values: [0.9]", "values: []", "14:43: grids[0].conditional[0].values: the list of values is empty"),
+        (
+            "when: {optimizer.name: sgd}",
+            "when: {optimizer.name: []}",
+            "14:73: grids[0].conditional[0].when.optimizer.name: the list of values is empty",
+        ),
+        ("1e-4, optimizer.name: sgd}", "[], optimizer.name: sgd}", "17:34: grids[0].exclude[0].training.learning_rate"),
+        ("[16, 8]", "[]", "22:61: grids[1].linked[0].training.batch_size: the list of values is empty; give at"),
+        (
+            "model.dropout: {low",
+            "checkpoint.save_top_k: {low",
+            "20:38: grids[1].sampled[0].ranges.checkpoint.save_top_k: its values alone do not make different runs",
+        ),
         ("[64, 128]", "[64, 128, 256]", "22:9: grids[1].linked[0]: linked parameters need equally many values"),
     ],
 )
@@ -199,6 +221,40 @@ def test_conditions_are_written_as_they_were_meant() -> None:
         {"seed": [2, 3], "optimizer.betas": [[0.8, 0.9]]},
     ]
     assert len(grid) == 3
+
+
+def test_a_key_that_makes_no_other_runs_has_its_place(manager: ConfigurationManager, project: Path) -> None:
+    grid = "  - name: main\n    parameters:\n"
+    found = problems_of(manager, project, (grid, f"{grid}      slurm.partition: [a, b]\n"))
+    assert [text.split(";")[0] for text in found] == [
+        "11:7: grids[0].parameters.slurm.partition: its values alone do not make different runs, so that all but one "
+        "would be dropped"
+    ]
+
+
+def test_a_template_lies_beside_the_file_that_names_it(manager: ConfigurationManager, project: Path) -> None:
+    text = (project / "complete.yaml").read_text()
+    assert text.count('  mem: "32G"') == 1
+    (project / "shared").mkdir()
+    (project / "shared" / "site.yaml").write_text(text.replace('  mem: "32G"', "  template_path: site.sh.j2"))
+    (project / "own.yaml").write_text("extends: shared/site.yaml\n")
+    (project / "sweep.yaml").write_text(SWEEP.replace("complete.yaml", "own.yaml"))
+    point = load_sweep("sweep.yaml", manager).search.point(0)
+    assert point.config.slurm.template_path == str(project / "shared" / "site.sh.j2")
+    assert manager.load_experiment("own.yaml").slurm.template_path == str(project / "shared" / "site.sh.j2")
+
+    sweep = {
+        "base": MINIMAL | {"slurm": {"template_path": "a.j2", "mem": "1G"}},
+        "grids": [{"name": "g", "linked": [{"seed": [1, 2], "slurm.template_path": ["b.j2", "/c.j2"]}]}, {"name": "h"}],
+    }
+    manager.save_config(sweep, "inline.yaml")
+    templates = [item.config.slurm.template_path for item in load_sweep("inline.yaml", manager).search.points()]
+    assert templates == [str(project / "b.j2"), "/c.j2", str(project / "a.j2")]
+    # what is no path is said by the checks
+    sweep = {"base": MINIMAL | {"slurm": {"template_path": 3}}, "grids": [{"name": "h"}]}
+    manager.save_config(sweep, "inline.yaml")
+    with pytest.raises(ValidationError, match=r"slurm\.template_path: expected a string"):
+        load_sweep("inline.yaml", manager)
 
 
 def test_problems_of_the_base_are_reported_where_they_are_written(manager: ConfigurationManager, project: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtf_config import SLURMConfig
-from mtf_slurm.cluster.options import sbatch_options, task_count
+from mtf_slurm.cluster.options import node_count, sbatch_options, task_count
 from mtf_slurm.cluster.script import JobScriptSpec, SubmissionTemplate, slurm_job_name, task_line
 from mtf_slurm.render import JobScript, render_job
 from mtf_slurm.testing import LocalCluster
@@ -113,7 +113,7 @@ class Runs:
             project_root=self.directory.path,
             python=sys.executable,
             command=("{python}", "trainer.py", str(hold), str(steps), mode),
-            nodes=(slurm.nodes or 1) if slurm else 1,
+            nodes=node_count(slurm),
             tasks=task_count(slurm),
             **values,
         )

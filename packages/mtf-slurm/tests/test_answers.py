@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mtf_slurm.cluster.answers import (
     parse_accounting,
     parse_config,
     parse_partitions,
+    parse_peaks,
     parse_queue,
 )
 from mtf_slurm.cluster.programs import Ran, clean_environment, run_program
@@ -78,6 +80,22 @@ def test_the_configuration() -> None:
     assert (config.message_timeout_s, config.requeue, config.version) == (2, True, "22.05.8")
     assert not config.keeps_accounts
     assert parse_config("").max_array_size == 1001
+
+
+def test_the_memory_that_steps_used() -> None:
+    # as sacct of 22.05 prints it: a job that was killed, one that nobody sampled, and a task with two steps
+    text = (
+        "1||out-1.0\n1.batch|323640K|batch\n2||other\n2.batch||batch\n3_4||array\n3_4.batch|1500K|batch\n"
+        "3_4.extern|0|extern\n3_4.0|2.5G|python\nwarning: nothing\n"
+    )
+    assert list(parse_peaks(text)) == [("1", "out-1.0", "316M"), ("3_4", "array", "2.5G")]
+
+
+@given(st.text() | st.from_regex(r"([0-9_]+(\.[a-z0-9]+)?\|[0-9.]*[KMGTPX]?\|[a-z]*\n)*", fullmatch=True))
+def test_any_text_about_memory_can_be_read(text: str) -> None:
+    for job_id, _, peak in parse_peaks(text):
+        assert "." not in job_id
+        assert re.fullmatch(r"[0-9.e+]+[KMGTP]?", peak)
 
 
 def test_the_partitions() -> None:

@@ -29,15 +29,18 @@ def test_a_cluster_from_the_shell(short_path: Path, capsys, monkeypatch, project
     folder = str(short_path / "c")
     assert main(["cluster", "status", "--folder", folder]) == 1
     assert "no cluster is up" in capsys.readouterr().out
-    assert main(["cluster", "up", "--folder", folder, "--nodes", "1", "--json"]) == 0
+    assert main(["cluster", "up", "--folder", folder, "--nodes", "1", "--memory", "1.5T", "--json"]) == 2
+    assert "--memory 1.5T: expected an amount" in capsys.readouterr().err
+    assert main(["cluster", "up", "--folder", folder, "--nodes", "1", "--memory", "2T", "--json"]) == 0
     try:
         assert json.loads(capsys.readouterr().out)["data"]["up"]
         assert main(["cluster", "up", "--folder", folder]) == 2
         assert "is up" in capsys.readouterr().err
         assert main(["cluster", "env", "--folder", folder]) == 0
         lines = capsys.readouterr().out
-        asked = subprocess.run(["bash", "-c", f"{lines}\nsinfo -h -o %D"], capture_output=True, text=True, check=True)
-        assert asked.stdout.split()[0] == "1"
+        words = ["bash", "-c", f"{lines}\nsinfo -h -o '%D %m'"]
+        asked = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert asked.stdout.split()[:2] == ["1", str(2 * 1024**2)]
         assert main(["cluster", "status", "--folder", folder]) == 0
         assert "low*" in capsys.readouterr().out
 
@@ -49,7 +52,7 @@ def test_a_cluster_from_the_shell(short_path: Path, capsys, monkeypatch, project
         checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["data"]["checks"]}
         levels = {name: checks[name]["level"] for name in ("controller", "partitions", "accounting", "locks", "clock")}
         assert levels == {"controller": "ok", "partitions": "ok", "accounting": "note", "locks": "ok", "clock": "ok"}
-        assert checks["partitions"]["said"] == "low (default), high"
+        assert checks["partitions"]["said"] == "low (default), gpu, high"
     finally:
         assert main(["cluster", "down", "--folder", folder]) == 0
     assert main(["doctor"]) == 3
@@ -65,6 +68,9 @@ def test_a_cluster_from_the_shell(short_path: Path, capsys, monkeypatch, project
         (["down"], "no cluster was started in"),
         (["env"], "no cluster was started in"),
         (["env", "--gpus", "2"], "--gpus belongs to `mtf cluster up`"),
+        (["down", "--memory", "2"], "--memory belongs to `mtf cluster up`"),
+        (["up", "--memory", "lots"], "--memory lots: expected an amount of 1 MB or more, such as 64G or 64000 (MB)"),
+        (["up", "--memory", "1023K"], "--memory 1023K: expected an amount of 1 MB or more"),
         (["up", "--folder", "/etc/passwd"], "/etc/passwd"),
     ],
 )

@@ -127,13 +127,13 @@ def test_cancel_what_is_at_work_and_what_waits(
     call = in_background(lambda: launcher.submit_sweep(search, project / "out", LOCAL, 1))
     wait_until((project / "out/runs/tiny-x=1.0/held").exists)
     assert main(["cancel", "out", "tiny-x=1.0"]) == 0
-    assert capsys.readouterr().out == "tiny-x=1.0: told to save and end\n1 of 1 runs cancelled\n"
+    assert capsys.readouterr().out == "tiny-x=1.0: told to save and end\n1 of 1 run cancelled\n"
     assert main(["cancel", "out", "--all", "--json"]) == 0
     assert data_of(capsys, "cancel")["runs"]["tiny-x=2.0"]["cancelled"]
     result = call.result()
     assert {run.status.value for run in result} == {"CANCELLED"}
     assert main(["cancel", "out", "tiny-x=1.0"]) == 0
-    assert capsys.readouterr().out == "tiny-x=1.0: was not active (CANCELLED)\n0 of 1 runs cancelled\n"
+    assert capsys.readouterr().out == "tiny-x=1.0: was not active (CANCELLED)\n0 of 1 run cancelled\n"
 
 
 def test_where_slurm_is_silent_nothing_is_made_up(silent_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:

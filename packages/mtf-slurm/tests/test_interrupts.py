@@ -82,7 +82,7 @@ def test_told_to_stop_every_run_saves_and_a_repeated_call_continues(driver: Driv
     assert status == 130, err
     assert said["by"] == name
     assert said["unfinished"] == ["tiny-x=1.0", "tiny-x=2.0", "tiny-x=3.0"]
-    assert "3 of 3 runs are unfinished" in said["says"]
+    assert "3 of 3 runs unfinished" in said["says"]
     assert str(driver.folder) in said["says"]
     states = {run.name: (run.status, run.attempts) for run in GridSearchResult.load(driver.folder)}
     assert states["tiny-x=1.0"] == states["tiny-x=2.0"] == (JobStatus.PREEMPTED, 1)
@@ -198,7 +198,7 @@ def test_a_stop_that_nobody_catches_is_one_line_and_a_status(driver: Driver, wai
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.count("stopped by SIGINT: 1 of 1 runs are unfinished") == 1
+    assert err.count("stopped by SIGINT: 1 of 1 run unfinished") == 1
     assert "Traceback" not in err
 
 

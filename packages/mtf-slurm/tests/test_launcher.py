@@ -68,12 +68,11 @@ def test_an_active_experiment_keeps_its_id(launcher, make_config, gate, in_backg
 
 
 def test_a_batch(launcher, make_config) -> None:
-    clash = make_config("two", x=9.0)
     batch = launcher.submit_experiment_batch(
-        [make_config("one"), make_config("two"), make_config("one"), clash], LOCAL, max_concurrent_jobs=2
+        [make_config("one"), make_config("two"), make_config("one")], LOCAL, max_concurrent_jobs=2
     )
-    assert batch.successful == ("one",)  # "two" stands for two experiments, and one of them was not submitted
-    assert list(batch.failed) == ["two"]
+    assert batch.successful == ("one", "two")
+    assert not batch.failed
     assert {name: launcher.get_job(job_id).name for name, job_id in batch.job_ids.items()} == {
         "one": "one",
         "two": "two",
@@ -81,6 +80,76 @@ def test_a_batch(launcher, make_config) -> None:
     assert all(launcher.get_job_status(job_id) is JobStatus.COMPLETED for job_id in batch.job_ids.values())
     token = {job_id.partition("_")[0] for job_id in batch.job_ids.values()}
     assert len(token) == 1
+
+
+def test_a_name_that_stands_for_two_experiments_stands_for_none(launcher, make_config, project) -> None:
+    dear = make_config("three", slurm={"mem": "64G"})  # no part of the identity, and still another experiment
+    batch = launcher.submit_experiment_batch(
+        [make_config("one"), make_config("two"), make_config("two", x=9.0), make_config("three"), dear], DRY_RUN
+    )
+    assert batch.successful == tuple(batch.job_ids) == ("one",)
+    assert set(batch.failed) == {"two", "three"}
+    assert "they differ in custom_params.x (None and 9.0); neither was submitted" in batch.failed["two"]
+    assert "they differ in slurm.mem (None and '64G'); neither" in batch.failed["three"]
+    folder = project / "experiments" / "single" / "runs"
+    assert [path.name for path in folder.iterdir()] == ["one"]
+
+
+def test_a_name_that_is_taken_is_in_one_list_only(launcher, make_config) -> None:
+    launcher.submit_experiment(make_config("taken"), DRY_RUN)
+    batch = launcher.submit_experiment_batch([make_config("taken", x=2.0), make_config("free")], DRY_RUN)
+    assert (batch.successful, list(batch.failed), list(batch.job_ids)) == (("free",), ["taken"], ["free"])
+
+
+def test_a_name_that_differs_in_case_only_is_refused(launcher, make_config) -> None:
+    launcher.submit_experiment(make_config("Baseline"), DRY_RUN)
+    with pytest.raises(JobSubmissionError, match=r"baseline: there is 'Baseline', whose folder would be the same"):
+        launcher.submit_experiment(make_config("baseline"), DRY_RUN)
+    batch = launcher.submit_experiment_batch([make_config("two"), make_config("TWO"), make_config("Baseline")], DRY_RUN)
+    assert (batch.successful, list(batch.failed)) == (("two", "Baseline"), ["TWO"])
+
+
+WRONG = ["3", "", None, True, False, -1, 0, 2.0, float("nan"), [1], {}, object()]
+
+
+@pytest.mark.parametrize("limit", [value for value in WRONG if value is not None], ids=repr)
+def test_a_limit_that_is_none_is_an_error(launcher, make_config, make_search, project, limit) -> None:
+    calls = (
+        lambda: launcher.submit_experiment_batch([make_config("one")], LOCAL, limit),
+        lambda: launcher.submit_sweep(make_search({}), project / "sweep", LOCAL, limit),
+        lambda: launcher.continue_sweep(project, limit),
+    )
+    for call in calls:
+        with pytest.raises(SLURMError, match=r"max_concurrent_jobs=.*: expected a whole number from 1, or None"):
+            call()
+    assert not (project / "sweep").exists()
+    assert not (project / "experiments").exists()
+
+
+@pytest.mark.parametrize("job_id", [value for value in [*WRONG, 123] if not isinstance(value, str)], ids=repr)
+def test_a_job_id_of_another_type_is_an_error(launcher, job_id) -> None:
+    for ask in (launcher.get_job_status, launcher.get_job, launcher.cancel_job):
+        with pytest.raises(SLURMError, match=r"job_id=.*as submit_experiment returns it: '123'"):
+            ask(job_id)
+
+
+@pytest.mark.parametrize("experiments", [None, 3, "one", {"experiment_name": "x"}, [{"experiment_name": "x"}], [None]])
+def test_what_is_no_list_of_experiments_is_an_error(launcher, experiments, project) -> None:
+    with pytest.raises(SLURMError, match=r"experiments(\[0\])?=.*: expected an? (list of )?ExperimentConfig"):
+        launcher.submit_experiment_batch(experiments, LOCAL)
+    assert not (project / "experiments").exists()
+
+
+def test_other_values_of_a_wrong_type_are_errors(launcher, make_config, project) -> None:
+    with pytest.raises(SLURMError, match=r"experiments=ExperimentConfig.*expected a list"):
+        launcher.submit_experiment_batch(make_config("one"), LOCAL)
+    with pytest.raises(SLURMError, match=r"experiment_config='one': expected an ExperimentConfig"):
+        launcher.submit_experiment("one", LOCAL)
+    with pytest.raises(SLURMError, match=r"search=\[\]: expected a ParameterGridSearch"):
+        launcher.submit_sweep([], project / "sweep", LOCAL)
+    for value in ("3", None, True, -1.0, float("nan")):
+        with pytest.raises(SLURMError, match=r"submit_timeout_s=.*: expected a number of seconds, 0 or more"):
+            SLURMLauncher(None, project, submit_timeout_s=value)
 
 
 def test_an_empty_batch_is_nothing(launcher, project) -> None:

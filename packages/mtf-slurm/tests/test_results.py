@@ -130,6 +130,23 @@ def test_wait_ends_when_nothing_is_active(launcher, make_search, folder) -> None
     assert naps == [30.0, BRISK_S, 30.0]  # soon again after an end, then at leisure
 
 
+@pytest.mark.parametrize("wrong", ["5", True, -1, float("nan"), []])
+def test_times_of_a_wrong_type_are_errors(launcher, make_search, folder, wrong) -> None:
+    result = launcher.submit_sweep(make_search({}), folder, ExecutionMode.LOCAL)
+    with pytest.raises(SLURMError, match=r"timeout_s=.*: expected a number of seconds, 0 or more"):
+        result.wait(wrong)
+    with pytest.raises(SLURMError, match=r"poll_s=.*: expected a number of seconds, 0 or more"):
+        result.wait(poll_s=wrong)
+
+
+def test_names_of_a_wrong_type_are_errors(launcher, make_search, folder) -> None:
+    result = launcher.submit_sweep(make_search({}), folder, ExecutionMode.LOCAL)
+    with pytest.raises(SLURMError, match=r"names='tiny': expected a list of the names of runs, or None"):
+        result.cancel("tiny")
+    with pytest.raises(SLURMError, match=r"names\[0\]=3: expected the name of a run"):
+        result.cancel([3])
+
+
 def test_wait_has_a_limit(launcher, make_search, folder) -> None:
     launcher.submit_sweep(make_search({}), folder, ExecutionMode.DRY_RUN)
     directory = SweepDirectory(folder)
@@ -140,7 +157,7 @@ def test_wait_has_a_limit(launcher, make_search, folder) -> None:
 
     with hold(directory):
         Submissions(directory).add(ExecutionMode.LOCAL, [run.name for run in directory.runs()])
-        with pytest.raises(TimeoutError, match="1 runs are still active after 5"):
+        with pytest.raises(TimeoutError, match="is still active after 5"):
             GridSearchResult.load(folder).wait(5, clock=lambda: time[0], sleep=sleep)
     assert time[0] == 5.0
 

@@ -172,7 +172,7 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_every_field_that_asks_something_of_slurm_has_its_name(tmp_path: Path) -> None:
-    others = {"setup", "link", "runs_per_job", "runs_at_once", "additional_args", "job_name"}
+    others = {"setup", "link", "template_path", "runs_per_job", "runs_at_once", "additional_args", "job_name"}
     names = {item.name for item in dataclasses.fields(SLURMConfig)} - others
     shown = "".join(f"# {name}: {{% if {name} %}}{{{{ {name} }}}}{{% endif %}}\n" for name in sorted(names))
     rendered = template(tmp_path, f"#!/bin/sh\n{shown}{{{{ body }}}}\n").render(specify(slurm={"nodes": 3, "qos": "q"}))
@@ -197,16 +197,18 @@ def test_every_field_that_asks_something_of_slurm_has_its_name(tmp_path: Path) -
         ("#!/bin/sh\n{% include 'x' %}\n{{ body }}", "site.sh.j2:2: "),
         ("echo hi\n{{ body }}\n", "the script begins with 'echo hi"),
         ("#!/bin/sh\n{{ body }}\necho done\n", "'echo done' would never run: {{ body }} does not return"),
-        ("#!/bin/sh\necho\n#SBATCH --time=1\n{{ body }}\n", "line 3: '#SBATCH --time=1' comes after a command"),
+        ("#!/bin/sh\necho\n#SBATCH --time=1\n{{ body }}\n", "site.sh.j2:3: '#SBATCH --time=1' comes after a command"),
         ("#!/bin/sh\n#SBATCH --job-name=a-{{ job_name }}\n{{ body }}\n", "write slurm.job_name"),
         ("#!/bin/sh\n#SBATCH -J mine\n{{ body }}\n", "write slurm.job_name"),
-        ("#!/bin/sh\n#SBATCH --output=x.log\n{{ body }}\n", "line 2: '#SBATCH --output=x.log': --output is"),
+        ("#!/bin/sh\n#SBATCH --output=x.log\n{{ body }}\n", "site.sh.j2:2: '#SBATCH --output=x.log': --output is"),
         ("#!/bin/sh\n#SBATCH -a0-3\n{{ body }}\n", "--array is the launcher's"),
         ("#!/bin/sh\n#SBATCH --no-requeue\n{{ body }}\n", "write slurm.requeue"),
         ("#!/bin/sh\n#SBATCH --signal=USR1\n{{ body }}\n", "write slurm.signal"),
         ("#!/bin/sh\n#SBATCH --tiem=3\n{{ body }}\n", "sbatch has no option --tiem; did you mean --time?"),
-        ("#!/bin/sh\n#SBATCH hetjob\n{{ body }}\n", "line 2: '#SBATCH hetjob' makes several jobs of one"),
+        ("#!/bin/sh\n#SBATCH hetjob\n{{ body }}\n", "site.sh.j2:2: '#SBATCH hetjob' makes several jobs of one"),
         ("#!/bin/sh\n#SBATCH --comment='x\n{{ body }}\n", "No closing quotation"),
+        # what the template writes otherwise than it stands there has the line of the script
+        ("#!/bin/sh\n{% set o = '--wait' %}\n#SBATCH {{ o }}\n{{ body }}", "j2: line 3 of the script: '#SBATCH --wait"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_template_is_told_with_its_place(tmp_path: Path, text: str, says: str) -> None:

@@ -132,9 +132,8 @@ def test_decide(evidence: Evidence, arguments: dict[str, int], step: Step) -> No
 
 def in_slurm(state: JobStatus | None = None, *, source: Any = "squeue", **known: Any) -> JobEvidence:
     """A job of the submission `t`; what Slurm says of it, and what else is known."""
-    details = {
-        key: known.pop(key) for key in ("reason", "exit_status", "signal", "memory", "time_limit") if key in known
-    }
+    told = ("reason", "exit_status", "signal", "memory", "peak_memory", "time_limit")
+    details = {key: known.pop(key) for key in told if key in known}
     task = TaskState("7", "name", state, details.pop("reason", ""), source, **details) if state else None
     return JobEvidence(**({"token": "t", "first_attempt": 1, "job_id": "7", "task": task} | known))
 
@@ -161,6 +160,13 @@ FOREIGN = AttemptEvidence(
         (in_slurm(S.TIMEOUT, time_limit="1:00"), (SAVED,), S.TIMEOUT, "1:00 was reached; the state", Step.START),
         (in_slurm(S.TIMEOUT), (OPEN,), S.TIMEOUT, "the time limit was reached", Step.START),
         (in_slurm(S.OUT_OF_MEMORY, memory="4G"), (KILLED,), S.OUT_OF_MEMORY, "memory (4G asked for)", Step.START),
+        (
+            in_slurm(S.OUT_OF_MEMORY, memory="4G", peak_memory="3.9G"),
+            (KILLED,),
+            S.OUT_OF_MEMORY,
+            "out of memory (4G asked for, up to 3.9G in use when sampled)",
+            Step.START,
+        ),
         (in_slurm(S.NODE_FAIL), (OPEN,), S.NODE_FAIL, "a node failed", Step.START),
         (in_slurm(S.CANCELLED), (SAVED,), S.CANCELLED, "the state is saved", Step.START),
         (in_slurm(S.PREEMPTED), (OPEN,), S.PREEMPTED, "not queued again", Step.START),

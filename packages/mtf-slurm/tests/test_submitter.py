@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from mtf_config import ExecutionMode, ExperimentConfig
 from mtf_slurm import JobSubmissionError, SLURMError
+from mtf_slurm.cluster.choosing import Templates, draft_scripts
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.patience import Patience
-from mtf_slurm.cluster.planning import SubmissionPlanner, check_options
+from mtf_slurm.cluster.planning import SubmissionPlanner
 from mtf_slurm.cluster.programs import Ran
-from mtf_slurm.cluster.script import SubmissionTemplate
 from mtf_slurm.cluster.submission import Launch
 from mtf_slurm.cluster.submitter import Submitter
 from mtf_slurm.submissions import Submission, Submissions
@@ -122,7 +122,7 @@ class Place:
         for group, count in enumerate(groups):
             for number in range(count):
                 self.add_run(f"run-{group}-{number}", f"{group + 1}G")
-        self.planner = SubmissionPlanner(self.directory, SubmissionTemplate.built_in())
+        self.planner = SubmissionPlanner(self.directory, Templates(folder))
 
     def add_run(self, name: str, memory: str) -> None:
         config = ExperimentConfig.from_dict(BASE | {"experiment_name": name, "slurm": {"mem": memory}})
@@ -258,7 +258,7 @@ def test_a_job_that_a_crash_has_lost_is_sent_again(place) -> None:
     here.slurm.jobs[1] = "another-job-which-got-the-id"
     done = here.launch().submit(here.names, None)
     assert done.job_ids["run-0-0"] == "2_0"
-    assert any("has lost 1 jobs in a crash" in text for text in here.said)
+    assert any("has lost 1 job in a crash; it is sent again" in text for text in here.said)
 
 
 def test_a_job_that_a_crash_has_lost_is_sent_again_behind_those_that_it_let_loose(place) -> None:
@@ -366,13 +366,35 @@ def test_jobs_wait_for_what_holds_the_lanes(place) -> None:
     assert "--array=0-0%1" in last
 
 
-def test_options_that_cannot_be_asked_for_are_found_before_anything_is_written() -> None:
+def test_options_that_cannot_be_asked_for_are_found_before_anything_is_written(tmp_path: Path) -> None:
     config = ExperimentConfig.from_dict(
         BASE | {"experiment_name": "x", "slurm": {"additional_args": ["--wait", "--array=0-3"]}}
     )
-    problems = check_options({"x": config})
-    assert "--wait" in problems["x"]
-    assert "--array" in problems["x"]
+    (draft,) = draft_scripts(SweepDirectory(tmp_path / "sweep"), {"x": config}, Templates(tmp_path))
+    assert draft.runs == ("x",)
+    assert "--wait" in draft.problem
+    assert "--array" in draft.problem
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_job_keeps_its_template_when_it_is_cut(place, tmp_path: Path) -> None:
+    here = place(groups=(3,))
+    own = tmp_path / "own.j2"
+    own.write_text("#!/bin/sh\n# of my own\n{{ body }}\n")
+    for name in here.names[:2]:
+        file = here.directory.run(name).config_json
+        data = json.loads(file.read_text())
+        data["slurm"]["template_path"] = str(own)
+        file.write_text(json.dumps(data))
+    submission, files = here.planner.plan(here.names, mode=ExecutionMode.SLURM, max_tasks=1001)
+    assert [(job.count, job.template) for job in submission.jobs] == [(2, str(own)), (1, "")]
+    Submissions(here.directory).publish(submission, files)
+    # another launcher, which was given no template or another one, goes on with those of the submission
+    other = SubmissionPlanner(here.directory, Templates(tmp_path, chosen=tmp_path / "absent.j2"))
+    cut = other.split(submission, 0)
+    assert [job.template for job in cut.jobs] == [str(own), str(own), ""]
+    folder = Submissions(here.directory).script(cut, 0).parent
+    assert ["of my own" in (folder / f"{number}.sh").read_text() for number in range(3)] == [True, True, False]
 
 
 def test_a_dry_run_writes_the_same_and_sends_nothing(place) -> None:

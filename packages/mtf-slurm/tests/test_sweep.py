@@ -76,7 +76,8 @@ def test_a_changed_grid_adds_runs_and_names_what_is_orphaned(launcher, make_sear
 def test_the_same_name_with_other_settings_is_refused_and_nothing_written(launcher, make_search, folder) -> None:
     launcher.submit_sweep(make_search({"custom_params.x": [1.0]}, naming="sequential"), folder, LOCAL)
     before = SweepDirectory(folder).sweep_file.read_text()
-    with pytest.raises(JobSubmissionError, match="1 names are taken by runs with other settings") as caught:
+    says = r"a name is taken by another run \(tiny-000: .* belongs to a run with other settings\)"
+    with pytest.raises(JobSubmissionError, match=says) as caught:
         launcher.submit_sweep(make_search({"custom_params.x": [5.0, 6.0]}, naming="sequential"), folder, LOCAL)
     assert list(caught.value.reasons) == ["tiny-000"]
     assert SweepDirectory(folder).sweep_file.read_text() == before

@@ -25,7 +25,7 @@ def test_telemetry_is_the_last_of_each(tmp_path: Path) -> None:
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"event": "tra')
     assert read_telemetry(path) == Telemetry(
-        epoch=1,
+        epoch=2,  # people count from 1
         global_step=2,
         metrics={"train_loss": None, "lr": 0.2, "val_loss": 3.0},
         headline="train_loss",

@@ -70,8 +70,8 @@ def test_slurm_conf_names_each_option_once_and_a_port_for_each_node(settings: Cl
     options = options_of(slurm_conf(settings, LAYOUT, port, "me"))
     partitions = options.pop("partitionname")
     assert all(len(values) == 1 for values in options.values()), options
-    assert len(partitions) == 2
-    assert f"GraceTime={settings.grace_s} " in partitions[0]
+    assert len(partitions) == 3
+    assert all(f"GraceTime={settings.grace_s} " in partition for partition in partitions[:2])
     ports = f"{port + 2}-{port + 1 + settings.nodes}" if settings.nodes > 1 else str(port + 2)
     assert f"Port={ports} " in options["nodename"][0]
     assert port_count(settings) == settings.nodes + 2

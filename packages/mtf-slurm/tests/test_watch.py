@@ -30,7 +30,7 @@ class FakeSlurm:
         self.queue: list[str] = []
         self.asked: list[list[str]] = []
 
-    def __call__(self, words: Sequence[str], *, text_in: str = "", timeout_s: float = 0) -> Ran:
+    def __call__(self, words: Sequence[str], *, timeout_s: float = 0, keep_open: Sequence[int] = ()) -> Ran:
         self.asked.append(list(words))
         if words[0] == "squeue":
             lines = [

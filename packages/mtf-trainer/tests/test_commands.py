@@ -53,7 +53,7 @@ def spoil(run: Path) -> Path:
 def test_ls(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("ls", run) == DONE
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("ckpt-000001-step-00000001  initial    epoch 0")
+    assert first.startswith("ckpt-000001-step-00000001  initial    0 epochs done")
     assert second.endswith("a-run  metric 0.5  pinned")
     rows = output(capsys, "ls", run / "checkpoints", "--json")
     assert [row["global_step"] for row in rows] == [1, 2]

@@ -326,7 +326,7 @@ def test_replaying_is_said_once(caplog):
 
 def test_data_that_ends_before_the_position_is_an_error():
     source = source_of(factory)
-    with pytest.raises(TrainerError, match="ends after 8 batches of epoch 0, but training stood at batch 9"):
+    with pytest.raises(TrainerError, match="ends after 8 batches of epoch 1, but training stood at batch 9"):
         source.open(0, 9)
     source.open(0, 8)
     with pytest.raises(StopIteration):

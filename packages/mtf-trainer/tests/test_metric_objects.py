@@ -203,3 +203,25 @@ def test_what_is_no_metric_is_refused(tmp_path: Path) -> None:
         trainer.add_metric("x", Range(), stage="test")  # type: ignore[arg-type]
     with pytest.raises(TrainerError, match="there is a metric 'targets' for 'val' already"):
         trainer.add_metric("targets", Range())
+
+
+@pytest.mark.skipif(not HAS_TORCHMETRICS, reason="torchmetrics is not installed")
+def test_metrics_within_metrics_and_what_they_keep_over_validations_survive_stops(tmp_path: Path) -> None:
+    torchmetrics = importlib.import_module("torchmetrics")
+
+    class Errors(Fit):
+        def show(self, metric: Any, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+            metric.update(outputs.detach(), targets)
+
+    def make(folder: Path) -> Fit:
+        val = torchmetrics.wrappers.MinMaxMetric(torchmetrics.MeanAbsoluteError())
+        return Errors(folder, train=torchmetrics.MeanAbsoluteError(), val=val)
+
+    make(tmp_path / "whole").train_on(TRAIN, VAL)
+    run_in_pieces(tmp_path / "pieces", make)
+    told = metrics(tmp_path / "whole")
+    assert metrics(tmp_path / "pieces") == told
+    validations = [record for record in told if record["event"] == "validation"]
+    raw = [record["val_targets_raw"] for record in validations]
+    assert len(set(raw)) > 1
+    assert (validations[-1]["val_targets_min"], validations[-1]["val_targets_max"]) == (min(raw), max(raw))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -27,7 +28,9 @@ from mtf_trainer import (
     TrainingPreempted,
     TrainingStopped,
 )
+from mtf_trainer.metrics import count_samples
 from mtf_trainer.state import MIGRATIONS, TrainMicroState
+from mtf_trainer.steps import to_device
 from mtf_utils.rundir import Outcome, RunDirectory, read_metrics
 
 
@@ -200,7 +203,7 @@ def test_never_resume_refuses_existing_checkpoints(tmp_path: Path) -> None:
         (lambda loss: {"loss": loss.detach()}, "requires_grad=False"),
         (lambda loss: {"loss": loss, "text": "good"}, "'text' as str"),
         (lambda loss: {"loss": loss, "many": torch.ones(2)}, r"'many' with shape \(2,\)"),
-        (lambda loss: {"loss": loss * float("nan")}, "loss at epoch 0, batch 0, step 0 is not finite"),
+        (lambda loss: {"loss": loss * float("nan")}, "loss at epoch 1, batch 1, step 0 is not finite"),
     ],
 )
 def test_what_a_step_may_not_return(tmp_path: Path, returned: Any, message: str) -> None:
@@ -228,7 +231,7 @@ def test_without_a_step_the_error_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_empty_loader_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match="gave no batch in epoch 0"):
+    with pytest.raises(TrainerError, match="gave no batch in epoch 1"):
         run(Fit(config(tmp_path)), loader=DataLoader(data(3), batch_size=4, drop_last=True))
 
 
@@ -464,7 +467,7 @@ def test_one_preemption_too_many_is_final(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingPreempted):
         run(stopped(1))
-    with pytest.raises(TrainingStopped, match="more than max_preemptions=1") as stop:
+    with pytest.raises(TrainingStopped, match=r"preemption\.max_preemptions=1") as stop:
         run(stopped(2))
     assert stop.value.code == 76
 
@@ -618,4 +621,28 @@ def test_an_epoch_in_which_nothing_was_trained_is_an_error(tmp_path: Path, caplo
 
     with pytest.raises(TrainerError, match="none of its 3 losses is finite"):
         run(GenericTrainer(config(tmp_path, non_finite_loss="skip"), training_step=step))
-    assert "left out: the loss at epoch 0, batch 1" in caplog.text
+    assert "left out: the loss at epoch 1, batch 2" in caplog.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    inputs: torch.Tensor
+    names: list[str]
+
+
+def test_a_batch_may_be_a_dataclass() -> None:
+    batch = Pair(torch.ones(3, 2), ["a", "b", "c"])
+    moved = to_device(batch, torch.device("meta"))
+    assert (type(moved), moved.inputs.device.type, moved.names) == (Pair, "meta", ["a", "b", "c"])
+    assert batch.inputs.device.type == "cpu"
+    assert count_samples({}, batch) == 3
+
+
+def test_a_method_that_other_trainers_call_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Late(TrainingCallback):
+        def on_train_epoch_end(self, trainer: GenericTrainer) -> None:
+            raise AssertionError
+
+    saving = CheckpointConfig(checkpoint_dir=str(tmp_path))
+    GenericTrainer(GenericTrainerConfig(checkpoint=saving)).add_callback(Late())
+    assert "Late.on_train_epoch_end is never called: there is no such event; did you mean on_epoch_end?" in caplog.text

@@ -204,7 +204,10 @@ def test_every_path_is_in_the_contract_and_the_other_way_round() -> None:
     files += [run.metrics_file, run.result_file, attempt.started_file, attempt.finished_file]
     files += [attempt.path / "before.txt", attempt.path / "task-<rank>"]  # job.sh's own
     files += [run.log_file("<n>"), run.metrics_file.with_suffix(".csv")]  # type: ignore[arg-type]
-    folders = [run.checkpoints_dir, attempt.path, Path("submissions/<token>"), Path("code/<tree-hash>")]
+    names = ("intent.json", "<k>.sh", "<k>.task.sh", "<k>.tasks", "<k>.sent", "<k>.job.json", "<k>.refused", "<k>.out")
+    files += [Path("submissions/<token>", name) for name in (*names, "cancelled/<name>", "given-up/<name>")]
+    files += [run.path / "ledger.json", run.path / "ledger.trail"]  # the trainer's own
+    folders = [run.checkpoints_dir, attempt.path, Path("code/<tree-hash>")]
     folders += [run.metrics_file.with_name(name) for name in ("tensorboard", "media", "profile")]
     assert {contract.path for contract in CONTRACT} == {str(f) for f in files} | {f"{folder}/" for folder in folders}
 

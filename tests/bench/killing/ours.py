@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,25 +12,12 @@ from typing import Any
 import torch
 import torch._dynamo  # the first optimizer that is made imports it, which takes longer than the whole training
 
+from exact_training import load_task
 from killing.whereabouts import Activity, Whereabouts
 from mtf_trainer import CheckpointConfig, preemption
 from mtf_trainer.loop import Loop
 from mtf_trainer.phases import TrainerPhase
 from mtf_trainer.state import ResumeState
-
-TASK = Path(__file__).resolve().parents[3] / "packages" / "mtf-trainer" / "tests" / "exact_task.py"
-
-
-def load_task() -> Any:
-    """The module of the task, which lies outside every package."""
-    spec = importlib.util.spec_from_file_location("exact_task", TASK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["exact_task"] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 task = load_task()
 

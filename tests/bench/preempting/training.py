@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import signal
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,7 +18,9 @@ import torch
 from mtf_trainer import CheckpointConfig, TrainingCallback
 from mtf_utils.rundir import current_run
 
-TASK = Path(__file__).resolve().parents[3] / "packages" / "mtf-trainer" / "tests" / "exact_task.py"
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from exact_training import load_task
+
 EVENTS = (
     "on_batch_start",
     "on_batch_end",
@@ -30,17 +30,6 @@ EVENTS = (
     "on_epoch_end",
 )
 LONGEST_WAIT_S = 240.0
-
-
-def load_task() -> ModuleType:
-    """The training task of the exact-resume tests, which lies outside every package."""
-    spec = importlib.util.spec_from_file_location("exact_task", TASK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["exact_task"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class Wait(TrainingCallback):

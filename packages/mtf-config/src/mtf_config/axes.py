@@ -6,7 +6,8 @@ on each other (conditions, exclusions) are joined into one axis, whose rows are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -15,12 +16,23 @@ from mtf_config.plain import copy_plain
 from mtf_config.sampling import Range
 from mtf_utils.names import nearest
 
-__all__ = ["Axis", "Condition", "Linked", "Parameter", "Sampled", "Table", "join_axes", "same_value"]
+__all__ = [
+    "Axis",
+    "Condition",
+    "Linked",
+    "Parameter",
+    "Sampled",
+    "Table",
+    "join_axes",
+    "keys_that_alone_vary",
+    "same_value",
+]
 
 Condition = Mapping[str, Sequence[Any]]
 """Key → accepted values; it holds when every key has one of its values."""
 
 MAX_JOINED: Final = 200_000
+_NOTHING: Final = object()
 
 
 class Axis(Protocol):
@@ -210,6 +222,30 @@ def _holds(condition: Condition, row: Mapping[str, Any]) -> bool:
     return all(
         key in row and any(same_value(row[key], wanted) for wanted in accepted) for key, accepted in condition.items()
     )
+
+
+def keys_that_alone_vary(axis: Axis, matters: Callable[[str], bool]) -> Iterator[str]:
+    """The keys of an axis in which two rows differ that agree in every key that matters.
+
+    Args:
+        axis: rows that are sampled are taken to differ in every key.
+        matters: whether a dotted key does.
+    """
+    others = [key for key in axis.keys if not matters(key)]
+    if not others:
+        return
+    if isinstance(axis, Sampled):
+        if len(others) == len(axis.keys) and axis.count > 1:
+            yield from others
+        return
+    first: dict[str, dict[str, Any]] = {}
+    for index in range(axis.count):
+        row = axis.row(index)
+        that_matter = json.dumps(
+            {key: value for key, value in row.items() if matters(key)}, sort_keys=True, default=str
+        )
+        before = first.setdefault(that_matter, row)
+        yield from (key for key in others if before.get(key, _NOTHING) != row.get(key, _NOTHING))
 
 
 def same_value(left: Any, right: Any) -> bool:

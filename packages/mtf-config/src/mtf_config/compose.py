@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mtf_config.anchors import anchored
 from mtf_config.errors import ConfigurationError, LocatedProblem, Position, ValidationError
 from mtf_config.keys import check_key, set_dotted
 from mtf_config.plain import copy_plain, plain_problems, to_plain
@@ -191,7 +192,7 @@ def file_layers(path: Path, read: Callable[[Path], Document], chain: tuple[Path,
             circle = " -> ".join(str(item) for item in [*chain[chain.index(other.resolve()) :], other.resolve()])
             raise _at(document, keys, f"files extend each other in a circle: {circle}")
         yield from file_layers(other, read, chain)
-    yield Layer(document.name, own, document)
+    yield Layer(document.name, anchored(own, path.parent), document)
 
 
 def _extended_names(document: Document) -> Iterator[tuple[KeyPath, str]]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from mtf_config.axes import Axis, Condition, Linked, Parameter, Sampled, join_axes
+from mtf_config.axes import Axis, Condition, Linked, Parameter, Sampled, join_axes, keys_that_alone_vary
 from mtf_config.errors import ConfigurationError, ValidationError
 from mtf_config.expressions import Expression
 from mtf_config.keys import check_key
@@ -199,6 +199,18 @@ class ParameterGrid:
             elif isinstance(axis, Linked) and key in axis.columns:
                 yield from axis.columns[key]
 
+    def keys_that_alone_vary(self, matters: Callable[[str], bool]) -> list[str]:
+        """The keys that tell points apart which agree in everything that matters.
+
+        What a computed key follows from is taken to matter.
+
+        Args:
+            matters: whether a dotted key does.
+        """
+        used = {name for expression in self._computed.values() for name in expression.names}
+        found = (keys_that_alone_vary(axis, lambda key: key in used or matters(key)) for axis in self._axes())
+        return list(dict.fromkeys(key for keys in found for key in keys))
+
     def to_dict(self) -> dict[str, Any]:
         """The grid as plain data, as it is written in a sweep file; parts that are empty are left out."""
         parts: dict[str, Any] = {
@@ -294,6 +306,8 @@ def _condition(when: Mapping[str, Any], what: str) -> Condition:
     condition = {}
     for key, value in when.items():
         accepted = to_plain(value)
+        if accepted == []:
+            raise ConfigurationError.because(f"{what}: the list of values of {key} is empty, so that it never holds")
         condition[key] = tuple(accepted) if isinstance(accepted, list) else (accepted,)
     return condition
 

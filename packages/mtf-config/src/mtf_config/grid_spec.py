@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,6 +25,12 @@ class ConditionalSpec(Section):
     key: str = field(metadata=about("The dotted key.", check=NOT_EMPTY))
     values: list[Any] = field(metadata=about("Its values where the condition holds."))
     when: dict[str, Any] = field(metadata=about("Dotted key → the value, or a list of the values, that it must have."))
+
+    @classmethod
+    def data_problems(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
+        """No list of values is empty."""
+        yield from _empty_lists(data, (), only="values")
+        yield from _empty_lists(data.get("when"), ("when",))
 
 
 @dataclass(kw_only=True)
@@ -75,10 +81,21 @@ class GridSpec(Section):
             raise self.error(problems, subject=f"grid {self.name!r}")
         return grid
 
+    @classmethod
+    def data_problems(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
+        """No list of values is empty."""
+        yield from _empty_lists(data.get("parameters"), ("parameters",))
+        for part in ("linked", "exclude"):
+            items = data.get(part)
+            for index, item in enumerate(items if isinstance(items, list) else ()):
+                yield from _empty_lists(item, (part, index))
+
     def cross_checks(self) -> Iterable[Problem]:
         """A grid can be built from it."""
-        yield from super().cross_checks()
-        yield from self._build()[1]
+        told = list(super().cross_checks())
+        yield from told
+        # of what is wrong at one place, the place that is told more exactly
+        yield from (item for item in self._build()[1] if all(item.path != t.path[: len(item.path)] for t in told))
 
     def place_of(self, key: str, number: int | None) -> KeyPath:
         """Where in this section a key is written that varies or is computed, or the value of that number.
@@ -122,6 +139,12 @@ class GridSpec(Section):
             yield ("computed", key), partial(grid.add_computed, key, expression)
         for index, combination in enumerate(self.exclude):
             yield ("exclude", index), partial(grid.exclude, combination)
+
+
+def _empty_lists(values: Any, path: KeyPath, *, only: str | None = None) -> Iterator[Problem]:
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        if value == [] and only in (None, key):
+            yield Problem((*path, key), "the list of values is empty; give at least one", value)
 
 
 def _attempt(path: KeyPath, action: Callable[[], object]) -> Iterator[Problem]:

@@ -45,6 +45,7 @@ class ConfigurationManager:
 
         Returns:
             The keys as written: without defaults, references unresolved. `ExperimentConfig.from_dict` fills in both.
+            Only `slurm.template_path`, which a file means relative to itself, is made absolute.
 
         Raises:
             ConfigurationError: a file cannot be read.

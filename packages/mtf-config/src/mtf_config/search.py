@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from mtf_config.compose import Composition
 from mtf_config.enums import NamingStrategy
 from mtf_config.errors import ConfigurationError, LocatedProblem, ValidationError
 from mtf_config.grid import ParameterGrid
-from mtf_config.identity import run_identity
+from mtf_config.identity import IDENTITY_FIELDS, run_identity
 from mtf_config.keys import get_dotted, set_dotted, unknown_key
 from mtf_config.naming import RunNamer, slug
 from mtf_config.plain import copy_plain, to_plain
@@ -37,6 +38,16 @@ class SweepPoint:
     parameters: Mapping[str, Any]
     config: ExperimentConfig
     identity: str
+
+
+_SAME_RUN: Final = (
+    "its values alone do not make different runs, so that all but one would be dropped; vary it together with a key "
+    "that does (linked, or conditional with one value), or write a sweep for each of its values"
+)
+_CASE: Final = (
+    "two runs would be named {!r} and {!r}, which are the same folder where the file system does not tell capital "
+    "letters from small ones; choose hash_based or sequential naming, or other values"
+)
 
 
 class ParameterGridSearch:
@@ -151,6 +162,10 @@ class ParameterGridSearch:
             else:
                 for index, value in enumerate(grid.values_of(key)):
                     yield from ((key, index, problem) for problem in _value_problems(key, value))
+        written = json.dumps(self._base, default=str)
+        for key in grid.keys_that_alone_vary(_makes_another_run):
+            if key != "experiment_name" and f"${{{key}}}" not in written:  # what it refers to may matter
+                yield key, None, Problem((key,), _SAME_RUN, about_key=True)
 
     def point(self, index: int) -> SweepPoint:
         """The experiment of that number, without working out any other.
@@ -177,16 +192,18 @@ class ParameterGridSearch:
         self.check()
         namer = self._namer()
         names: dict[str, str] = {}
-        seen: set[str] = set()
+        seen: dict[str, tuple[str, dict[str, Any]]] = {}
         first = 0
         for grid in self._grids:
             for offset in range(grid.get_parameter_count()):
                 point = self._point(grid, offset, first + offset, namer)
+                extra = {key: value for key, value in point.parameters.items() if not _makes_another_run(key)}
                 if point.identity in seen:
+                    self._refuse_variants(seen[point.identity], (point.grid, extra))
                     continue
-                seen.add(point.identity)
-                if names.setdefault(point.name, point.identity) != point.identity:
-                    raise ConfigurationError.because(f"two different runs would both be named {point.name!r}")
+                seen[point.identity] = (point.grid, extra)
+                if (name := names.setdefault(point.name.casefold(), point.name)) != point.name:
+                    raise ConfigurationError.because(_CASE.format(name, point.name))
                 yield point
             first += grid.get_parameter_count()
 
@@ -222,11 +239,32 @@ class ParameterGridSearch:
         values = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
         return ValidationError(located, subject=f"{place} ({values[:200]})")
 
+    def _refuse_variants(self, first: tuple[str, dict[str, Any]], second: tuple[str, dict[str, Any]]) -> None:
+        """Refuse that grids ask for a run twice, each time with other settings that do not make it another run."""
+        (grid, left), (other, right) = first, second
+        values = {key: (self._value(left, key), self._value(right, key)) for key in sorted({**left, **right})}
+        changes = [f"{key} ({one!r} and {two!r})" for key, (one, two) in values.items() if one != two]
+        if changes:
+            raise ConfigurationError.because(
+                f"grids {grid!r} and {other!r} ask for the same run twice, with different {', '.join(changes)}: "
+                f"{_SAME_RUN}"
+            )
+
+    def _value(self, given: Mapping[str, Any], key: str) -> Any:
+        try:
+            return given[key] if key in given else self._look_up(key)
+        except KeyError:
+            return None
+
     def _look_up(self, key: str) -> Any:
         try:
             return get_dotted(self._base, key)
         except KeyError:
             return get_dotted(schema_defaults(), key)
+
+
+def _makes_another_run(key: str) -> bool:
+    return key.partition(".")[0] in IDENTITY_FIELDS
 
 
 def _value_problems(key: str, value: Any) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from mtf_config.formats import (
     MAIL_TYPE,
     MEMORY,
     NO_NUL,
+    NOT_EMPTY,
     ONE_LINE,
     OPTION,
     PROJECT_PATH,
@@ -41,6 +42,7 @@ class SLURMConfig(Section):
         "memory": "unknown key 'memory'; write mem",
         "gpus": "unknown key 'gpus'; write gres, such as gpu:1",
         "cpus": "unknown key 'cpus'; write cpus_per_task",
+        "template": "unknown key 'template'; write template_path",
     }
 
     job_name: str | None = field(
@@ -79,6 +81,13 @@ class SLURMConfig(Section):
     )
     mail_user: str | None = field(default=None, metadata=about("Whom to write to.", check=ONE_LINE))
     mail_type: list[str] = field(default_factory=list, metadata=about("At which events, such as END and FAIL."))
+    template_path: str | None = field(
+        default=None,
+        metadata=about(
+            "The user's own template of the submission script, relative to the file that names it; null: the built-in.",
+            check=NOT_EMPTY,
+        ),
+    )
     setup: list[str] = field(
         default_factory=list,
         metadata=about("Shell lines to run before the command, such as `module load cuda`; run as they are."),

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtf_config.anchors import TEMPLATE_KEY, anchor_path, anchored
 from mtf_config.base import Section
+from mtf_config.command_words import command_problems
 from mtf_config.compose import Composition, Layer
 from mtf_config.enums import ExecutionMode, NamingStrategy
 from mtf_config.errors import ConfigurationError, LocatedProblem, Position, ValidationError
@@ -54,7 +56,9 @@ class SweepSpec(Section):
     limits: LimitsSpec = field(default_factory=LimitsSpec, metadata=about("Bounds of the sweep."))
     command: str | list[str] | None = field(
         default=None,
-        metadata=about("What a run executes, with {python} and {config} filled in; null: the default command."),
+        metadata=about(
+            "What a run executes, with {python}, {config}, {run_dir} and {name} filled in; null: the default command."
+        ),
     )
     output_dir: str | None = field(
         default=None, metadata=about("Where runs are kept; null: a folder for this sweep.", check=PATH)
@@ -72,8 +76,9 @@ class SweepSpec(Section):
             names.append(name)
         if isinstance(grids, list) and not grids:
             yield Problem(("grids",), "expected at least one grid", grids)
-        if (command := data.get("command")) is not None and (wrong := _command_problem(command)):
-            yield Problem(("command",), wrong, command)
+        command = data.get("command")
+        for number, wrong in command_problems(command):
+            yield Problem(("command",) if number is None else ("command", number), wrong, command)
 
     @classmethod
     def of(cls, search: ParameterGridSearch, **settings: Any) -> SweepSpec:
@@ -151,6 +156,7 @@ def load_sweep(path: str | Path, manager: ConfigurationManager) -> Sweep:
     spec, problems = SweepSpec.decode(document.data, ())
     if problems or spec is None:
         raise _error(document, problems)
+    _anchor_grids(spec, file.parent)
     search = spec.search(_base_of(spec, document, file, manager))
     problems = []
     for index, (grid, written) in enumerate(zip(search.grids, spec.grids, strict=True)):
@@ -166,7 +172,7 @@ def load_sweep(path: str | Path, manager: ConfigurationManager) -> Sweep:
 
 def _base_of(spec: SweepSpec, document: Document, file: Path, manager: ConfigurationManager) -> Composition:
     if not isinstance(spec.base, str):
-        return Composition([Layer(document.name, spec.base, document.at("base"))])
+        return Composition([Layer(document.name, anchored(spec.base, file.parent), document.at("base"))])
     beside = file.parent / spec.base
     try:
         base = beside if is_file(beside) else manager.find(spec.base)
@@ -175,14 +181,15 @@ def _base_of(spec: SweepSpec, document: Document, file: Path, manager: Configura
     return manager.composition(base.absolute())
 
 
-def _command_problem(command: Any) -> str | None:
-    if isinstance(command, str):
-        try:
-            command = shlex.split(command)
-        except ValueError as error:
-            return f"cannot be split into words as a shell does: {error}"
-    empty = isinstance(command, list) and not any(isinstance(word, str) and word.strip() for word in command)
-    return "expected a command, found nothing" if empty else None
+def _anchor_grids(spec: SweepSpec, folder: Path) -> None:
+    """Make the paths absolute that grids give relative to the sweep file."""
+    for grid in spec.grids:
+        for columns in (grid.parameters, *grid.linked):
+            if TEMPLATE_KEY in columns:
+                columns[TEMPLATE_KEY] = [anchor_path(value, folder) for value in columns[TEMPLATE_KEY]]
+        for item in grid.conditional:
+            if item.key == TEMPLATE_KEY:
+                item.values = [anchor_path(value, folder) for value in item.values]
 
 
 def _error(document: Document, problems: Iterable[Problem]) -> ValidationError:

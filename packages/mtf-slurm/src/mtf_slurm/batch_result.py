@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from mtf_slurm.execute import Executed
 from mtf_slurm.sweep import SweepPlan
 
 __all__ = ["BatchSubmissionResult", "batch_result"]
+
+_NO_ID: Final = "it may be in Slurm, but no id of its job is known; the same call, repeated, finds out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +19,9 @@ class BatchSubmissionResult:
     """What became of a batch.
 
     Attributes:
-        successful: the names whose experiments were all submitted, in order.
-        failed: why an experiment could not be submitted, by its name; no such name is in `successful`, not even where
-            another experiment of that name was submitted.
-        job_ids: the job id of every submitted experiment, by its name.
+        successful: the names of the experiments that were submitted, or were before and need not be again; in order.
+        failed: why an experiment was not submitted, by its name; every name of the batch is either here or there.
+        job_ids: the job id of each name in `successful`.
     """
 
     successful: tuple[str, ...] = ()
@@ -38,9 +40,7 @@ def batch_result(plan: SweepPlan, done: Executed | None, problems: Mapping[str, 
     failed = dict(plan.conflicts) | dict(problems)
     if done is None:
         return BatchSubmissionResult(failed=failed)
-    submitted = tuple(name for name in plan.names if name not in done.refused)
-    return BatchSubmissionResult(
-        successful=tuple(name for name in submitted if name not in failed),
-        failed=failed | done.refused,
-        job_ids={name: done.job_ids[name] for name in submitted if name in done.job_ids},
-    )
+    failed |= done.refused
+    job_ids = {name: done.job_ids[name] for name in plan.names if name in done.job_ids and name not in failed}
+    nowhere = {name: _NO_ID for name in plan.names if name not in job_ids and name not in failed}
+    return BatchSubmissionResult(successful=tuple(job_ids), failed=failed | nowhere, job_ids=job_ids)

@@ -13,6 +13,7 @@ from mtf_slurm.errors import ClusterUnreachableError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.status import Evidence, JobEvidence, JobStatus, Verdict
 from mtf_slurm.submissions import Submissions
+from mtf_slurm.wording import counted
 from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["cancel_runs"]
@@ -53,7 +54,13 @@ def cancel_runs(directory: SweepDirectory, names: Iterable[str], watch: Watch | 
         if cancelled[name] and job is not None and job.is_active:
             jobs.append((name, job))
     watch.forget()
-    _tell_slurm(watch, witness, jobs)
+    try:
+        _tell_slurm(watch, witness, jobs)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted while Slurm was told to end {counted(len(jobs), 'run')}; the cancellation is noted, so that "
+            "none of them is started again; repeat the call or command to end what is at work"
+        ) from None
     if unseen:
         more = f" (and {len(unseen) - 1} more)" if len(unseen) > 1 else ""
         raise ClusterUnreachableError(f"{unseen[0]}{more}; nothing was cancelled there, repeat it when Slurm answers")

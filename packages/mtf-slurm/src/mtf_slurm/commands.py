@@ -15,7 +15,7 @@ from mtf_slurm.configurations import read_experiment
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.render import DEFAULT_COMMAND
-from mtf_slurm.reports import plan_lines, ranking_lines, status_lines
+from mtf_slurm.reports import plan_lines, ranking_lines, script_lines, status_lines
 from mtf_slurm.results import GridSearchResult
 from mtf_slurm.status import JobStatus
 from mtf_slurm.sweep import sweep_name
@@ -46,7 +46,8 @@ def _open(arguments: argparse.Namespace) -> _Opened:
     name = spec.name or sweep_name(sweep.search)
     folder = Path(arguments.output_dir or root / (spec.output_dir or Path("experiments", name))).absolute()
     command = spec.command_words() or DEFAULT_COMMAND
-    return _Opened(spec, sweep.search, folder, SLURMLauncher(None, folder.parent, project_root=root, command=command))
+    launcher = SLURMLauncher(arguments.template, folder.parent, project_root=root, command=command)
+    return _Opened(spec, sweep.search, folder, launcher)
 
 
 def _root_of(file: Path) -> Path:
@@ -62,25 +63,37 @@ def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--project-root", metavar="DIR", help="the folder that runs work in (default: the project of the sweep file)"
     )
+    parser.add_argument(
+        "--template",
+        metavar="FILE",
+        help="your template of the scripts that Slurm gets (default: slurm.template_path of the runs, else built in)",
+    )
     add_json(parser)
 
 
 def _configure_plan(parser: argparse.ArgumentParser) -> None:
     _configure_sweep(parser, "a sweep file")
+    parser.add_argument("--scripts", action="store_true", help="also show the scripts that Slurm would get")
 
 
 @explained
 def _plan(arguments: argparse.Namespace) -> int:
     opened = _open(arguments)
     plan = opened.launcher.plan_sweep(opened.search, opened.folder)
+    # who names a template has Slurm in mind, whatever the file says
+    mode = ExecutionMode.SLURM if arguments.template or arguments.scripts else opened.spec.execution
+    problems = opened.launcher.sweep_problems(opened.folder, plan, mode or ExecutionMode.SLURM)
+    shown = arguments.scripts or any(config.slurm and config.slurm.template_path for config in plan.configs.values())
+    drafts = opened.launcher.draft_scripts(opened.folder, plan.configs) if shown or arguments.template else []
     if arguments.json:
         data = plan.sweep.to_dict() | {"new": list(plan.new), "conflicts": dict(plan.conflicts)}
         data |= {"estimate": plan.estimate.to_dict() if plan.estimate else None}
         data |= {"shared_jobs": [dataclasses.asdict(shared) for shared in shared_jobs(plan.configs)]}
+        data |= {"problems": problems, "scripts": [draft.to_dict() for draft in drafts]}
         print_json("plan", data | {"output_dir": str(opened.folder)})
     else:
-        print_lines(plan_lines(plan))
-    return USER_MISTAKE if plan.conflicts else DONE
+        print_lines([*plan_lines(plan, problems), *script_lines(drafts)])
+    return USER_MISTAKE if plan.conflicts or problems else DONE
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
@@ -100,17 +113,27 @@ def _run(arguments: argparse.Namespace) -> int:
     if Path(arguments.sweep).is_dir():
         if mode not in (None, ExecutionMode.LOCAL):
             raise CommandError(f"--execution {mode}: a folder is continued on this machine; name the sweep file")
+        _refuse_template(arguments)
         folder = Path(arguments.sweep)
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
     else:
         opened = _open(arguments)
         jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
         mode = mode or opened.spec.execution or ExecutionMode.LOCAL
+        if mode is ExecutionMode.LOCAL:
+            _refuse_template(arguments)
         result = opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs)
     _print_status("run", result, as_json=arguments.json)
     if mode is ExecutionMode.SLURM:
         return _submitted(result)
     return DONE if result.is_complete or mode is ExecutionMode.DRY_RUN else WORK_FAILED
+
+
+def _refuse_template(arguments: argparse.Namespace) -> None:
+    if arguments.template:
+        raise CommandError(
+            f"--template {arguments.template}: runs on this machine get no script of Slurm; leave it out"
+        )
 
 
 def _configure_submit(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from mtf_slurm.wording import listed
+
 __all__ = [
     "INTERRUPTED",
     "ClusterUnreachableError",
@@ -88,7 +90,4 @@ def by_reason(reasons: Mapping[str, str]) -> list[str]:
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)
-    return [
-        f"{', '.join(listed[:3])}{f' and {len(listed) - 3} more' if len(listed) > 3 else ''}: {reason}"
-        for reason, listed in names.items()
-    ]
+    return [f"{listed(sharing)}: {reason}" for reason, sharing in names.items()]

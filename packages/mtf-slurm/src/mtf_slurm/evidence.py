@@ -19,7 +19,7 @@ from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, 
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_utils.rundir import Attempt, Outcome, RunDirectory, RunDirectoryError, SweepDirectory
 
-__all__ = ["CLAIM_SETTLES_S", "Witness", "read_attempts"]
+__all__ = ["CLAIM_SETTLES_S", "Witness", "has_finished", "read_attempts"]
 
 CLAIM_SETTLES_S: Final = 10.0
 """How long after its claim an attempt without a start receipt may still be about to write one."""
@@ -28,6 +28,14 @@ CLAIM_SETTLES_S: Final = 10.0
 def read_attempts(run: RunDirectory) -> tuple[AttemptEvidence, ...]:
     """The receipts of every claimed attempt."""
     return tuple(_read_attempt(attempt) for attempt in run.attempts())
+
+
+def has_finished(run: RunDirectory) -> bool:
+    """Whether some attempt of a run left a receipt of success that can be read."""
+    with contextlib.suppress(RunDirectoryError):
+        receipts = (attempt.finished() for attempt in reversed(run.attempts()))
+        return any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in receipts)
+    return False
 
 
 def _read_attempt(attempt: Attempt) -> AttemptEvidence:
@@ -103,10 +111,7 @@ class Witness:
 
     def has_finished(self, name: str) -> bool:
         """Whether the run left a receipt of success, so that nothing else needs to be known."""
-        with contextlib.suppress(RunDirectoryError):
-            receipts = (attempt.finished() for attempt in reversed(self.directory.run(name).attempts()))
-            return any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in receipts)
-        return False
+        return has_finished(self.directory.run(name))
 
     def evidence(self, name: str) -> Evidence:
         """What is known of one run.

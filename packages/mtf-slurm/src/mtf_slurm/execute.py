@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mtf_config import ExecutionMode, ExperimentConfig
-from mtf_slurm.errors import JobSubmissionError, SLURMError, SlurmNotFoundError, SweepLockedError, by_reason
+from mtf_config import ExecutionMode
+from mtf_slurm.cluster.interrupted import explaining_interrupts
+from mtf_slurm.errors import JobSubmissionError, SLURMError, SweepLockedError, by_reason
 from mtf_slurm.local import LocalRunner
 from mtf_slurm.lock import hold
-from mtf_slurm.setup_lines import check_setups
 from mtf_slurm.submissions import Submissions
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
@@ -24,14 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Executed",
-    "check_request",
     "default_display",
     "execute_locally",
     "explain_write_errors",
     "held",
-    "option_problems",
     "plan_only",
-    "refuse_options",
+    "refuse_problems",
     "submit",
 ]
 
@@ -47,29 +44,13 @@ class Executed:
         job_ids: the job ids of the runs, by their names.
         refused: why a run could not be started at all, by its name.
         unnoted: why runs were given up, by token and name, where the disk took no note of it.
+        left: why a run was left as it is though it was asked for, by its name.
     """
 
     job_ids: dict[str, str]
     refused: dict[str, str] = field(default_factory=dict)
     unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
-
-
-def check_request(mode: ExecutionMode, max_concurrent_jobs: int | None) -> None:
-    """Refuse what cannot be done before anything is written.
-
-    Raises:
-        SLURMError: the mode is none, or not available; the limit is not positive.
-    """
-    if not isinstance(mode, ExecutionMode):
-        names = ", ".join(f"ExecutionMode.{item.name}" for item in ExecutionMode)
-        raise SLURMError(f"execution_mode={mode!r}: expected one of {names}")
-    if max_concurrent_jobs is not None and max_concurrent_jobs < 1:
-        raise SLURMError(f"max_concurrent_jobs={max_concurrent_jobs}: expected a number from 1, or None")
-    if mode is ExecutionMode.SLURM and shutil.which("sbatch") is None:
-        raise SlurmNotFoundError(
-            "Slurm's programs are not on this machine (no sbatch in the PATH); run this on a login node of the "
-            "cluster, or use ExecutionMode.LOCAL, or ExecutionMode.DRY_RUN to write everything and start nothing"
-        )
+    left: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -183,11 +164,13 @@ def submit(launch: Launch, names: Sequence[str], max_concurrent_jobs: int | None
 
     Raises:
         JobSubmissionError: the cluster did not take a job in time; a repeated call goes on.
+        LaunchInterrupted: Ctrl-C; what was submitted is said.
         SLURMError: something cannot be written.
     """
-    with explain_write_errors(launch.planner.directory):
+    directory = launch.planner.directory
+    with explain_write_errors(directory), explaining_interrupts(directory, names, launch.say):
         done = launch.submit(names, max_concurrent_jobs, single=single)
-    return Executed(done.job_ids, done.refused)
+    return Executed(done.job_ids, done.refused, left=done.left)
 
 
 def default_display() -> Display:
@@ -197,20 +180,8 @@ def default_display() -> Display:
     return choose_display()
 
 
-def option_problems(configs: Mapping[str, ExperimentConfig], mode: ExecutionMode) -> dict[str, str]:
-    """What is wrong with the options that experiments ask of sbatch, and with their lines of shell, by name."""
-    problems = check_setups(configs)
-    if mode is ExecutionMode.LOCAL:
-        return problems
-    from mtf_slurm.cluster.planning import check_options  # loads Jinja2
-
-    for name, problem in check_options(configs).items():
-        problems[name] = f"{problems[name]}; {problem}" if name in problems else problem
-    return problems
-
-
-def refuse_options(directory: SweepDirectory, problems: Mapping[str, str]) -> None:
-    """Raise if there are such problems.
+def refuse_problems(directory: SweepDirectory, problems: Mapping[str, str]) -> None:
+    """Raise if there are reasons why runs cannot be submitted, by their names.
 
     Raises:
         JobSubmissionError: with all of them.

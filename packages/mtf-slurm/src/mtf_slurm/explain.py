@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mtf_slurm.cluster.judgement import memory_words
 from mtf_slurm.evidence import Witness
 from mtf_slurm.run_result import RunResult, read_run
 from mtf_slurm.status import AttemptEvidence, Evidence, JobStatus
@@ -159,6 +160,7 @@ def _slurm_words(evidence: Evidence) -> str:
         parts = [f"{job.task.source} says {job.task.state.value}", job.task.reason]
         parts += [f"exit status {job.task.exit_status}"] if job.task.exit_status else []
         parts += [f"signal {job.task.signal}"] if job.task.signal else []
+        parts += [f"memory: {memory_words(job.task)}"] if job.task.peak_memory else []
         said = ", ".join(part for part in parts if part)
     else:
         # Slurm is not asked about what has finished

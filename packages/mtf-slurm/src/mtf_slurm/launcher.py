@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,47 +12,40 @@ from typing import TYPE_CHECKING
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.batch_result import BatchSubmissionResult, batch_result
 from mtf_slurm.cancelling import cancel_runs
-from mtf_slurm.cluster.answers import ClusterConfig
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.code.isolation import Code, describe_code, take_code
 from mtf_slurm.code.keeping import runs_that_keep_code
-from mtf_slurm.errors import ClusterUnreachableError, JobSubmissionError, SLURMError, by_reason
+from mtf_slurm.errors import JobSubmissionError, SLURMError, by_reason
 from mtf_slurm.evidence import Witness
-from mtf_slurm.execute import (
-    LOCK_WAIT_S,
-    Executed,
-    check_request,
-    default_display,
-    execute_locally,
-    explain_write_errors,
-    held,
-    option_problems,
-    plan_only,
-    refuse_options,
-    submit,
-)
+from mtf_slurm.execute import LOCK_WAIT_S, Executed, execute_locally, held, refuse_problems
+from mtf_slurm.executor import Executor
 from mtf_slurm.git import GitManager
 from mtf_slurm.lock import is_locked
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
+from mtf_slurm.requests import (
+    check_experiment,
+    check_job_id,
+    check_request,
+    check_search,
+    check_seconds,
+    distinct_experiments,
+)
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
 from mtf_slurm.room import estimate_room
 from mtf_slurm.status import JobStatus
-from mtf_slurm.submissions import Submission, Submissions, split_job_id
-from mtf_slurm.sweep import SweepPlan, SweepRequest, lone_point, plan_sweep, refuse_conflicts, write_plan
+from mtf_slurm.submissions import find_job
+from mtf_slurm.sweep import SweepPlan, SweepRequest, lone_point, plan_sweep, refuse_conflicts
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
 
 if TYPE_CHECKING:
-    from mtf_slurm.cluster.planning import SubmissionPlanner
-    from mtf_slurm.cluster.submission import Launch
+    from mtf_slurm.cluster.choosing import Draft
 
 __all__ = ["BatchSubmissionResult", "SLURMLauncher"]
 
 SINGLE = "single"
 """The folder of experiments that are submitted by themselves, inside the output folder."""
-
-_SLURM_JOB_ID = re.compile(r"\d+(_\d+)?(/\d+)?")
 
 
 class SLURMLauncher:
@@ -64,7 +56,8 @@ class SLURMLauncher:
     writes everything that SLURM would, and starts nothing.
 
     Args:
-        slurm_template_path: the user's template of the submission script; None is the built-in one.
+        slurm_template_path: the user's template of the submission scripts, whatever experiments name; None is the one
+            that an experiment names in `slurm.template_path`, else the built-in one.
         output_dir: experiments submitted by themselves live in its folder `single`, sweeps in folders of their own.
         git_manager: the repository whose state is recorded with what is submitted; None finds that of `project_root`.
         project_root: the folder that the runs work in; None is the working directory.
@@ -89,7 +82,7 @@ class SLURMLauncher:
         display: Display | None = None,
         submit_timeout_s: float = 600.0,
     ) -> None:
-        self.slurm_template_path = None if slurm_template_path is None else Path(slurm_template_path)
+        self.slurm_template_path = None if slurm_template_path is None else Path(slurm_template_path).absolute()
         if self.slurm_template_path is not None and not self.slurm_template_path.is_file():
             raise SLURMError(f"slurm_template_path: there is no file {self.slurm_template_path}")
         self.project_root = Path(project_root or Path.cwd()).absolute()
@@ -98,9 +91,9 @@ class SLURMLauncher:
         self.output_dir = Path(output_dir).absolute()
         self.git_manager = git_manager
         self.command = split_command(command)
-        self.submit_timeout_s = submit_timeout_s
+        self.submit_timeout_s = check_seconds("submit_timeout_s", submit_timeout_s)
         self._display = display
-        self._watch = Watch(Controller())
+        self._watch = Watch(Controller(say=self._say))
         self._folders = [self.output_dir / SINGLE]
 
     def submit_experiment(
@@ -119,6 +112,7 @@ class SLURMLauncher:
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the run has saved and ended.
         """
+        check_experiment("experiment_config", experiment_config)
         batch = self._submit_lone([experiment_config], execution_mode, None, single=True)
         name = experiment_config.experiment_name
         if name in batch.failed:
@@ -172,17 +166,46 @@ class SLURMLauncher:
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
         check_request(execution_mode, max_concurrent_jobs)
+        check_search(search)
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        code = take_code(self.project_root, self.git_manager, sweeps=[directory.path])
-        request = self._request(search, directory, command, code)
+        words = self.command if command is None else split_command(command)
+        points = list(search.points())
+        executor, kept = self._executor(directory), runs_that_keep_code(directory, self._watch)
+        configs = {point.name: point.config for point in points}
+        refuse_problems(directory, executor.problems(configs, execution_mode, words, kept))
+        request = SweepRequest.of(
+            search,
+            points=points,
+            name=directory.path.name,
+            project_root=self.project_root,
+            command=words,
+            code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
+            keep_code=kept,
+        )
         with self._held(directory, execution_mode):
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
-            refuse_options(directory, option_problems(plan.configs, execution_mode))
-            done = self._carry_out(directory, plan, execution_mode, max_concurrent_jobs, single=False)
-        if done is not None and done.refused and execution_mode is ExecutionMode.SLURM:
-            self._tell_refused(directory, done)
+            self._remember(directory)
+            done = executor.carry_out(plan, execution_mode, max_concurrent_jobs, single=False)
+        if done is not None and execution_mode is ExecutionMode.SLURM:
+            self._tell_left(directory, done)
         return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
+
+    def sweep_problems(
+        self,
+        sweep_dir: str | os.PathLike[str],
+        plan: SweepPlan,
+        execution_mode: ExecutionMode = ExecutionMode.SLURM,
+    ) -> dict[str, str]:
+        """Why runs of a plan cannot be executed, by their names, as `submit_sweep` would say it; writes nothing.
+
+        Args:
+            sweep_dir: the folder of the sweep.
+            plan: of that folder.
+            execution_mode: how the runs would be executed.
+        """
+        executor = self._executor(SweepDirectory(Path(sweep_dir).absolute()))
+        return executor.problems(plan.configs, execution_mode, plan.sweep.command, plan.kept_code)
 
     def plan_sweep(
         self,
@@ -199,25 +222,17 @@ class SLURMLauncher:
             command: instead of the launcher's.
         """
         directory = SweepDirectory(Path(sweep_dir).absolute())
-        code = Code(describe_code(self.project_root, self.git_manager, sweeps=[directory.path]))
-        plan = plan_sweep(directory, self._request(search, directory, command, code))
-        return replace(plan, estimate=estimate_room(directory, plan))
-
-    def _request(
-        self,
-        search: ParameterGridSearch,
-        directory: SweepDirectory,
-        command: str | Sequence[str] | None,
-        code: Code,
-    ) -> SweepRequest:
-        return SweepRequest.of(
+        request = SweepRequest.of(
             search,
+            points=list(search.points()),
             name=directory.path.name,
             project_root=self.project_root,
             command=self.command if command is None else split_command(command),
-            code=code,
+            code=Code(describe_code(self.project_root, self.git_manager, sweeps=[directory.path])),
             keep_code=runs_that_keep_code(directory, self._watch),
         )
+        plan = plan_sweep(directory, request)
+        return replace(plan, estimate=estimate_room(directory, plan))
 
     def continue_sweep(
         self, sweep_dir: str | os.PathLike[str], max_concurrent_jobs: int | None = None
@@ -252,7 +267,7 @@ class SLURMLauncher:
         Raises:
             SLURMError: it is not a job id.
         """
-        found = self._find(job_id)
+        found = find_job(self._look_in(), check_job_id(job_id))
         if found is None:
             return None
         directory, _, name = found
@@ -270,7 +285,7 @@ class SLURMLauncher:
             ClusterUnreachableError: Slurm cannot be asked, or told.
             SLURMError: it is not a job id.
         """
-        found = self._find(job_id)
+        found = find_job(self._look_in(), check_job_id(job_id))
         if found is None:
             return False
         directory, submission, name = found
@@ -286,16 +301,18 @@ class SLURMLauncher:
     ) -> BatchSubmissionResult:
         check_request(mode, limit)
         directory = SweepDirectory(self.output_dir / SINGLE)
-        problems = option_problems({item.experiment_name: item for item in experiments}, mode)
-        fine = [item for item in experiments if item.experiment_name not in problems]
-        points = {point.identity + point.name: point for point in map(lone_point, fine)}
+        configs, problems = distinct_experiments(experiments)
+        executor = self._executor(directory)
+        kept = runs_that_keep_code(directory, self._watch)
+        problems |= executor.problems(configs, mode, self.command, kept)
+        points = [lone_point(config) for name, config in configs.items() if name not in problems]
         request = SweepRequest(
             name=SINGLE,
-            points=list(points.values()),
+            points=points,
             project_root=self.project_root,
             command=self.command,
             code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
-            keep_code=runs_that_keep_code(directory, self._watch),
+            keep_code=kept,
             additive=True,
         )
         active = self._active(directory, request) if single else {}
@@ -305,7 +322,7 @@ class SLURMLauncher:
             return BatchSubmissionResult(failed=problems)
         with self._held(directory, mode):
             plan = plan_sweep(directory, request)
-            return batch_result(plan, self._carry_out(directory, plan, mode, limit, single=single), problems)
+            return batch_result(plan, executor.carry_out(plan, mode, limit, single=single), problems)
 
     def _active(self, directory: SweepDirectory, request: SweepRequest) -> dict[str, str]:
         """The job ids of those requested runs that another launcher has at work or in its queue."""
@@ -321,57 +338,40 @@ class SLURMLauncher:
             and witness.verdict(name)[1].status.is_active
         }
 
-    def _carry_out(
-        self, directory: SweepDirectory, plan: SweepPlan, mode: ExecutionMode, limit: int | None, *, single: bool
-    ) -> Executed | None:
-        """Write the plan and execute it; the folder is held. None if there is nothing to do."""
-        names = plan.names
-        if not names:
-            return None
-        planner = None if mode is ExecutionMode.LOCAL else self._planner(directory, plan)
-        launch = self._launch(planner) if planner is not None and mode is ExecutionMode.SLURM else None
-        if launch is not None:
-            launch.reach()
-        self._remember(directory)
-        for problem in estimate_room(directory, plan).problems:
-            self._say(f"warning: {directory.path}: {problem}")
-        with explain_write_errors(directory):
-            write_plan(directory, plan)
-        if planner is None:
-            orphaned = ", ".join(plan.orphaned)
-            remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
-            return execute_locally(directory, names, limit, single=single, display=self._display, remark=remark)
-        if launch is None:
-            return plan_only(planner, names, self._most_tasks(), limit, single=single)
-        return submit(launch, names, limit, single=single)
+    def draft_scripts(self, sweep_dir: str | os.PathLike[str], configs: Mapping[str, ExperimentConfig]) -> list[Draft]:
+        """What sbatch would get for some runs, by kinds of jobs, and what is wrong with it; writes nothing.
 
-    def _planner(self, directory: SweepDirectory, plan: SweepPlan) -> SubmissionPlanner:
-        from mtf_slurm.cluster.planning import SubmissionPlanner, read_template  # loads Jinja2
+        Args:
+            sweep_dir: the folder of their sweep.
+            configs: the experiments by the names of the runs.
+        """
+        return self._executor(SweepDirectory(Path(sweep_dir).absolute())).drafts(configs)
 
-        return SubmissionPlanner(directory, read_template(self.slurm_template_path), plan.configs)
-
-    def _most_tasks(self) -> int:
-        """How many tasks an array may have; where no cluster tells, what is usual."""
-        from mtf_slurm.cluster.planning import most_tasks
-
-        try:
-            settings = self._watch.controller.settings()
-        except ClusterUnreachableError:
-            settings = ClusterConfig()
-        return most_tasks(settings.max_array_size, settings.max_job_count)
-
-    def _launch(self, planner: SubmissionPlanner) -> Launch:
-        from mtf_slurm.cluster.patience import Patience
-        from mtf_slurm.cluster.submission import Launch  # loads tenacity
-
-        return Launch(planner, self._watch.controller, self._say, Patience(timeout_s=self.submit_timeout_s))
+    def _executor(self, directory: SweepDirectory) -> Executor:
+        return Executor(
+            directory,
+            self.project_root,
+            self.slurm_template_path,
+            self._watch.controller,
+            self._say,
+            self.submit_timeout_s,
+            self._display,
+        )
 
     def _say(self, text: str) -> None:
-        self._display = self._display or default_display()
-        self._display.say(text)
+        if self._display is not None:
+            self._display.say(text)
+            return
+        from mtf_slurm.progress import PlainLines  # what draws a table would hide the cursor; loads rich
 
-    def _tell_refused(self, directory: SweepDirectory, done: Executed) -> None:
-        """Runs that were not submitted stop no other; where there is no other, it is an error."""
+        PlainLines().say(text)
+
+    def _tell_left(self, directory: SweepDirectory, done: Executed) -> None:
+        """Runs that could not be submitted stop no other; where there is no other, it is an error."""
+        for reason in by_reason(done.left):
+            self._say(f"left as it is: {reason}")
+        if not done.refused:
+            return
         reasons = "; ".join(by_reason(done.refused))
         if not done.job_ids:
             raise JobSubmissionError(f"{directory.path}: no run was submitted: {reasons}", reasons=done.refused)
@@ -380,21 +380,12 @@ class SLURMLauncher:
     def _held(self, directory: SweepDirectory, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
         return held(directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0)
 
+    def _look_in(self) -> list[Path]:
+        """The folders that job ids may belong to."""
+        inside = sorted(self.output_dir.iterdir()) if self.output_dir.is_dir() else []
+        return list(dict.fromkeys([*self._folders, *inside]))
+
     def _remember(self, directory: SweepDirectory) -> None:
         """Look for job ids there, too."""
         if directory.path not in self._folders:
             self._folders.append(directory.path)
-
-    def _find(self, job_id: str) -> tuple[SweepDirectory, Submission, str] | None:
-        """The run that a job id stands for; Slurm gives an id again after a crash, and then the newest has it."""
-        is_slurm = _SLURM_JOB_ID.fullmatch(job_id) is not None
-        token, index = ("", 0) if is_slurm else split_job_id(job_id)
-        found: list[tuple[SweepDirectory, Submission, str]] = []
-        inside = self.output_dir.iterdir() if self.output_dir.is_dir() else iter(())
-        for folder in dict.fromkeys([*self._folders, *sorted(inside)]):
-            directory = SweepDirectory(folder)
-            if is_slurm:
-                found += ((directory, *owner) for owner in Submissions(directory).owners(job_id))
-            elif (submission := Submissions(directory).find(token)) is not None and index < len(submission.runs):
-                found.append((directory, submission, submission.runs[index]))
-        return max(found, key=lambda item: item[1].token, default=None)

@@ -20,6 +20,7 @@ from mtf_slurm.slots import Slots
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_slurm.task import Task
 from mtf_slurm.views import Display, RunView, view_run
+from mtf_slurm.wording import counted
 from mtf_utils.rundir import RunDirectoryError, SweepDirectory
 
 __all__ = ["LocalRunner"]
@@ -99,7 +100,7 @@ class LocalRunner:
         if self._interrupts.requested and (left := self._unfinished()):
             signal_name = self._interrupts.signal_name
             message = (
-                f"stopped by {signal_name}: {len(left)} of {len(self._tasks)} runs are unfinished; "
+                f"stopped by {signal_name}: {len(left)} of {counted(len(self._tasks), 'run')} unfinished; "
                 f"repeat the same call with {self.directory.path} to continue"
             )
             with contextlib.suppress(OSError):  # the terminal may be gone

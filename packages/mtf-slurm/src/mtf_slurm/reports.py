@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mtf_slurm.cluster.sharing import shared_jobs
+from mtf_slurm.errors import by_reason
 from mtf_slurm.export import rows
 from mtf_slurm.results import GridSearchResult, RunResult
 from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import format_metric
+from mtf_slurm.wording import counted, listed
 from mtf_utils.display import printable
 
-__all__ = ["columns", "plan_lines", "ranking_lines", "status_lines"]
+if TYPE_CHECKING:
+    from mtf_slurm.cluster.choosing import Draft
+
+__all__ = ["columns", "plan_lines", "ranking_lines", "script_lines", "status_lines"]
 
 
 def status_lines(result: GridSearchResult) -> Iterator[str]:
@@ -42,22 +47,39 @@ def ranking_lines(ranked: Sequence[RunResult], metric: str) -> Iterator[str]:
     return columns(lines)
 
 
-def plan_lines(plan: SweepPlan) -> Iterator[str]:
-    """What would run: every run, whether it is new, what varies, and how much room it takes."""
+def plan_lines(plan: SweepPlan, problems: Mapping[str, str]) -> Iterator[str]:
+    """What would run: every run, whether it is new, what varies, and how much room it takes.
+
+    Args:
+        plan: of the sweep.
+        problems: what keeps runs from it, by their names.
+    """
     entries = {entry["name"]: entry for entry in plan.sweep.runs}
     lines = [["run", "", "parameters"]]
     for name in plan.names:
         parameters = ", ".join(f"{key}={_text(value)}" for key, value in entries[name]["parameters"].items())
         lines.append([name, "new" if name in plan.new else "planned", parameters])
     yield from columns(lines)
-    yield f"{len(plan.names)} runs, {len(plan.new)} of them new"
+    yield f"{counted(len(plan.names), 'run')}, {len(plan.new)} of them new"
     if plan.orphaned:
         yield f"no longer a part of the sweep: {', '.join(plan.orphaned)}"
     yield from map(str, shared_jobs(plan.configs))
-    for name, reason in plan.conflicts.items():
-        yield f"cannot be planned: {name}: {reason}"
+    for reason in by_reason(plan.conflicts):
+        yield f"cannot be planned: {reason}"
+    for reason in by_reason(problems):
+        yield f"cannot be executed: {reason}"
     if plan.estimate is not None:
         yield from plan.estimate.lines()
+
+
+def script_lines(drafts: Sequence[Draft]) -> Iterator[str]:
+    """What sbatch would get: the part that a template makes; what follows is the same for all."""
+    for draft in drafts:
+        if not draft.problem:
+            source = f"from {draft.template}" if draft.template else "built in"
+            yield f"script of {listed(draft.runs)} ({source}):"
+            yield from (f"  {line}".rstrip() for line in draft.head.splitlines())
+            yield "  ... (what every job does)"
 
 
 def columns(lines: Sequence[Sequence[str]]) -> Iterator[str]:

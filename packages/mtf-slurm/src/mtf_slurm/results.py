@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -18,8 +18,10 @@ from mtf_slurm.cluster.holders import rebalance
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
+from mtf_slurm.requests import check_names, check_seconds
 from mtf_slurm.run_result import RunResult, read_run
 from mtf_slurm.status import JobStatus
+from mtf_slurm.wording import counted
 from mtf_utils.names import nearest
 from mtf_utils.rundir import SweepDirectory
 
@@ -153,13 +155,16 @@ class GridSearchResult:
 
         Raises:
             TimeoutError: some run is still active, or cannot be told of.
+            SLURMError: a time is no number of seconds.
         """
+        poll_s = check_seconds("poll_s", poll_s)
+        timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         start = clock()
         complaint, spent_s = "", 0.0
         pause_s = poll_s
         while still := [run.name for run in self.runs if run.may_change]:
             if timeout_s is not None and clock() - start >= timeout_s:
-                raise TimeoutError(f"{len(still)} runs are still active after {timeout_s} s, such as {still[0]}")
+                raise TimeoutError(_still_active(still, timeout_s))
             if self.cluster_error != complaint:
                 complaint = self.cluster_error
                 logger.warning("%s", f"Slurm cannot be asked ({complaint}); waiting" if complaint else "Slurm answers")
@@ -184,9 +189,10 @@ class GridSearchResult:
 
         Raises:
             KeyError: there is no run of a name.
-            SLURMError: the cluster cannot be reached, or refuses; runs on this machine were told all the same.
+            SLURMError: the names are no list, or the cluster refuses.
+            ClusterUnreachableError: the cluster cannot be reached; runs on this machine were told all the same.
         """
-        chosen = [run.name for run in self.runs] if names is None else [self[name].name for name in names]
+        chosen = [run.name for run in self.runs] if names is None else [self[name].name for name in check_names(names)]
         done = cancel_runs(SweepDirectory(self.output_dir), chosen, self._watch)
         self.refresh()
         return done
@@ -206,7 +212,7 @@ class GridSearchResult:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status.value}" for status, count in self.counts.items())
-        return f"<GridSearchResult {self.name!r}: {len(self)} runs ({counts}) in {str(self.output_dir)!r}>"
+        return f"<GridSearchResult {self.name!r}: {counted(len(self), 'run')} ({counts}) in {str(self.output_dir)!r}>"
 
     @property
     def counts(self) -> dict[JobStatus, int]:
@@ -292,6 +298,12 @@ class GridSearchResult:
             SLURMError: pandas is not installed.
         """
         return export.to_dataframe(export.rows(self.runs))
+
+
+def _still_active(names: Sequence[str], timeout_s: float) -> str:
+    if len(names) == 1:
+        return f"{names[0]} is still active after {timeout_s} s"
+    return f"{len(names)} runs are still active after {timeout_s} s, such as {names[0]}"
 
 
 def _number(run: RunResult, metric: str) -> float | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mtf_config.writer import dump_yaml
 from mtf_slurm.code.contents import readable_size
 from mtf_slurm.code.record import CODE
+from mtf_slurm.wording import counted
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Estimate:
         code = _words(self.code) if self.code else "none, runs work in the project itself"
         yield f"copy of the code: {code}"
         yield f"folders of the runs: {_words(self.written)}"
-        source = f"as the {self.measured} finished runs that were looked at" if self.measured else "at least"
+        source = f"as the {counted(self.measured, 'finished run')} looked at" if self.measured else "at least"
         yield f"once they have run: {_words(self.left)} ({source})"
         unknown = "not known until a run of the sweep has finished"
         yield f"checkpoints: {_words(self.checkpoints) if self.checkpoints else unknown}"
@@ -162,7 +163,7 @@ def estimate_room(directory: SweepDirectory, plan: SweepPlan) -> Estimate:
 
 def _words(takes: Takes) -> str:
     folders = f" in {takes.folders} folders" if takes.folders > 1 else ""
-    return f"{takes.files} files{folders}, {readable_size(takes.size)}"
+    return f"{counted(takes.files, 'file')}{folders}, {readable_size(takes.size)}"
 
 
 def _existing(path: Path) -> Path:

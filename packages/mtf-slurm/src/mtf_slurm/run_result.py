@@ -33,7 +33,7 @@ class RunResult:
         metrics: the last epoch's metrics of a finished training, else the last ones recorded; None stands for NaN.
         headline: the metric to show where there is room for one; None without any.
         best: metric, value, epoch and global_step of the best validation, if training is complete and had one.
-        epoch: epochs completed, or the epoch of the last record.
+        epoch: epochs completed, or the one that the last record is of, counted from 1.
         global_step: optimizer steps taken, or the step of the last record.
         path: the folder of the run.
         log: the output of the last attempt; None without one.

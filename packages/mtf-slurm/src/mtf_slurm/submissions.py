@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -17,9 +18,10 @@ from mtf_utils.atomic import write_text
 from mtf_utils.rundir import Record, SweepDirectory, now
 from mtf_utils.settings import Settings, about
 
-__all__ = ["JobFile", "JobPlan", "Submission", "Submissions", "split_job_id"]
+__all__ = ["JobFile", "JobPlan", "Submission", "Submissions", "find_job", "split_job_id"]
 
 _UNPUBLISHED: Final = ".new-"
+_SLURM_JOB_ID: Final = re.compile(r"[0-9]+(_[0-9]+)?(/[0-9]+)?")  # of a job, a task of an array, a run in one of them
 
 
 @dataclass(kw_only=True)
@@ -36,6 +38,7 @@ class JobPlan(Settings):
     )
     runs_at_once: int = field(default=1, metadata=about("How many runs of a task are at work at a time."))
     options: list[str] = field(default_factory=list, metadata=about("What its runs ask for, as options of sbatch."))
+    template: str = field(default="", metadata=about("The template of its script; empty: the built-in one."))
     lanes: list[int] = field(
         default_factory=list,
         metadata=about("The lanes of the folder that it holds, one for each task at work; none: there is no limit."),
@@ -300,3 +303,25 @@ def split_job_id(job_id: str) -> tuple[str, int]:
             "dry-<token>, followed by _<index> for a batch"
         )
     return token, int(index or 0)
+
+
+def find_job(folders: Iterable[Path], job_id: str) -> tuple[SweepDirectory, Submission, str] | None:
+    """The run that a job id stands for; Slurm gives an id again after a crash, and then the newest has it.
+
+    Args:
+        folders: of sweeps, to look into.
+        job_id: of Slurm, or of this launcher.
+
+    Raises:
+        SLURMError: it is no job id.
+    """
+    is_slurm = _SLURM_JOB_ID.fullmatch(job_id) is not None
+    token, index = ("", 0) if is_slurm else split_job_id(job_id)
+    found: list[tuple[SweepDirectory, Submission, str]] = []
+    for folder in folders:
+        directory = SweepDirectory(folder)
+        if is_slurm:
+            found += ((directory, *owner) for owner in Submissions(directory).owners(job_id))
+        elif (submission := Submissions(directory).find(token)) is not None and index < len(submission.runs):
+            found.append((directory, submission, submission.runs[index]))
+    return max(found, key=lambda item: item[1].token, default=None)

@@ -16,12 +16,13 @@ from mtf_config import ExperimentConfig, ParameterGridSearch, SweepPoint, run_id
 from mtf_config.identity import IDENTITY_FIELDS
 from mtf_config.naming import slug
 from mtf_config.writer import dump_yaml
-from mtf_slurm.cluster.options import task_count
+from mtf_slurm.cluster.options import node_count, task_count
 from mtf_slurm.code.isolation import Code, code_file_of, lay_code, write_code_of_run
 from mtf_slurm.code.record import CodeFile, workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.render import JobScript, render_job
 from mtf_slurm.room import Estimate
+from mtf_slurm.wording import listed
 from mtf_utils.atomic import write_text
 from mtf_utils.rundir import RunDirectory, SweepDirectory, SweepFile, now
 
@@ -64,16 +65,17 @@ class SweepRequest:
         cls,
         search: ParameterGridSearch,
         *,
+        points: Sequence[SweepPoint],
         name: str,
         project_root: Path,
         command: tuple[str, ...],
         code: Code,
         keep_code: Collection[str] = (),
     ) -> SweepRequest:
-        """The request for every point of a search."""
+        """The request for the points of a search."""
         return cls(
             name=name,
-            points=list(search.points()),
+            points=points,
             project_root=project_root,
             command=command,
             base=search.base_config,
@@ -146,11 +148,19 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
     """
     existing = directory.sweep()
     before = {run["name"]: run for run in existing.runs} if existing else {}
+    folders = {name.casefold(): name for name in before}
     entries: dict[str, dict[str, Any]] = {}
     configs: dict[str, ExperimentConfig] = {}
     conflicts: dict[str, str] = {}
     for point in request.points:
         run = directory.run(point.name)
+        if (other := folders.setdefault(point.name.casefold(), point.name)) != point.name:
+            # also where it would do: folders are copied to file systems where it does not
+            conflicts[point.name] = (
+                f"there is {other!r}, whose folder would be the same where the file system does not tell capital "
+                "letters from small ones"
+            )
+            continue
         known = entries.get(point.name) or before.get(point.name)
         identity = known["identity"] if known else _folder_identity(run)
         if identity not in (None, point.identity):
@@ -184,15 +194,19 @@ def refuse_conflicts(directory: SweepDirectory, conflicts: Mapping[str, str]) ->
     """Raise if there are conflicts.
 
     Raises:
-        JobSubmissionError: some names are taken by runs with other settings.
+        JobSubmissionError: some names are taken by other runs.
     """
     if conflicts:
-        shown = ", ".join(sorted(conflicts)[:5]) + (", ..." if len(conflicts) > 5 else "")
         raise JobSubmissionError(
-            f"{directory.path}: {len(conflicts)} names are taken by runs with other settings ({shown}); choose another "
-            "output folder or other names (hash-based names never clash)",
+            f"{directory.path}: {_taken(len(conflicts))} ({listed(sorted(conflicts), 5)}: "
+            f"{next(iter(conflicts.values()))}); choose another output folder or other names (hash-based names never "
+            "clash)",
             reasons=conflicts,
         )
+
+
+def _taken(count: int) -> str:
+    return "a name is taken by another run" if count == 1 else f"{count} names are taken by other runs"
 
 
 def write_plan(directory: SweepDirectory, plan: SweepPlan) -> None:
@@ -244,7 +258,7 @@ def _script(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> 
             setup=tuple(config.slurm.setup) if config.slurm else (),
             signals=tuple(config.preemption.signals),
             deterministic=config.deterministic,
-            nodes=(config.slurm.nodes or 1) if config.slurm else 1,
+            nodes=node_count(config.slurm),
             tasks=task_count(config.slurm),
             max_preemptions=config.preemption.max_preemptions,
             checkpoints=config.checkpoint.checkpoint_dir,

@@ -33,7 +33,7 @@ class Telemetry:
     """Where a run stands, as far as its metrics tell.
 
     Attributes:
-        epoch: of the last record.
+        epoch: of the last record, counted from 1 as everything that people read; the journal counts from 0.
         global_step: of the last record.
         metrics: the last value of each metric among the records read.
         headline: the first metric of the last record, for where there is room for one; None without any.
@@ -74,7 +74,7 @@ def read_telemetry(path: Path) -> Telemetry:
         renewed = metrics_of(record)
         metrics |= renewed
         headline = next(iter(renewed), headline)
-    return Telemetry(epoch=epoch, global_step=step, metrics=metrics, headline=headline)
+    return Telemetry(epoch=None if epoch is None else epoch + 1, global_step=step, metrics=metrics, headline=headline)
 
 
 def _position(record: Mapping[str, Any], key: str, before: int | None) -> int | None:

@@ -13,6 +13,7 @@ from mtf_slurm.explain import explain
 from mtf_slurm.logs import LogReader, choose_attempt, follow, tail_start
 from mtf_slurm.results import GridSearchResult, RunResult
 from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached, say
+from mtf_slurm.wording import counted, listed
 from mtf_utils.cli import DONE, Command, CommandError
 from mtf_utils.display import for_terminal
 from mtf_utils.rundir import RunDirectory, SweepDirectory
@@ -86,8 +87,8 @@ def _chosen(result: GridSearchResult, name: str | None) -> RunResult:
     if len(result) == 1:
         return result.runs[0]
     names = [run.name for run in result]
-    listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
-    raise CommandError(f"{result.output_dir} has {len(result)} runs; choose one with --run: {listed or 'none'}")
+    choice = listed(names, LISTED) or "none"
+    raise CommandError(f"{result.output_dir} has {counted(len(result), 'run')}; choose one with --run: {choice}")
 
 
 def _configure_explain(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +136,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
     print_lines(f"{name}: told to save and end" for name in told)
     if not arguments.all:
         print_lines(f"{name}: was not active ({before[name].value})" for name, was in done.items() if not was)
-    print_lines([f"{len(told)} of {len(done)} runs cancelled"])
+    print_lines([f"{len(told)} of {counted(len(done), 'run')} cancelled"])
     return DONE
 
 

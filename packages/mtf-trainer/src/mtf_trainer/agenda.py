@@ -23,7 +23,7 @@ class Agenda:
         num_batches: batches of a training epoch; None when only the loader's end tells.
         validates: whether there is a validation loader.
         schedules: whether there is a scheduler.
-        time_to_save: whether the clock asks for a checkpoint.
+        time_to_save: whether the clock asks for a checkpoint; None if it never does.
     """
 
     config: GenericTrainerConfig
@@ -31,7 +31,7 @@ class Agenda:
     num_batches: int | None
     validates: bool
     schedules: bool
-    time_to_save: Callable[[], bool]
+    time_to_save: Callable[[], bool] | None
 
     def next_epoch(self) -> Phase:
         """The next epoch, or the end."""
@@ -55,9 +55,14 @@ class Agenda:
         size, total = self.config.gradient_accumulation_steps, self.num_batches
         return size if total is None or size == 1 else max(1, min(size, total - batch_idx // size * size))
 
-    def completes_window(self, train: TrainMicroState) -> bool:
+    def completes_window(self) -> bool:
         """Whether the optimizer's step follows the current batch, whose backward pass is still to come."""
-        return self._is_complete(train, train.micro_step + 1)
+        train = self.state.train
+        return train is not None and self._is_complete(train, train.micro_step + 1)
+
+    def correction(self, train: TrainMicroState) -> float:
+        """Factor for gradients that were divided by the wrong window size, as the loader's end came as a surprise."""
+        return self.window(train.batch_idx - train.micro_step) / train.micro_step if train.exhausted else 1.0
 
     def after_backward(self, train: TrainMicroState) -> Phase:
         """The optimizer's step at the end of a window, else the next micro-batch."""
@@ -79,7 +84,7 @@ class Agenda:
     def after_batch(self, train: TrainMicroState) -> Phase:
         """What a step makes due first: validation, then what follows one."""
         every = self.config.validate_every_n_steps
-        if self.validates and train.step_done and every is not None and self.state.global_step % every == 0:
+        if every is not None and self.validates and train.step_done and self.state.global_step % every == 0:
             self.state.val = ValMicroState(at_epoch_end=False)
             return Phase.VAL_START_EPOCH
         return self.after_validated_batch(train)
@@ -87,8 +92,10 @@ class Agenda:
     def after_validated_batch(self, train: TrainMicroState) -> Phase:
         """The periodic checkpoint, if it is due, then what follows one."""
         every = self.config.checkpoint.save_every_n_steps
-        by_step = every is not None and self.state.global_step % every == 0
-        if train.step_done and (by_step or self.time_to_save()):
+        if train.step_done and (
+            (every is not None and self.state.global_step % every == 0)
+            or (self.time_to_save is not None and self.time_to_save())
+        ):
             return Phase.CHECKPOINTING
         return self.after_saved_batch(train)
 

@@ -13,7 +13,7 @@ from mtf_trainer.state import ResumeState
 if TYPE_CHECKING:
     from mtf_trainer.trainer import GenericTrainer
 
-__all__ = ["EVENTS", "Events", "TrainingCallback"]
+__all__ = ["EVENTS", "Events", "TrainingCallback", "never_called"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,11 @@ class TrainingCallback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` returned."""
+
+
+def never_called(callback: TrainingCallback) -> list[str]:
+    """The methods of a callback that look like an event and are none, as other trainers have them."""
+    return [name for name in dir(callback) if name.startswith("on_") and not hasattr(TrainingCallback, name)]
 
 
 EVENTS: Final = (
@@ -172,11 +177,11 @@ class Events:
             TrainerError: the callback raised; the cause is chained.
         """
         handlers, state = self._handlers[event], self._state
-        if state.event_index < len(handlers):
+        index = state.event_index
+        if index < len(handlers):
             self._before_update()
-            handler = handlers[state.event_index]
-            state.event_index += 1
-            _call(handler, event, self._trainer, *arguments)
+            state.event_index = index + 1
+            _call(handlers[index], event, self._trainer, *arguments)
             if state.event_index < len(handlers):
                 return False
         state.event_index = 0

@@ -81,7 +81,7 @@ def _list_line(row: dict[str, Any]) -> str:
     metric = "" if row["metric"] is None else f"  metric {row['metric']:.6g}"
     pinned = "  pinned" if row["pinned"] else ""
     return (
-        f"{row['name']}  {row['kind']:<9}  epoch {row['epoch']}  {_size(row['bytes']):>9}  {row['created_at']}"
+        f"{row['name']}  {row['kind']:<9}  {row['epoch']} epochs done  {_size(row['bytes']):>9}  {row['created_at']}"
         f"  {row['run_id']}{metric}{pinned}"
     )
 

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
@@ -23,11 +24,11 @@ from mtf_trainer.errors import TrainerError
 from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.metrics import Means, combined, count_samples, named
 from mtf_trainer.monitor import compare_with_best
-from mtf_trainer.phases import CONSUMED
+from mtf_trainer.phases import BETWEEN_EPOCHS, CONSUMED
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.reader import Reader
 from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
-from mtf_trainer.steps import Engine, Place, is_finite, modes_of, restore_modes
+from mtf_trainer.steps import Engine, Place, at, is_finite, modes_of, restore_modes
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
@@ -80,6 +81,7 @@ class Loop:
     team: Team = field(default_factory=Team)
     clock: Callable[[], float] = time.monotonic
     agenda: Agenda = field(init=False)
+    _train: TrainMicroState = field(init=False)
     _train_means: Means = field(init=False)
     _val_means: Means = field(init=False)
     _batch: Any = None
@@ -90,6 +92,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         train, val = self.state.train, self.state.val
+        if train is None and self.state.phase not in BETWEEN_EPOCHS:
+            raise TrainerError(f"a state in phase {self.state.phase} needs a position inside an epoch")
+        self._train = train or TrainMicroState()
         self._train_means = Means(train.epoch_sums if train else {}, train.record_sums if train else {})
         self._val_means = Means(val.sums if val else {})
         self._saved_at = self.clock()
@@ -99,18 +104,16 @@ class Loop:
             num_batches=self.train.source.batches_in(self.state.epoch),
             validates=self.val is not None,
             schedules=self.engine.scheduler is not None,
-            # Of several ranks the first one's clock counts, as told with the last record.
-            time_to_save=self._is_due if self.team.size == 1 else lambda: self._is_late,
+            time_to_save=self._time_to_save if self.config.checkpoint.save_every_n_minutes is not None else None,
         )
 
     def boundaries(self) -> Iterator[Phase]:
         """Run to the end, yielding the phase that comes next at every boundary."""
-        phases, state = self._phases(), self.state
-        while True:
-            yield state.phase
-            if state.phase is Phase.TRAINING_COMPLETE:
-                return
-            phases[state.phase]()
+        phases, state, complete = self._phases(), self.state, Phase.TRAINING_COMPLETE
+        while (phase := state.phase) is not complete:
+            yield phase
+            phases[phase]()
+        yield complete
 
     def _phases(self) -> dict[Phase, Callable[[], None]]:
         return {
@@ -171,7 +174,7 @@ class Loop:
     def _start_epoch(self) -> None:
         state = self.state
         if self.events.fire("on_epoch_start", state.epoch):
-            state.train = TrainMicroState()
+            state.train = self._train = TrainMicroState()
             state.val_metrics = {}
             self._train_means.clear(EPOCH)
             self._train_means.clear(RECORD)
@@ -189,7 +192,7 @@ class Loop:
             self._batch = self.train.read(state.epoch, train.batch_idx)
         except StopIteration:
             if train.batch_idx == 0:
-                raise TrainerError(f"the training loader gave no batch in epoch {state.epoch}") from None
+                raise TrainerError(f"the training loader gave no batch in epoch {state.epoch + 1}") from None
             train.exhausted = True
             state.phase = Phase.TRAIN_BATCH_OPTIM_STEP if train.micro_step else self.agenda.after_data()
         except DataWaitInterrupted:
@@ -202,7 +205,7 @@ class Loop:
 
     def _forward(self) -> None:
         state, train = self.state, self._train
-        place = Place(state.epoch, train.batch_idx, state.global_step)
+        place = (state.epoch, train.batch_idx, state.global_step)
         outputs, scalars = self.engine.forward(self.training_step, "training_step", self._batch, train.batch_idx)
         self._loss = self.engine.check_loss(outputs, place)
         weight = count_samples(outputs, self._batch)
@@ -215,7 +218,7 @@ class Loop:
         else:
             self._loss = None
             train.skipped += 1
-            logger.warning("left out: the loss at %s is not finite", place)
+            logger.warning("left out: the loss at %s is not finite", at(place))
         train.last = scalars  # type: ignore[assignment]  # tensors of an accelerator become numbers in settle()
         state.phase = Phase.TRAIN_BATCH_BACKWARD
 
@@ -229,28 +232,28 @@ class Loop:
     def _is_acceptable(self, loss: float | torch.Tensor, place: Place) -> bool:
         """Apply the policy for a loss that is not finite."""
         if self.config.non_finite_loss == "skip":
-            # On an accelerator this waits for the number, since it decides what comes next, and for all ranks.
-            return all(self.team.gather(is_finite(loss)))
+            # On an accelerator this waits for the number; what one rank leaves out, all do.
+            return is_finite(loss) if self.team.size == 1 else all(self.team.gather(is_finite(loss)))
+        if type(loss) is float and isfinite(loss):
+            return True
         bad = self.engine.watch.see(loss, place)
         if bad is not None:
-            raise TrainerError(f"the loss at {bad} is not finite; non_finite_loss='skip' leaves such batches out")
+            raise TrainerError(f"the loss at {at(bad)} is not finite; non_finite_loss='skip' leaves such batches out")
         return True
 
     def _backward(self) -> None:
         train = self._train
         if self._loss is not None:
             self.engine.backward(self._loss, self.agenda.window(train.batch_idx))
-        self._batch = self._loss = None
-        self._in_hand = False
+        self._in_hand = False  # batch and loss stay until the next ones replace them, as in a loop written by hand
         train.micro_step += 1
         self.state.phase = self.agenda.after_backward(train)
 
     def _optimizer_step(self) -> None:
         state, train = self.state, self._train
-        first = train.batch_idx - train.micro_step + (0 if train.exhausted else 1)
         self.before_update()
         self.engine.optimizer_step(
-            correction=self.agenda.window(first) / train.micro_step,
+            correction=self.agenda.correction(train),
             inspect=self._show_gradients if self.events.has("on_before_optimizer_step") else None,
         )
         state.global_step += 1
@@ -270,13 +273,13 @@ class Loop:
 
     def _batch_end(self) -> None:
         state, train = self.state, self._train
-        every = self.config.logging.log_every_n_steps
-        if state.event_index == 0 and train.step_done and state.global_step % every == 0:
+        recorded = train.step_done and state.global_step % self.config.logging.log_every_n_steps == 0
+        if recorded and state.event_index == 0:
             means = named(self._merged(self._train_means, RECORD), "train_")
             self.record("train", means | {"lr": self._learning_rate()} | self.events.collect())
             self._train_means.clear(RECORD)
-        logs = dict(train.last) if self.events.has("on_batch_end") else {}
-        if self.events.fire("on_batch_end", train.batch_idx, logs):
+        events = self.events
+        if not events.has("on_batch_end") or events.fire("on_batch_end", train.batch_idx, dict(train.last)):
             train.batch_idx += 1
             cut_short = train.micro_step == 0 and self.agenda.is_cut_short()
             train.exhausted = cut_short or train.batch_idx == self.agenda.num_batches
@@ -349,7 +352,7 @@ class Loop:
             skipped = self._train.skipped
             if skipped and not self._train_means.means(EPOCH):
                 raise TrainerError(
-                    f"nothing was trained in epoch {state.epoch}: none of its {skipped} losses is finite"
+                    f"nothing was trained in epoch {state.epoch + 1}: none of its {skipped} losses is finite"
                 )
             means = named(self._merged(self._train_means, EPOCH), "train_")
             state.epoch_metrics = means | self.metrics.compute("train") | state.val_metrics
@@ -358,7 +361,7 @@ class Loop:
             self.record("epoch", state.epoch_metrics | {"lr": self._learning_rate()})
         if self.events.fire("on_epoch_end", state.epoch, dict(state.epoch_metrics)):
             state.epoch += 1
-            state.train = None
+            state.train = self._batch = self._loss = None
             state.phase = self.agenda.after_epoch()
 
     def _checkpoint(self) -> None:
@@ -367,8 +370,10 @@ class Loop:
             self.save()
             self._saved_at, self._is_late = self.clock(), False
 
+    def _time_to_save(self) -> bool:
+        return self._is_due() if self.team.size == 1 else self._is_late  # the first rank's clock counts
+
     def _is_due(self) -> bool:
-        """Whether the clock asks for a checkpoint."""
         minutes = self.config.checkpoint.save_every_n_minutes
         return minutes is not None and self.clock() - self._saved_at >= 60 * minutes
 
@@ -383,12 +388,6 @@ class Loop:
     def _training_end(self) -> None:
         if self.events.fire("on_training_end", dict(self.state.epoch_metrics)):
             self.state.phase = Phase.TRAINING_COMPLETE
-
-    @property
-    def _train(self) -> TrainMicroState:
-        if self.state.train is None:
-            raise TrainerError(f"a state in phase {self.state.phase} needs a position inside an epoch")
-        return self.state.train
 
     @property
     def _val(self) -> ValMicroState:

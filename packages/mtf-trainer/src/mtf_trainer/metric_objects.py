@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -57,8 +57,9 @@ class MetricObjects:
             raise TypeError(f"metric {name!r}: a {type(metric).__name__} has no {lacking}")
         if name in self._objects[stage]:
             raise TrainerError(f"there is a metric {name!r} for {stage!r} already")
-        if hasattr(metric, "persistent"):  # torchmetrics leaves its states out of the state_dict unless told
-            metric.persistent(True)
+        for part in _parts(metric):  # torchmetrics leaves its states out of the state_dict unless told
+            if hasattr(part, "persistent"):
+                part.persistent(True)
         self._objects[stage][name] = metric
 
     def check_shared(self) -> None:
@@ -125,6 +126,7 @@ class _State:
         return {
             "collected": dict(self._metric.state_dict()),
             "updates": [part._update_count for part in self._counting()],
+            "results": [dict(_results(part)) for part in self._counting()],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -133,10 +135,25 @@ class _State:
             self._metric.to(self._device)
         for part, count in zip(self._counting(), state["updates"], strict=True):
             part._update_count = count
+        for part, results in zip(self._counting(), state.get("results", ()), strict=False):
+            for name, value in results.items():
+                setattr(part, name, value.to(self._device))
 
     def _counting(self) -> list[Any]:
-        modules: Iterable[Any] = self._metric.modules() if hasattr(self._metric, "modules") else ()
-        return [module for module in modules if hasattr(module, "_update_count")]
+        return [part for part in _parts(self._metric) if hasattr(part, "_update_count")]
+
+
+def _parts(metric: Any) -> Iterable[Any]:
+    """A metric and those that it wraps."""
+    return metric.modules() if hasattr(metric, "modules") else (metric,)
+
+
+def _results(part: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """What a metric of torchmetrics keeps over several validations, such as the best value, outside of its state."""
+    states = getattr(part, "_defaults", {})
+    for name, value in vars(part).items():
+        if isinstance(value, torch.Tensor) and name not in states and not name.startswith("_"):
+            yield name, value
 
 
 def _number(name: str, value: Any) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import add
 from typing import Any, Final
 
 import torch
@@ -44,14 +47,16 @@ class Means:
             self._flush()
 
     def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        for values, weight in _fetched(pending):
-            for name, value in values.items():
-                amount = float(value) * weight
-                for sums in self._periods:
-                    pair = sums.setdefault(name, [0.0, 0.0])
-                    pair[0] += amount
-                    pair[1] += weight
+        if not self._pending:
+            return
+        pending, self._pending = _fetched(self._pending), []
+        for name in dict.fromkeys([name for values, _ in pending for name in values]):
+            weights = [weight for values, weight in pending if name in values]
+            amounts = [values[name] * weight for values, weight in pending if name in values]
+            for sums in self._periods:
+                total, count = sums.get(name, (0.0, 0.0))
+                # One after the other, which `sum` does not do in every release of Python.
+                sums[name] = [reduce(add, amounts, total), reduce(add, weights, count)]
 
     def means(self, period: int = 0) -> dict[str, float]:
         """The mean of every name so far."""
@@ -70,15 +75,14 @@ class Means:
         self._periods[period] = {}
 
 
-def _fetched(pending: list[tuple[Mapping[str, Scalar], float]]) -> list[tuple[Mapping[str, Scalar], float]]:
+def _fetched(pending: list[tuple[Mapping[str, Scalar], float]]) -> list[tuple[Mapping[str, float], float]]:
     """The same with numbers in place of tensors; of each device and type they come in one copy."""
     kinds: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
-    for values, _ in pending:
-        for value in values.values():
-            if isinstance(value, torch.Tensor):
-                kinds.setdefault((value.device, value.dtype), []).append(value)
+    for value in [value for values, _ in pending for value in values.values()]:
+        if isinstance(value, torch.Tensor):
+            kinds.setdefault((value.device, value.dtype), []).append(value)
     if not kinds:
-        return pending
+        return pending  # type: ignore[return-value]  # there is no tensor in it
     numbers = {kind: iter(torch.stack(tensors).tolist()) for kind, tensors in kinds.items()}
     return [
         (
@@ -139,6 +143,7 @@ def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
         else:
             raise TrainerError(
                 f"{step} returned {name!r} as {type(value).__name__}: a metric is a number or a tensor of one element"
+                + ("; hand the object to trainer.add_metric, once" if hasattr(value, "compute") else "")
             )
     return scalars
 
@@ -152,7 +157,8 @@ def count_samples(outputs: Mapping[str, Any], batch: Any) -> float:
     """The number of samples of a batch: `num_samples` of the outputs, else the first dimension found in the batch."""
     if "num_samples" in outputs:
         return float(outputs["num_samples"])
-    return float(_first_dimension(batch) or 1)
+    first = next(iter(batch.values()), None) if type(batch) is dict else batch  # what nearly all batches are
+    return float(len(first) if type(first) is torch.Tensor and first.dim() else _first_dimension(batch) or 1)
 
 
 def _first_dimension(batch: Any) -> int | None:
@@ -163,6 +169,8 @@ def _first_dimension(batch: Any) -> int | None:
         items: Iterable[Any] = batch.values()
     elif isinstance(batch, list | tuple):
         items = batch
+    elif dataclasses.is_dataclass(batch):
+        items = [getattr(batch, item.name) for item in dataclasses.fields(batch)]
     else:
         return None
     for item in items:

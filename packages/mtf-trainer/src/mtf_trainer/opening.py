@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtf_trainer.checkpoint import Checkpoint, CheckpointStore
+from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, read_checkpoint
+from mtf_trainer.checkpoint.directory import published
 from mtf_trainer.config import GenericTrainerConfig
-from mtf_trainer.distributed import shares
+from mtf_trainer.distributed import shares, world_of
 from mtf_trainer.distributed.team import Team
-from mtf_trainer.errors import CheckpointError
+from mtf_trainer.ending import stop_for_good
+from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
+from mtf_trainer.guard import REMEDY, Fault, Place, circumstances
 from mtf_trainer.phases import TrainerPhase
 from mtf_trainer.places import checkpoint_directory
+from mtf_trainer.restoring import prolong
 from mtf_trainer.session import Session
+from mtf_trainer.state import ResumeState
 
-__all__ = ["choose_checkpoint", "enter", "find_checkpoint", "open_store"]
+__all__ = ["attempt", "choose_checkpoint", "enter", "find_checkpoint", "look_up", "open_store"]
 
 logger = logging.getLogger(__name__)
+
+MAX_SAMPLES = 1000
+"""How many of a batch's samples are written down for a crash that may come."""
 
 
 def open_store(config: GenericTrainerConfig, team: Team | None = None) -> CheckpointStore:
@@ -50,6 +60,27 @@ def find_checkpoint(
     return store.load(Path(told["path"]), shares.wanted_by(team.rank, as_saved=told["as_saved"]))
 
 
+def look_up(config: GenericTrainerConfig, path: Path | None) -> Checkpoint:
+    """The checkpoint at a path, or the newest valid one.
+
+    The first rank has the directory's lock and verifies everything. What it finds counts for all, so the others read no
+    more than where the run stands.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    directory = checkpoint_directory(config)
+    if world_of(config.distributed).is_first:
+        with open_store(config) as store:
+            checkpoint = store.newest() if path is None else store.load(path)
+    else:
+        newest = published(directory)[-1:] if path is None else [path]
+        checkpoint = read_checkpoint(newest[0], lambda name: name == "training") if newest else None
+    if checkpoint is None:
+        raise CheckpointError(f"{directory} holds no checkpoint", path=directory)
+    return checkpoint
+
+
 def choose_checkpoint(
     store: CheckpointStore, config: GenericTrainerConfig, *, armed: Checkpoint | None
 ) -> Checkpoint | None:
@@ -77,6 +108,55 @@ def choose_checkpoint(
                 path=checkpoint.path,
             )
     return checkpoint
+
+
+@contextlib.contextmanager
+def attempt(session: Session, checkpoint: Checkpoint | None, *, is_chosen: bool) -> Iterator[None]:
+    """Count the block as an attempt at the run, unless that is complete.
+
+    Raises:
+        TrainingStopped: there were attempts enough, or this one has shown that there were.
+    """
+    state = None if checkpoint is None else ResumeState.from_dict(checkpoint.resume)
+    if state is not None:
+        prolong(state, session.config)
+        if state.phase is TrainerPhase.TRAINING_COMPLETE:
+            yield
+            return
+    _begin(session, state, is_chosen=is_chosen)
+    try:
+        yield
+    except (TrainingPreempted, TrainingStopped):
+        raise
+    except Exception as error:
+        fault = session.fault or Fault.at(session.state)
+        if reason := session.guard.failed(error, Place.of(session.state), fault, saved=session.saved):
+            stop_for_good(session.team, f"{reason}; {REMEDY}", error)
+        raise
+    except BaseException:
+        session.guard.withdraw()
+        raise
+
+
+def _begin(session: Session, state: ResumeState | None, *, is_chosen: bool) -> None:
+    start = session.saved = Place() if state is None else Place.of(state)
+    parts = {"settings": session.config.to_dict(), **session.fingerprint()}
+    refusal = session.guard.begin(
+        start,
+        circumstances=circumstances(parts),
+        is_new=state is None,
+        is_chosen=is_chosen,
+        samples=lambda fault: _samples(session, fault),
+    )
+    refusal = session.team.gather(refusal)[0]  # the first rank keeps the ledger
+    if refusal is not None:
+        stop_for_good(session.team, f"{refusal}; {REMEDY}")
+
+
+def _samples(session: Session, fault: Mapping[str, Any]) -> list[Any] | None:
+    source = session.val if fault["stage"] == "val" and session.val is not None else session.train
+    held = source.samples(fault["epoch"], fault["batch"])
+    return None if held is None else held[:MAX_SAMPLES]
 
 
 def enter(session: Session, checkpoint: Checkpoint | None) -> None:

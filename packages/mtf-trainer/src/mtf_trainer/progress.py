@@ -16,7 +16,7 @@ __all__ = ["Progress"]
 
 logger = logging.getLogger(__name__)
 
-REDRAW_S: Final = 0.1
+REDRAW_S: Final = 0.25
 FIRST_LINES_S: Final = 10.0
 LATER_LINES_S: Final = 60.0
 

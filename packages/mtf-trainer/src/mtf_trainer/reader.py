@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ class Reader:
     """Reads batches in order, and opens the source wherever the state says to go on.
 
     Attributes:
+        source: of the batches.
+        device: where they go.
+        before_read: called before every batch.
         layout: of tensors with four dimensions; None leaves it as it is.
         is_divided: whether other ranks read other parts of the same batches.
         factor: how much the batch that was read counts among theirs.
@@ -25,6 +29,7 @@ class Reader:
 
     source: DataSource
     device: torch.device
+    before_read: Callable[[], None]
     layout: torch.memory_format | None = None
     is_divided: bool = False
     factor: float = 1.0
@@ -39,7 +44,9 @@ class Reader:
 
     def read(self, epoch: int, batch: int) -> Any:
         """Batch number `batch` of `epoch`, on the device."""
-        self.go_to(epoch, batch)
+        if self._next != (epoch, batch):
+            self.go_to(epoch, batch)
+        self.before_read()
         try:
             item = self.source.next()
         except BaseException:

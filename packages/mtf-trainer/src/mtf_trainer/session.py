@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtf_trainer import attestation, fingerprint, receipts, restoring, rng
+from mtf_trainer import attestation, ending, fingerprint, receipts, restoring, rng
+from mtf_trainer.blame import fault_of
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import DataSource, DataWaitInterrupted
 from mtf_trainer.distributed import shares
 from mtf_trainer.distributed.team import Team
-from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
+from mtf_trainer.errors import CheckpointError
+from mtf_trainer.guard import REMEDY, Fault, Guard, Place
 from mtf_trainer.loop import Loop, Step
 from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.phases import TrainerPhase as Phase
@@ -31,7 +33,6 @@ from mtf_trainer.state import ResumeState
 from mtf_trainer.steps import Engine
 from mtf_trainer.telemetry import Telemetry
 from mtf_trainer.timelimit import SaveBounds
-from mtf_utils.rundir import Outcome
 from mtf_utils.stateful import Stateful
 
 if TYPE_CHECKING:
@@ -64,10 +65,13 @@ class Session:
         state: where the run stands.
         flag: whether it was told to stop.
         directory: where the checkpoints are.
+        guard: keeps the ledger of attempts.
         team: the ranks that train together.
         agreement: when all of them stop; None in a process that trains alone.
         restored: what was taken up, until `settle_restored` has attested it.
         loop: the phases; made anew by `restore`.
+        saved: where the latest checkpoint of this process was made.
+        fault: at which batch training failed.
     """
 
     trainer: GenericTrainer
@@ -81,6 +85,7 @@ class Session:
     telemetry: Telemetry
     store: CheckpointStore
     directory: Path
+    guard: Guard
     flag: StopFlag
     seed: int
     team: Team = field(default_factory=Team)
@@ -89,6 +94,9 @@ class Session:
     clock: Callable[[], float] = time.time
     loop: Loop = field(init=False)
     restored: Restored | None = field(default=None, init=False)
+    saved: Place = field(default_factory=Place, init=False)
+    fault: Fault | None = field(default=None, init=False)
+    _began_at: tuple[Any, ...] = field(default=(), init=False)
     _closed_data: dict[str, Any] | None = field(default=None, init=False)
     _is_exact: bool = field(default=True, init=False)
     _reserves: bool = field(init=False)
@@ -106,18 +114,19 @@ class Session:
 
     def _bind(self) -> None:
         """Make the loop for the state that the session has."""
-        device, layout = self.engine.device, memory_format(self.config.performance)
+        device, layout, trail = self.engine.device, memory_format(self.config.performance), self.guard.trail
+        trail.state = self.state
         parallel, divided = self.engine.parallel, self.team.size > 1
         training_step: Step = self.trainer.training_step
         if parallel is not None:
-            training_step = parallel.training_step(training_step, self._completes_window)
+            training_step = parallel.training_step(training_step, lambda: self.loop.agenda.completes_window())
         self.loop = Loop(
             config=self.config,
             state=self.state,
             engine=self.engine,
             events=Events(self.callbacks, self.state, self.trainer, self.before_update),
-            train=Reader(self.train, device, layout, divided),
-            val=Reader(self.val, device, layout, divided) if self.val is not None else None,
+            train=Reader(self.train, device, trail.batch, layout, divided),
+            val=Reader(self.val, device, trail.batch, layout, divided) if self.val is not None else None,
             training_step=training_step,
             validation_step=self.trainer.validation_step,
             metrics=self.metrics,
@@ -127,11 +136,6 @@ class Session:
             before_validation=self.engine.before_validation,
             team=self.team,
         )
-
-    def _completes_window(self) -> bool:
-        """Whether the optimizer's step follows the batch at hand."""
-        train = self.state.train
-        return train is not None and self.loop.agenda.completes_window(train)
 
     def start(self) -> None:
         """Begin a new run with a checkpoint of its beginning, so that what cannot be saved shows at once."""
@@ -173,7 +177,7 @@ class Session:
         self._bind()
 
     def _check(self, checkpoint: Checkpoint) -> None:
-        faults, inexact = fingerprint.compare(checkpoint.fingerprint, self._fingerprint())
+        faults, inexact = fingerprint.compare(checkpoint.fingerprint, self.fingerprint())
         if faults:
             raise CheckpointError(
                 f"{checkpoint.path} belongs to another run: {'; '.join(faults)}. "
@@ -191,6 +195,7 @@ class Session:
             TrainingPreempted: told to stop; the state is durable.
             TrainingStopped: told to stop once too often.
         """
+        self._began_at = ending.standing(self.state)
         self.telemetry.start_progress(self.state)
         self.settle_restored()
         try:
@@ -198,6 +203,7 @@ class Session:
         except SystemExit:  # told to go: no error
             raise
         except BaseException as error:
+            self.fault = fault_of(error, self.state, self.train, self.val)
             self.store.join_copies()
             self.loop.events.tell("on_exception", error)
             raise
@@ -215,10 +221,7 @@ class Session:
         live = attestation.digests(self._sections())
         if not restored.by_as_many:  # the data is dealt anew
             live["data"], live["upcoming"] = restored.digests["data"], restored.digests["upcoming"]
-        different = list(attestation.differing_components(restored.digests, live))
-        if self.team.size > 1:
-            told = enumerate(self.team.gather(different))
-            different = [f"{place} of rank {rank}" for rank, places in told for place in places]
+        different = shares.of_all_ranks(attestation.differing_components(restored.digests, live), self.team)
         if different:
             logger.warning("restored from %s, but not exact: %s", restored.path, "; ".join(different))
         else:
@@ -226,7 +229,7 @@ class Session:
 
     def _train_to_the_end(self) -> None:
         flag, loop, limit, agreement = self.flag, self.loop, self._bounds.time_limit, self.agreement
-        for phase in loop.boundaries():
+        for phase in self.guard.trail.boundaries(loop.boundaries()):
             if limit is not None and loop.can_save:
                 limit.save_point()
             told = flag.requested if agreement is None else agreement.is_due()
@@ -252,7 +255,7 @@ class Session:
             epoch=self.state.epoch,
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
-            fingerprint=self._fingerprint(),
+            fingerprint=self.fingerprint(),
             steady=self.engine.steady(),
             refers_to=self.telemetry.sync,
         )
@@ -263,8 +266,7 @@ class Session:
         return self._as_saved(sections | {"training": self._training_section()})
 
     def _as_saved(self, sections: dict[str, Any]) -> dict[str, Any]:
-        parallel = self.engine.parallel
-        return sections if parallel is None else parallel.to_save(sections)
+        return self.engine.parallel.to_save(sections) if self.engine.parallel is not None else sections
 
     def _training_section(self) -> dict[str, Any]:
         streams = rng.capture()
@@ -286,10 +288,7 @@ class Session:
     def _data_state(self) -> dict[str, Any]:
         if self._closed_data is not None:
             return self._closed_data
-        return {
-            "train": self.train.state_dict(),
-            "val": self.val.state_dict() if self.val is not None else None,
-        }
+        return {"train": self.train.state_dict(), "val": None if self.val is None else self.val.state_dict()}
 
     def _close_data(self) -> None:
         """End the workers; what a checkpoint after `fit` needs of the sources is kept."""
@@ -305,13 +304,14 @@ class Session:
         place = self.loop.upcoming
         return self.train.peek(*place) if place is not None else None
 
-    def _fingerprint(self) -> dict[str, Any]:
-        device, ranks = self.engine.device, self.team.size
+    def fingerprint(self) -> dict[str, Any]:
+        """What must agree between a checkpoint and the run that continues it."""
+        engine, ranks = self.engine, self.team.size
         return {
             "seed": self.seed,
-            "settings": fingerprint.trainer_part(self.config, self.engine.optimizer),
+            "settings": fingerprint.trainer_part(self.config, engine.optimizer),
             "data": fingerprint.data(self.train, self.val),
-            "environment": fingerprint.environment(self.config, self.trainer.model, device, ranks=ranks),
+            "environment": fingerprint.environment(self.config, self.trainer.model, engine.device, ranks=ranks),
         }
 
     def before_update(self) -> None:
@@ -325,43 +325,45 @@ class Session:
 
     def save_periodically(self) -> None:
         """Save as the configuration says: in the background, or at once."""
-        if self.config.checkpoint.async_save:
-            self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
-        else:
-            self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
+        save = self.store.save_in_background if self.config.checkpoint.async_save else self.store.save
+        save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
+        self.saved = Place.of(self.state)
 
     def save_now(self, kind: Kind, *, pinned: bool = False) -> Path:
         """Save and wait until the checkpoint is durable."""
         limit_s = self._bounds.grace_s if kind is Kind.EMERGENCY else self._bounds.timeout_s
-        return self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
+        path = self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
+        self.saved = Place.of(self.state)
+        return path
 
     def _leave(self) -> None:
-        state, flag, settings = self.state, self.flag, self.config.preemption
-        state.preemptions += 1
+        state, flag = self.state, self.flag
+        by_hand = flag.signal_name == "SIGINT"
+        state.preemptions += not by_hand
         self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
         path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
-        place = f"epoch {state.epoch}, step {state.global_step}, before {state.phase.value}"
-        limit = settings.max_preemptions
-        if limit is not None and state.preemptions > limit:
-            message = (
-                f"preempted {state.preemptions} times, more than max_preemptions={limit}; saved at {place}: {path}"
-            )
-            self._write_receipt(Outcome.DO_NOT_REQUEUE, message)
-            raise TrainingStopped(message)
-        message = f"stopped by {flag.signal_name} at {place}; saved {path}; the same command continues from there"
-        if self.team.is_first:
-            logger.warning("%s", message)
-        self._write_receipt(Outcome.PREEMPTED, message)
-        raise TrainingPreempted(message, checkpoint=path)
+        place = f"epoch {state.epoch + 1}, step {state.global_step}, before {state.phase.value}"
+        if by_hand:
+            self.guard.withdraw()
+        elif (reason := self.team.gather(self._why_enough())[0]) is not None:
+            ending.stop_for_good(self.team, f"{reason}; saved at {place}: {path}")
+        ending.go(self.team, flag.signal_name, place, path)
 
-    def _write_receipt(self, outcome: Outcome, message: str) -> None:
-        if self.team.is_first:
-            receipts.write_receipt(outcome, message)
+    def _why_enough(self) -> str | None:
+        """Why the run must not be continued after this preemption; None if it may."""
+        count, limit, end = self.state.preemptions, self.config.preemption.max_preemptions, Place.of(self.state)
+        if limit is not None and count > limit:
+            too_often = f"preempted {count} times, more than preemption.max_preemptions={limit}, which can be raised"
+            self.guard.stopped(too_often, end)
+            return too_often
+        reason = self.guard.preempted(end, moved=ending.standing(self.state) != self._began_at)
+        return reason and f"{reason}; {REMEDY}"
 
     def _finish(self) -> None:
         path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._bounds.timeout_s)
         self.write_result(path)
+        self.guard.finished(Place.of(self.state))
         logger.info("training is complete after %d epochs, %d steps", self.state.epoch, self.state.global_step)
 
     def write_result(self, checkpoint: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,21 +20,19 @@ if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
     from mtf_trainer.distributed.parallel import Parallel
 
-__all__ = ["Engine", "LossWatch", "Place", "is_finite", "modes_of", "restore_modes", "to_device"]
+__all__ = ["Engine", "LossWatch", "Place", "at", "is_finite", "modes_of", "restore_modes", "to_device"]
 
 
-class Place(NamedTuple):
-    """Which batch something is about."""
-
-    epoch: int
-    batch: int
-    step: int
-
-    def __str__(self) -> str:
-        return f"epoch {self.epoch}, batch {self.batch}, step {self.step}"
-
+Place = tuple[int, int, int]
+"""Which batch something is about: epoch, batch, step."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def at(place: Place) -> str:
+    """A place, for people: they count epochs and batches from 1."""
+    epoch, batch, step = place
+    return f"epoch {epoch + 1}, batch {batch + 1}, step {step}"
 
 
 class Engine:
@@ -102,7 +102,9 @@ class Engine:
             determinism.explain(error)
             raise
         if not isinstance(outputs, dict) and not isinstance(outputs, Mapping):
-            raise TrainerError(f"{name} returned {type(outputs).__name__}: expected a dict of metrics")
+            raise TrainerError(
+                f"{name} returned {type(outputs).__name__}: expected a dict of metrics, such as {{'loss': loss}}"
+            )
         return outputs, to_scalars(outputs, step=name)
 
     def check_loss(self, outputs: Mapping[str, Any], place: Place) -> torch.Tensor:
@@ -118,10 +120,12 @@ class Engine:
         loss = outputs.get("loss")
         if not isinstance(loss, torch.Tensor):
             found = f"a {type(loss).__name__}" if "loss" in outputs else f"only {sorted(outputs) or 'nothing'}"
-            raise TrainerError(f"training_step must return a dict with a tensor under 'loss', found {found} at {place}")
+            raise TrainerError(
+                f"training_step must return a dict with a tensor under 'loss', found {found} at {at(place)}"
+            )
         if loss.numel() != 1 or not loss.requires_grad:
             raise TrainerError(
-                f"the loss at {place} has shape {tuple(loss.shape)} and requires_grad={loss.requires_grad}: "
+                f"the loss at {at(place)} has shape {tuple(loss.shape)} and requires_grad={loss.requires_grad}: "
                 "expected one differentiable number"
             )
         return loss
@@ -293,7 +297,14 @@ def to_device(batch: Any, device: torch.device, layout: torch.memory_format | No
         return type(batch)(*(to_device(value, device, layout) for value in batch))
     if isinstance(batch, list | tuple):
         return type(batch)(to_device(value, device, layout) for value in batch)
-    return batch.to(device) if hasattr(batch, "to") else batch
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if dataclasses.is_dataclass(batch):
+        moved = copy.copy(batch)
+        for item in dataclasses.fields(batch):
+            object.__setattr__(moved, item.name, to_device(getattr(batch, item.name), device, layout))  # may be frozen
+        return moved
+    return batch
 
 
 def is_finite(value: Scalar) -> bool:

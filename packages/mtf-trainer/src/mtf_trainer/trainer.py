@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from mtf_trainer import binding, determinism, opening, preemption, rng
-from mtf_trainer.callbacks import TrainingCallback
-from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, read_checkpoint
-from mtf_trainer.checkpoint.directory import published
+from mtf_trainer.callbacks import EVENTS, TrainingCallback, never_called
+from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import Division, make_source
 from mtf_trainer.distributed import Ranks, Team, together, world_of
 from mtf_trainer.distributed.parallel import Parallel
-from mtf_trainer.errors import CheckpointError, TrainerError
+from mtf_trainer.errors import TrainerError
+from mtf_trainer.guard import Guard
 from mtf_trainer.loggers import MetricLogger
 from mtf_trainer.metric_objects import MetricObject, MetricObjects, Stage
 from mtf_trainer.places import checkpoint_directory, run_directory
@@ -28,11 +28,14 @@ from mtf_trainer.preparation import memory_format, original, prepared
 from mtf_trainer.session import Session
 from mtf_trainer.state import ResumeState, RNGState
 from mtf_trainer.steps import Engine
-from mtf_trainer.telemetry import build_telemetry
+from mtf_trainer.telemetry import build_telemetry, is_main_process
 from mtf_utils.logs import setup_logging
+from mtf_utils.names import nearest
 from mtf_utils.stateful import Stateful
 
 __all__ = ["GenericTrainer"]
+
+logger = logging.getLogger(__name__)
 
 StepFunction = Callable[["GenericTrainer", Any, int], Mapping[str, Any]]
 
@@ -101,7 +104,10 @@ class GenericTrainer:
         outputs = self.model(**batch)
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
         if loss is None:
-            raise TrainerError(f"{type(self.model).__name__} returned no loss: override training_step")
+            raise TrainerError(
+                f"{type(self.model).__name__} returned no loss for a batch of {', '.join(batch)}: put labels into it, "
+                "or override training_step or validation_step"
+            )
         return {"loss": loss}
 
     def validation_step(self, batch: Any, batch_idx: int) -> Mapping[str, Any]:
@@ -172,6 +178,7 @@ class GenericTrainer:
         team = ranks.team
         store = opening.open_store(self.config, team)
         try:
+            is_chosen = self._armed is not None
             checkpoint = self._take_checkpoint(store, team)
             engine = Engine(
                 self.config,
@@ -199,6 +206,7 @@ class GenericTrainer:
                 telemetry=build_telemetry(self.config, self._loggers, num_batches=train.num_batches),
                 store=store,
                 directory=checkpoint_directory(self.config),
+                guard=Guard(run_directory(self.config), writes=is_main_process()),
                 flag=flag,
                 seed=self.seed,
                 team=team,
@@ -208,7 +216,8 @@ class GenericTrainer:
             store.close()
             raise
         self._session = session
-        with prepared(model, self.config.performance), session.resources():
+        ready = prepared(model, self.config.performance)
+        with store, opening.attempt(session, checkpoint, is_chosen=is_chosen), ready, session.resources():
             opening.enter(session, checkpoint)
 
     def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None, ranks: Ranks) -> Parallel | None:
@@ -274,29 +283,9 @@ class GenericTrainer:
         """
         if self._fitting:
             raise TrainerError("load_checkpoint() while fit() runs: call it before")
-        if not world_of(self.config.distributed).is_first:
-            return self._look_at(checkpoint_path)
-        store = opening.open_store(self.config)
-        try:
-            checkpoint = store.newest() if checkpoint_path is None else store.load(Path(checkpoint_path))
-        finally:
-            store.close()
-        if checkpoint is None:
-            directory = checkpoint_directory(self.config)
-            raise CheckpointError(f"{directory} holds no checkpoint", path=directory)
-        self._armed = checkpoint
-        return self._state_in(checkpoint)
-
-    def _look_at(self, checkpoint_path: Path | None) -> ResumeState:
-        """What `load_checkpoint` returns on other ranks than the first, which decides and has the lock."""
-        directory = checkpoint_directory(self.config)
-        paths = [Path(checkpoint_path)] if checkpoint_path is not None else published(directory)
-        if not paths:
-            raise CheckpointError(f"{directory} holds no checkpoint", path=directory)
-        return self._state_in(read_checkpoint(paths[-1], lambda name: name == "training"))
-
-    @staticmethod
-    def _state_in(checkpoint: Checkpoint) -> ResumeState:
+        checkpoint = self._armed = opening.look_up(
+            self.config, None if checkpoint_path is None else Path(checkpoint_path)
+        )
         streams = RNGState.from_state_dict(checkpoint.sections["training"]["rng"])
         return ResumeState.from_dict(checkpoint.resume, rng=streams)
 
@@ -306,6 +295,14 @@ class GenericTrainer:
             raise TypeError(f"expected a TrainingCallback, found {type(callback).__name__}: derive from it")
         if self._fitting:
             raise TrainerError("add_callback() while fit() runs: add callbacks before")
+        for name in never_called(callback):
+            known = nearest(name, EVENTS)
+            logger.warning(
+                "%s.%s is never called: there is no such event%s",
+                type(callback).__qualname__,
+                name,
+                f"; did you mean {known}?" if known else "",
+            )
         self.callbacks.append(callback)
 
     def add_logger(self, logger: MetricLogger) -> None:

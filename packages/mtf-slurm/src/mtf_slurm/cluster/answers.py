@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from mtf_slurm.cluster.programs import Ran
@@ -16,6 +16,7 @@ from mtf_slurm.status import JobStatus
 
 __all__ = [
     "ACCOUNTING_FIELDS",
+    "PEAK_FIELDS",
     "QUEUE_FIELDS",
     "ClusterConfig",
     "Partition",
@@ -25,6 +26,7 @@ __all__ = [
     "parse_accounting",
     "parse_config",
     "parse_partitions",
+    "parse_peaks",
     "parse_queue",
 ]
 
@@ -37,9 +39,14 @@ QUEUE_FIELDS: Final = (
 ACCOUNTING_FIELDS: Final = "JobID,State,Reason,ExitCode,ReqMem,Start,End,Timelimit,JobName"
 """What sacct is asked for with `--format`."""
 
+PEAK_FIELDS: Final = "JobID,MaxRSS,JobName"
+"""What sacct is asked for, of jobs and their steps, to learn how much memory they used."""
+
 _JOB_ID: Final = re.compile(r"\d+(_\d+)?")
 _ARRAY: Final = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")
 _RANGE: Final = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
+_MEMORY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGTP]?)")
+_UNITS: Final = ("", "K", "M", "G", "T", "P")
 _NO_VALUE: Final = ("N/A", "Unknown", "None", "(null)")
 
 
@@ -57,6 +64,7 @@ class TaskState:
         exit_status: of the script; None while it runs, or when a signal ended it.
         signal: what ended it, if a signal did.
         memory: what was asked for, such as `16000M`.
+        peak_memory: the most that was in use when the accounting sampled it, such as `15.2G`; empty if nobody knows.
         start: when it began, as Slurm writes it; empty if it has not.
         end: when it ended, or will at the latest.
         time_limit: as Slurm writes it.
@@ -71,6 +79,7 @@ class TaskState:
     exit_status: int | None = None
     signal: int | None = None
     memory: str = ""
+    peak_memory: str = ""
     start: str = ""
     end: str = ""
     time_limit: str = ""
@@ -140,44 +149,56 @@ def parse_queue(text: str) -> Iterator[TaskState]:
     """The jobs and tasks in the output of `squeue --array --Format=QUEUE_FIELDS --noheader`."""
     for columns in _columns(text, 10):
         job_id, state, reason, restarts, code, memory, start, end, limit, name = columns
-        status, signal = _wait_status(code) if _is_over(state) else (None, None)
-        for one in _expand(job_id):
-            yield TaskState(
-                job_id=one,
+        yield from _tasks(
+            job_id,
+            TaskState(
+                job_id="",
                 # the format ends every field, the last one too, with the separator
                 job_name=name.removesuffix("|"),
                 state=_state(state),
                 reason=_value(reason),
                 source="squeue",
                 restarts=int(restarts) if restarts.isdecimal() else None,
-                exit_status=status,
-                signal=signal,
-                memory=_value(memory),
-                start=_value(start),
-                end=_value(end),
-                time_limit=_value(limit),
-            )
+            ),
+            _wait_status(code),
+            (memory, start, end, limit),
+        )
 
 
 def parse_accounting(text: str) -> Iterator[TaskState]:
     """The jobs and tasks in the output of `sacct -X --parsable2 --noheader --format=ACCOUNTING_FIELDS`."""
     for columns in _columns(text, 9):
         job_id, state, reason, code, memory, start, end, limit, name = columns
-        status, signal = _exit_code(code) if _is_over(state) else (None, None)
-        for one in _expand(job_id):
-            yield TaskState(
-                job_id=one,
-                job_name=name,
-                state=_state(state),
-                reason=_value(reason),
-                source="sacct",
-                exit_status=status,
-                signal=signal,
-                memory=_value(memory),
-                start=_value(start),
-                end=_value(end),
-                time_limit=_value(limit),
-            )
+        yield from _tasks(
+            job_id,
+            TaskState(job_id="", job_name=name, state=_state(state), reason=_value(reason), source="sacct"),
+            _exit_code(code),
+            (memory, start, end, limit),
+        )
+
+
+def parse_peaks(text: str) -> Iterator[tuple[str, str, str]]:
+    """Id and name of jobs in the output of `sacct --parsable2 --noheader --format=PEAK_FIELDS`, with their peak memory.
+
+    A job has it from its steps, the greatest one. Jobs of which nothing was sampled are left out.
+    """
+    names: dict[str, str] = {}
+    peaks: dict[str, float] = {}
+    for job_id, memory, name in _columns(text, 3):
+        base, dot, _ = job_id.partition(".")
+        if not dot:
+            names[base] = name
+        elif (found := _MEMORY.fullmatch(memory)) is not None:
+            peaks[base] = max(peaks.get(base, 0.0), float(found[1]) * 1024.0 ** _UNITS.index(found[2]))
+    yield from ((job_id, names.get(job_id, ""), _readable(peak)) for job_id, peak in peaks.items() if peak)
+
+
+def _readable(size: float) -> str:
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.3g}{unit}" if size < 1000 else f"{size:.0f}{unit}"
 
 
 def parse_config(text: str) -> ClusterConfig:
@@ -241,6 +262,32 @@ def _expand(job_id: str) -> Sequence[str]:
     return ids
 
 
+def _tasks(
+    job_id: str, known: TaskState, code: tuple[int | None, int | None], rest: tuple[str, str, str, str]
+) -> Iterator[TaskState]:
+    """What is said of a job, for each of the tasks that its id stands for.
+
+    Args:
+        job_id: as it was written.
+        known: what the two programs say differently.
+        code: exit status and signal, which mean something once the job is over.
+        rest: memory, start, end and time limit, as they were written.
+    """
+    status, signal = (None, None) if known.state.is_active else code
+    memory, start, end, limit = map(_value, rest)
+    for one in _expand(job_id):
+        yield replace(
+            known,
+            job_id=one,
+            exit_status=status,
+            signal=signal,
+            memory=memory,
+            start=start,
+            end=end,
+            time_limit=limit,
+        )
+
+
 def _state(text: str) -> JobStatus:
     """`CANCELLED by 1000` is CANCELLED; a `+` stands for what did not fit."""
     word = text.split(" ", 1)[0].removesuffix("+")
@@ -248,10 +295,6 @@ def _state(text: str) -> JobStatus:
         return JobStatus(word)
     except ValueError:
         return JobStatus.UNKNOWN
-
-
-def _is_over(state: str) -> bool:
-    return not _state(state).is_active
 
 
 def _wait_status(text: str) -> tuple[int | None, int | None]:

@@ -46,12 +46,14 @@ class Request:
         name: of the run.
         options: what it asks for, as options of sbatch.
         stem: what its job is called.
+        template: of the script; empty is the built-in one.
         pack: with how many others it shares a task.
     """
 
     name: str
     options: tuple[str, ...]
     stem: str
+    template: str = ""
     pack: Pack = ALONE
 
 
@@ -63,12 +65,14 @@ class Group:
         options: what each of the tasks asks for.
         stem: what their jobs are called.
         names: of the runs.
+        template: of their scripts; empty is the built-in one.
         pack: how they share tasks.
     """
 
     options: tuple[str, ...]
     stem: str
     names: tuple[str, ...]
+    template: str = ""
     pack: Pack = ALONE
 
     @property
@@ -79,10 +83,13 @@ class Group:
 
 def group_runs(requests: Iterable[Request]) -> list[Group]:
     """Put runs that ask for the same together; groups and the runs in them keep their order."""
-    groups: dict[tuple[tuple[str, ...], str, Pack], list[str]] = {}
+    groups: dict[tuple[tuple[str, ...], str, str, Pack], list[str]] = {}
     for request in requests:
-        groups.setdefault((request.options, request.stem, request.pack), []).append(request.name)
-    return [Group(options, stem, tuple(names), pack) for (options, stem, pack), names in groups.items()]
+        key = (request.options, request.stem, request.template, request.pack)
+        groups.setdefault(key, []).append(request.name)
+    return [
+        Group(options, stem, tuple(names), template, pack) for (options, stem, template, pack), names in groups.items()
+    ]
 
 
 def plan_jobs(
@@ -126,6 +133,7 @@ def plan_jobs(
                     runs_per_task=pack.runs,
                     runs_at_once=pack.at_once,
                     options=list(group.options),
+                    template=group.template,
                     lanes=lanes,
                     after=after,
                 )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mtf_slurm.cluster.doctor import Doctor
 from mtf_slurm.verbs import add_json, explained, print_json, print_lines
+from mtf_slurm.wording import counted
 from mtf_utils.cli import DONE, UNREACHABLE, WORK_FAILED, Command, CommandError
 from mtf_utils.paths import ProjectRootError, get_project_root
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from mtf_slurm.testing import LocalCluster
 
 __all__ = ["CLUSTER", "DOCTOR"]
+
+_KILOBYTES: Final = {"K": 1, "": 1024, "M": 1024, "G": 1024**2, "T": 1024**3}
 
 
 def _configure_cluster(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +32,9 @@ def _configure_cluster(parser: argparse.ArgumentParser) -> None:
     made.add_argument("--nodes", type=int, metavar="N", help="how many nodes (default: 2)")
     made.add_argument("--cpus", type=int, metavar="N", help="CPUs of a node, pretended (default: 16)")
     made.add_argument("--gpus", type=int, metavar="N", help="GPUs of a node, pretended (default: 4)")
+    made.add_argument(
+        "--memory", metavar="SIZE", help="memory of a node, pretended: 64G, or a number of MB (default: 256000)"
+    )
     made.add_argument("--accounting", action="store_true", help="with accounting, so that sacct answers")
     add_json(parser)
 
@@ -37,14 +44,27 @@ def _cluster(arguments: argparse.Namespace) -> int:
     folder = (arguments.folder or Path(tempfile.gettempdir(), f"mtf-cluster-{os.getuid()}")).absolute()
     asked = {key: getattr(arguments, key) for key in ("nodes", "cpus", "gpus")}
     settings = {key: value for key, value in asked.items() if value is not None}
+    if arguments.memory is not None:
+        settings["memory"] = arguments.memory
     if arguments.accounting:
         settings["accounting"] = True
-    if arguments.action == "up":
-        return _up(folder, settings, as_json=arguments.json)
-    if settings:
+    if arguments.action != "up" and settings:
         raise CommandError(f"--{next(iter(settings))} belongs to `mtf cluster up`")
+    if arguments.action == "up":
+        if "memory" in settings:
+            settings["memory_mb"] = _megabytes(settings.pop("memory"))
+        return _up(folder, settings, as_json=arguments.json)
     act = {"down": _down, "status": _show, "env": _environment}[arguments.action]
     return act(folder, as_json=arguments.json)
+
+
+def _megabytes(text: str) -> int:
+    """An amount of memory as sbatch takes it for `--mem`: a number of MB, or one with K, M, G or T."""
+    found = re.fullmatch(r"([0-9]+)([KMGT]?)B?", text.strip().upper())
+    amount = int(found[1]) * _KILOBYTES[found[2]] // 1024 if found else 0
+    if amount < 1:
+        raise CommandError(f"--memory {text}: expected an amount of 1 MB or more, such as 64G or 64000 (MB)")
+    return amount
 
 
 def _up(folder: Path, settings: dict[str, Any], *, as_json: bool) -> int:
@@ -56,7 +76,7 @@ def _up(folder: Path, settings: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         print_json("cluster", _state(cluster))
     else:
-        print_lines([f"a cluster of {cluster.settings.nodes} nodes is up in {folder}", *_hints(folder)])
+        print_lines([f"a cluster of {counted(cluster.settings.nodes, 'node')} is up in {folder}", *_hints(folder)])
     return DONE
 
 

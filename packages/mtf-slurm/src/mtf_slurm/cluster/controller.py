@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,7 @@ from typing import Final
 from mtf_slurm.cluster.answers import (
     ACCOUNTING_FIELDS,
     PARTITION_FORMAT,
+    PEAK_FIELDS,
     QUEUE_FIELDS,
     ClusterConfig,
     Partition,
@@ -22,11 +25,14 @@ from mtf_slurm.cluster.answers import (
     parse_accounting,
     parse_config,
     parse_partitions,
+    parse_peaks,
     parse_queue,
 )
-from mtf_slurm.cluster.programs import Ran, RunProgram, run_program
+from mtf_slurm.cluster.programs import PROGRAM_TIMEOUT_S, Ran, RunProgram, run_program
 from mtf_slurm.cluster.refusals import Answer, is_silence, read_answer
+from mtf_slurm.cluster.silence import Silence
 from mtf_slurm.errors import ClusterUnreachableError, SLURMError, SlurmNotFoundError
+from mtf_slurm.status import JobStatus
 
 __all__ = ["Controller", "Observation"]
 
@@ -80,12 +86,28 @@ class Controller:
     Args:
         run: runs a program of Slurm.
         wall_clock: seconds since 1970.
+        say: tells the user that Slurm does not answer; None is a warning in the log.
     """
 
-    def __init__(self, run: RunProgram = run_program, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        run: RunProgram = run_program,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self._run = run
         self._wall_clock = wall_clock
+        self._silence = Silence(say)
+        self._silence_of_accounts = Silence(say)
         self._config: ClusterConfig | None = None
+        self._peaks: dict[tuple[str, str], str] = {}
+
+    @contextlib.contextmanager
+    def waiting(self, timeout_s: float) -> Iterator[None]:
+        """While the block runs, what is not answered is asked again until so many seconds from now."""
+        with self._silence.until(timeout_s), self._silence_of_accounts.until(timeout_s):
+            yield
 
     def settings(self) -> ClusterConfig:
         """The controller's configuration, asked for once.
@@ -108,6 +130,8 @@ class Controller:
     def observe(self, job_ids: Collection[str], *, names: Collection[str] = ()) -> Observation:
         """Look at jobs: one squeue, and one sacct for what it does not know (or two, if names are missing as well).
 
+        One more asks for the memory of jobs that were killed, until it is known.
+
         Args:
             job_ids: of whole jobs or tasks.
             names: of jobs whose ids are not known.
@@ -125,12 +149,14 @@ class Controller:
         unseen = set(names) - {task.job_name for task in queued.values()}
         recorded, accounting_error = self._accounts(missing, unseen)
         outdated = {job_id: task for job_id, task in recorded.items() if task.state.is_active and not queue_error}
+        tasks = {job_id: task for job_id, task in recorded.items() if job_id not in outdated} | queued
+        min_job_age_s = self._min_job_age_s()  # first, for it tells whether there are accounts
         return Observation(
-            tasks={job_id: task for job_id, task in recorded.items() if job_id not in outdated} | queued,
+            tasks=self._with_peaks(tasks, {base_id(job_id) for job_id in job_ids}),
             outdated={job_id: task for job_id, task in outdated.items() if job_id not in queued},
             queue_error=queue_error,
             accounting_error=accounting_error,
-            min_job_age_s=self._min_job_age_s(),
+            min_job_age_s=min_job_age_s,
             seen_at=seen_at,
         )
 
@@ -151,7 +177,7 @@ class Controller:
         Raises:
             ClusterUnreachableError: there is no sbatch here.
         """
-        return read_answer(self._run(["sbatch", "--parsable", *options, str(script)], keep_open=keep_open))
+        return read_answer(self._call(["sbatch", "--parsable", *options, str(script)], keep_open=keep_open))
 
     def cancel(self, job_ids: Iterable[str], *, job_name: str | None = None) -> None:
         """End jobs or tasks of arrays; those that are over or unknown are no error.
@@ -186,7 +212,7 @@ class Controller:
 
     def _cancel(self, listed: Sequence[str], *options: str) -> None:
         for start in range(0, len(listed), _IDS_AT_ONCE):
-            ran = self._run(["scancel", *options, *listed[start : start + _IDS_AT_ONCE]])
+            ran = self._call(["scancel", *options, *listed[start : start + _IDS_AT_ONCE]])
             if ran.timed_out or is_silence(ran.err):
                 raise ClusterUnreachableError(f"scancel: {complaint(ran)}; try again when the cluster answers")
             if ran.status != 0 and not _FINISHED_ALREADY.search(ran.err):
@@ -206,7 +232,7 @@ class Controller:
             ClusterUnreachableError: the controller does not answer.
             SLURMError: it refuses.
         """
-        ran = self._run(["scontrol", "update", f"JobId={job_id}", f"ArrayTaskThrottle={limit or 0}"])
+        ran = self._call(["scontrol", "update", f"JobId={job_id}", f"ArrayTaskThrottle={limit or 0}"])
         # it says so of single tasks that are over, having set it for the others
         if ran.status == 0 or _FINISHED_ALREADY.search(ran.err):
             return True
@@ -236,20 +262,54 @@ class Controller:
                 error = complaint(ran)
         return found, error
 
+    def _with_peaks(self, tasks: dict[str, TaskState], asked: set[str]) -> dict[str, TaskState]:
+        """The tasks, with the memory that those used which may have had too little of it."""
+        suspects = {
+            job_id: task
+            for job_id, task in tasks.items()
+            if base_id(job_id) in asked and (task.state is JobStatus.OUT_OF_MEMORY or task.signal == signal.SIGKILL)
+        }
+        self._ask_peaks([job_id for job_id, task in suspects.items() if (job_id, task.job_name) not in self._peaks])
+        return tasks | {
+            job_id: replace(task, peak_memory=self._peaks.get((job_id, task.job_name), ""))
+            for job_id, task in suspects.items()
+        }
+
+    def _ask_peaks(self, job_ids: Sequence[str]) -> None:
+        if not job_ids or self._config is None or not self._config.keeps_accounts:
+            return
+        for start in range(0, len(job_ids), _IDS_AT_ONCE):
+            words = ["sacct", "--parsable2", "--noheader", f"--format={PEAK_FIELDS}"]
+            ran = self._look([*words, "--jobs=" + ",".join(job_ids[start : start + _IDS_AT_ONCE])])
+            if ran.status == 0:
+                self._peaks |= {(job_id, name): peak for job_id, name, peak in parse_peaks(ran.out)}
+
     def _min_job_age_s(self) -> int | None:
         try:
             return self.settings().min_job_age_s
         except ClusterUnreachableError:
             return None
 
+    def _call(self, words: Sequence[str], *, keep_open: Sequence[int] = ()) -> Ran:
+        """Run a program of Slurm; the user is told if it takes long."""
+        program = words[0]
+        silence = self._silence_of_accounts if program == "sacct" else self._silence
+        with silence.asking(program, PROGRAM_TIMEOUT_S):
+            ran = self._run(words, keep_open=keep_open)
+        if ran.timed_out or is_silence(ran.err):
+            silence.unanswered(program)
+        else:
+            silence.answered()
+        return ran
+
     def _look(self, words: Sequence[str]) -> Ran:
         try:
-            return self._run(words)
+            return self._call(words)
         except ClusterUnreachableError as error:
             return Ran(-1, err=str(error))
 
     def _ask(self, words: Sequence[str]) -> str:
-        ran = self._run(words)
+        ran = self._call(words)
         if "fatal:" in ran.err:
             raise SlurmNotFoundError(f"no cluster is configured on this machine ({words[0]}: {complaint(ran)})")
         if ran.status != 0:

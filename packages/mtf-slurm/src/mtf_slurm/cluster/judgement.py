@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 from typing import Final
 
+from mtf_slurm.cluster.answers import TaskState
 from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
 from mtf_utils.rundir import FinishReceipt, Outcome
 
-__all__ = ["judge_job"]
+__all__ = ["judge_job", "memory_words"]
 
 _RAN_OUT: Final = {
     JobStatus.TIMEOUT: "the time limit was reached",
@@ -142,12 +143,20 @@ def _judge_ended_by_slurm(
     words = _RAN_OUT[state]
     if task is not None and state is JobStatus.TIMEOUT and task.time_limit:
         words = f"the time limit of {task.time_limit} was reached"
-    if task is not None and state is JobStatus.OUT_OF_MEMORY and task.memory:
-        words = f"out of memory ({task.memory} asked for)"
+    if task is not None and state is JobStatus.OUT_OF_MEMORY and (figures := memory_words(task)):
+        words = f"out of memory ({figures})"
     receipt = last.finished if last else None
     saved = "the state is saved" if receipt is not None and receipt.outcome is Outcome.PREEMPTED else ""
     # who cancels a job that went on after preemptions knows that; of a job that ran out of time it matters
     return Verdict(state, _notes(words, saved, _preempted(evidence) if words else ""))
+
+
+def memory_words(task: TaskState) -> str:
+    """How much memory a job asked for, and how much it was seen to use; empty if neither is known."""
+    asked = f"{task.memory} asked for" if task.memory else ""
+    # a peak between two samples, such as the one that was too much, is not in it
+    used = f"up to {task.peak_memory} in use when sampled" if task.peak_memory else ""
+    return ", ".join(part for part in (asked, used) if part)
 
 
 def _judge_receipt(evidence: Evidence, receipt: FinishReceipt) -> Verdict:
@@ -194,7 +203,8 @@ def _failed_without_receipt(job: JobEvidence) -> str:
     if task is None:
         return ""
     if task.signal:
-        return f"the job was ended by signal {task.signal}, without a receipt"
+        memory = f" (memory: {memory_words(task)})" if task.peak_memory else ""
+        return f"the job was ended by signal {task.signal}, without a receipt{memory}"
     if task.exit_status:
         return f"the job ended with status {task.exit_status}, without a receipt"
     return f"Slurm could not start the job: {task.reason or 'it does not say why'}"

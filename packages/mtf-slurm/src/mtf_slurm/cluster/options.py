@@ -15,7 +15,7 @@ from mtf_slurm.render import ENDS_SRUN
 from mtf_utils.sections import PreemptionConfig
 from mtf_utils.settings import nearest
 
-__all__ = ["preemption_signal", "sbatch_options", "task_count", "with_dependency"]
+__all__ = ["node_count", "preemption_signal", "sbatch_options", "task_count", "with_dependency"]
 
 # What slurmctld knows by name; the others go by number. Source: sig_name2num in Slurm's sources.
 _SLURM_SIGNALS: Final = (
@@ -213,4 +213,9 @@ def with_dependency(options: Sequence[str], after: str | None) -> tuple[str, ...
 
 def task_count(slurm: SLURMConfig | None) -> int:
     """How many processes of a run work side by side: more than one are started by srun."""
-    return 1 if slurm is None else (slurm.nodes or 1) * (slurm.ntasks_per_node or 1)
+    return node_count(slurm) * ((slurm.ntasks_per_node if slurm else None) or 1)
+
+
+def node_count(slurm: SLURMConfig | None) -> int:
+    """On how many machines a run works."""
+    return (slurm.nodes if slurm else None) or 1

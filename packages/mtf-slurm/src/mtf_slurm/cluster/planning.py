@@ -5,35 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from mtf_config import ExecutionMode, ExperimentConfig, SLURMConfig
 from mtf_slurm.cluster.batches import Pack, Request, group_runs, plan_jobs, split_job
+from mtf_slurm.cluster.choosing import Templates
 from mtf_slurm.cluster.lanes import Holder
 from mtf_slurm.cluster.options import sbatch_options
-from mtf_slurm.cluster.script import SubmissionTemplate, slurm_job_name, task_line
+from mtf_slurm.cluster.script import slurm_job_name, task_line
 from mtf_slurm.cluster.sending import job_spec
 from mtf_slurm.cluster.sharing import render_shared
-from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_utils.rundir import SweepDirectory, now
 
-__all__ = ["SubmissionPlanner", "check_options", "most_tasks", "read_template"]
+__all__ = ["SubmissionPlanner", "most_tasks"]
 
 _ARRAYS_AT_ONCE: Final = 2
 """How many of the largest arrays the controller has room for."""
-
-
-def check_options(configs: Mapping[str, ExperimentConfig]) -> dict[str, str]:
-    """Why what experiments ask for cannot be asked of Slurm, by their names; those that are fine are left out."""
-    problems: dict[str, str] = {}
-    for name, config in configs.items():
-        try:
-            sbatch_options(config.slurm, config.preemption)
-        except JobSubmissionError as error:
-            problems[name] = str(error)
-    return problems
 
 
 @dataclass(frozen=True)
@@ -42,12 +30,12 @@ class SubmissionPlanner:
 
     Attributes:
         directory: the folder of the sweep, where the runs have their folders.
-        template: of the scripts.
+        templates: of the scripts.
         configs: experiments by the name of the run; those of others are read from their folders.
     """
 
     directory: SweepDirectory
-    template: SubmissionTemplate
+    templates: Templates
     configs: Mapping[str, ExperimentConfig] = field(default_factory=dict)
 
     def plan(
@@ -115,7 +103,8 @@ class SubmissionPlanner:
     def _request(self, name: str, single: bool) -> Request:
         config = self._config(name)
         stem = (config.slurm.job_name if config.slurm else None) or (name if single else self.directory.path.name)
-        return Request(name, sbatch_options(config.slurm, config.preemption), stem, Pack.of(config.slurm))
+        options, template = sbatch_options(config.slurm, config.preemption), self.templates.path_for(config)
+        return Request(name, options, stem, template, Pack.of(config.slurm))
 
     def _config(self, name: str) -> ExperimentConfig:
         if name in self.configs:
@@ -129,7 +118,7 @@ class SubmissionPlanner:
             names = submission.runs_of(number)
             config = self._config(names[0]).slurm or SLURMConfig()
             spec = job_spec(self.directory, submission, number, config)
-            files[f"{number}.sh"] = self.template.render(spec)
+            files[f"{number}.sh"] = self.templates.get(submission.jobs[number].template).render(spec)
             if submission.jobs[number].is_shared:
                 signals = (name for run in names for name in self._config(run).preemption.signals)
                 files[f"{number}.task.sh"] = render_shared(submission.jobs[number], number, signals)
@@ -144,12 +133,3 @@ class SubmissionPlanner:
 def most_tasks(max_array_size: int, max_job_count: int) -> int:
     """How many tasks an array may have, by the controller's configuration."""
     return min(max_array_size, max(1, max_job_count // _ARRAYS_AT_ONCE))
-
-
-def read_template(path: Path | None) -> SubmissionTemplate:
-    """The template of the scripts: the user's own, or the built-in one.
-
-    Raises:
-        SLURMError: it cannot be read or parsed.
-    """
-    return SubmissionTemplate.built_in() if path is None else SubmissionTemplate.read(path)

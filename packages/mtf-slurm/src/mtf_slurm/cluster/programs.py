@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from mtf_slurm.errors import SlurmNotFoundError
 
-__all__ = ["Ran", "RunProgram", "clean_environment", "run_program"]
+__all__ = ["PROGRAM_TIMEOUT_S", "Ran", "RunProgram", "clean_environment", "run_program"]
 
 PROGRAM_TIMEOUT_S: Final = 120.0
 """How long a program may take; Slurm's own limit (MessageTimeout) is shorter nearly everywhere."""

@@ -23,7 +23,15 @@ __all__ = ["JobScriptSpec", "SubmissionTemplate", "slurm_job_name", "task_line"]
 _MAX_STEM: Final = 128
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_./:=@%+,&|!*()\[\]-]+")
 # job_name and additional_args are there in another form
-_NO_VALUES: Final = ("setup", "link", "runs_per_job", "runs_at_once", "additional_args", "job_name")
+_NO_VALUES: Final = (
+    "setup",
+    "link",
+    "template_path",
+    "runs_per_job",
+    "runs_at_once",
+    "additional_args",
+    "job_name",
+)
 _BODY: Final = "body"
 
 
@@ -160,7 +168,8 @@ class SubmissionTemplate:
         options = [_line_word(word) for word in spec.words()]
         values |= {"job_name": spec.job_name, "options": options, _BODY: Verbatim(body)}
         text, inserted = self._template.render(values)
-        check_written(text, inserted, body=body, words=spec.words(), name=self._template.name)
+        source, name = self._template.source, self._template.name
+        check_written(text, inserted, source=source, body=body, words=spec.words(), name=name)
         return text if text.endswith("\n") else text + "\n"
 
 

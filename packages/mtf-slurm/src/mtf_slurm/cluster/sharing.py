@@ -15,6 +15,7 @@ from mtf_slurm.cluster.options import sbatch_options
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.render import signal_names
 from mtf_slurm.submissions import JobPlan
+from mtf_slurm.wording import counted
 
 __all__ = ["Shared", "render_shared", "shared_jobs"]
 
@@ -41,7 +42,8 @@ class Shared:
         turns = f"{self.runs_at_once} at a time" if self.runs_at_once > 1 else "one after the other"
         limit = f"its time_limit of {self.time_limit}" if self.time_limit else "the partition's time limit"
         return (
-            f"in Slurm {self.runs} runs share {self.jobs} jobs, {self.runs_per_job} in each, {turns}; {limit} is for "
+            f"in Slurm {counted(self.runs, 'run')} share {counted(self.jobs, 'job')}, {self.runs_per_job} in each, "
+            f"{turns}; {limit} is for "
             "all runs of a job, and max_concurrent_jobs counts jobs"
         )
 
@@ -61,7 +63,7 @@ def _request(name: str, config: ExperimentConfig) -> Request | None:
     if config.slurm is None or pack.runs == 1:
         return None
     with contextlib.suppress(JobSubmissionError):  # said when it is submitted
-        return Request(name, sbatch_options(config.slurm, config.preemption), config.slurm.job_name or "", pack)
+        return Request(name, sbatch_options(config.slurm, config.preemption), config.slurm.job_name or "", pack=pack)
     return None
 
 

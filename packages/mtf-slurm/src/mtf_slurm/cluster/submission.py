@@ -15,9 +15,10 @@ from mtf_slurm.cluster.patience import NotYetError, Patience
 from mtf_slurm.cluster.planning import SubmissionPlanner, most_tasks
 from mtf_slurm.cluster.submitter import Submitter
 from mtf_slurm.cluster.watch import Watch
-from mtf_slurm.decisions import Step, due
+from mtf_slurm.decisions import Decision, Step, due
 from mtf_slurm.errors import ClusterUnreachableError, SlurmNotFoundError
 from mtf_slurm.evidence import Witness
+from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_utils.rundir import RunDirectoryError
 
@@ -32,13 +33,13 @@ class Submitted:
         submission: as it is on disk; None if no run was due.
         job_ids: by the name of the run: its job now, whether it was submitted this time or before.
         refused: why a run was not submitted, by its name.
-        over: the names of runs that are over, and were not submitted for that reason.
+        left: why a run was not submitted although nothing keeps it from that, by its name: it is over, or in Slurm.
     """
 
     submission: Submission | None = None
     job_ids: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    over: tuple[str, ...] = ()
+    left: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,20 +82,20 @@ class Launch:
         """
         self.complete()
         witness = self._look(names)
-        due_names, refused, over = self._select(witness, names)
+        due_names, refused, left = self._select(witness, names)
         submission = self._send(due_names, limit, single=single) if due_names else None
         job_ids: dict[str, str] = {}
         for name in names:
             if name not in refused and (job_id := witness.job_id(name)):
                 job_ids[name] = job_id
-            elif name in over:
+            elif name in left:
                 refused[name] = "it is over already, and no job did it; its folder tells how it ended"
         if submission is not None:
             sent, not_taken = self._outcome(submission)
             job_ids |= sent
             refused |= not_taken
             job_ids = {name: job_id for name, job_id in job_ids.items() if name not in not_taken}
-        return Submitted(submission, job_ids, refused, over)
+        return Submitted(submission, job_ids, refused, left)
 
     def complete(self) -> None:
         """Send what earlier calls were stopped from sending, and what the controller has lost since.
@@ -123,11 +124,11 @@ class Launch:
         if is_open or min(journal.age_s() for journal in journals) < self._settings().min_job_age_s:
             submitter.confirm(submission)
 
-    def _select(self, witness: Witness, names: Sequence[str]) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
-        """The runs that are due, why others are not submitted, and those that are over."""
+    def _select(self, witness: Witness, names: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, str]]:
+        """The runs that are due, why others cannot be submitted, and why others need not be."""
         chosen: list[str] = []
         refused: dict[str, str] = {}
-        over: list[str] = []
+        left: dict[str, str] = {}
         for name in names:
             try:
                 decision = due(witness.evidence(name))
@@ -136,11 +137,11 @@ class Launch:
                 continue
             if decision.step is Step.START:
                 chosen.append(name)
-            elif decision.step is Step.DONE:
-                over.append(name)
-            elif decision.step is not Step.ADOPT:
+            elif decision.step in (Step.DONE, Step.ADOPT):
+                left[name] = _why_left(witness, name, decision)
+            else:
                 refused[name] = decision.reason
-        return chosen, refused, tuple(over)
+        return chosen, refused, left
 
     def _send(self, names: Sequence[str], limit: int | None, *, single: bool) -> Submission:
         directory = self.planner.directory
@@ -216,3 +217,11 @@ class Launch:
 
     def _journal(self, submission: Submission, number: int) -> JobJournal:
         return JobJournal(self.planner.directory, submission, number, self.patience.wall_clock)
+
+
+def _why_left(witness: Witness, name: str, decision: Decision) -> str:
+    """In few words, so that many runs have the same: what keeps a run from being submitted again."""
+    status = witness.verdict(name)[1].status
+    if decision.step is Step.ADOPT:
+        return f"in Slurm already ({status.value})"
+    return "complete" if status is JobStatus.COMPLETED else f"{status.value}: {decision.reason}"

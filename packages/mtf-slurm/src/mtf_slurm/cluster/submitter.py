@@ -19,6 +19,7 @@ from mtf_slurm.cluster.patience import NotYetError, Patience
 from mtf_slurm.cluster.sending import Sending
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.submissions import Submission, Submissions
+from mtf_slurm.wording import counted
 from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["CANCELLED", "Submitter", "is_lost"]
@@ -92,7 +93,8 @@ class Submitter:
             lost = [journal for journal in journals if is_lost(journal, seen)]
             if not lost:
                 return submission
-            self.say(f"the controller has lost {len(lost)} jobs in a crash; they are sent again")
+            which = "it is sent" if len(lost) == 1 else "they are sent"
+            self.say(f"the controller has lost {counted(len(lost), 'job')} in a crash; {which} again")
             submission = self._rechain(submission, [journal.number for journal in lost], seen)
             for journal in lost:
                 journal.unsend()
@@ -142,7 +144,8 @@ class Submitter:
             JobSubmissionError: it still could not be done when the time was up.
         """
         try:
-            self.patience.repeat(step, self.say)
+            with self.controller.waiting(self.patience.timeout_s):
+                self.patience.repeat(step, self.say)
         except NotYetError as error:
             progress = self._progress(submission) if submission else "nothing submitted"
             raise JobSubmissionError(
@@ -157,7 +160,7 @@ class Submitter:
             for number in range(len(current.jobs))
             if self._journal(current, number).is_settled
         )
-        return f"{done} of {len(current.runs)} runs submitted"
+        return f"{done} of {counted(len(current.runs), 'run')} submitted"
 
 
 def is_lost(journal: JobJournal, seen: Observation) -> bool:

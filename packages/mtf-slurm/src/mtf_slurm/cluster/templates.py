@@ -83,7 +83,7 @@ class Template:
     """
 
     def __init__(self, source: str, *, name: str, known: Sequence[str]) -> None:
-        self.name = name
+        self.name, self.source = name, source
         try:
             tree = _ENVIRONMENT.parse(source, filename=name)
             self._names = meta.find_undeclared_variables(tree)

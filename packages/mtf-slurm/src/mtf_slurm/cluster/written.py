@@ -30,26 +30,32 @@ _FIXED: Final = {
 } | OWNED
 
 
-def check_written(text: str, inserted: Sequence[Inserted], *, body: str, words: Sequence[str], name: str) -> None:
+def check_written(
+    text: str, inserted: Sequence[Inserted], *, source: str, body: str, words: Sequence[str], name: str
+) -> None:
     """Refuse a script that sbatch would not take, or not as it was meant, or in which a value is a command.
 
     Args:
         text: the script.
         inserted: what in it comes from values.
+        source: the template that it comes from.
         body: what it has to do.
         words: the options of the job, which a line of the script must not contradict.
         name: of the template, for errors.
 
     Raises:
-        SLURMError: every problem, each with its line in the script.
+        SLURMError: every problem; those of lines with the line of the template, where that has the same line once,
+            else with that of the script.
     """
-    problems = [
-        *_frame_problems(text, body),
-        *_line_problems(text.partition(body)[0], words),
-        *(f"line {number}: {line!r}{said}" for number, line, said in _value_problems(text, inserted, words)),
-    ]
+    problems = [f"{name}: {problem}" for problem in _frame_problems(text, body)]
+    written = [line.strip() for line in source.splitlines()]
+    of_lines = [*_line_problems(text.partition(body)[0], words), *_value_problems(text, inserted, words)]
+    for number, line, problem in of_lines:
+        once = written.count(line.strip()) == 1
+        place = f"{name}:{written.index(line.strip()) + 1}" if once else f"{name}: line {number} of the script"
+        problems.append(f"{place}: {line!r}{problem}")
     if problems:
-        raise SLURMError("\n".join(f"{name}: {problem}" for problem in problems))
+        raise SLURMError("\n".join(problems))
 
 
 def _frame_problems(text: str, body: str) -> Iterator[str]:
@@ -92,24 +98,25 @@ def _split(text: str) -> list[str]:
         return [text]
 
 
-def _line_problems(head: str, words: Sequence[str]) -> Iterator[str]:
+def _line_problems(head: str, words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """The number of a line, the line, and what is wrong with it."""
     commands = False
     for number, line in enumerate(head.split("\n"), 1):
         if not line.startswith(_MARK):
             commands = commands or bool(line.strip() and not line.lstrip().startswith("#"))
             continue
         if commands:
-            yield f"line {number}: {line!r} comes after a command, where sbatch does not read it; move it up"
+            yield number, line, " comes after a command, where sbatch does not read it; move it up"
         try:
             parts = shlex.split(line.removeprefix(_MARK), comments=True)
         except ValueError as error:
-            yield f"line {number}: {line!r}: {error}"
+            yield number, line, f": {error}"
             continue
         if parts and parts[0] in _SEPARATORS:
-            yield f"line {number}: {line!r} makes several jobs of one, and the launcher knows of one only; remove it"
+            yield number, line, " makes several jobs of one, and the launcher knows of one only; remove it"
         for option, value in _options(parts):
             if trouble := _about(option, value, words):
-                yield f"line {number}: {line!r}: {trouble}"
+                yield number, line, f": {trouble}"
 
 
 def _options(parts: Sequence[str]) -> Iterator[tuple[str, str | None]]:

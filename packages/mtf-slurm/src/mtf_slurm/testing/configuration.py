@@ -126,9 +126,11 @@ def _nodes(settings: ClusterSettings, first_port: int) -> list[str]:
         "State=UNKNOWN",
     ]
     common = "Nodes=ALL MaxTime=INFINITE DefaultTime=60 State=UP"
+    preemptible = f"PriorityTier=1 PreemptMode=REQUEUE GraceTime={settings.grace_s} {common}"
     return [
         " ".join(node),
-        f"PartitionName=low Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={settings.grace_s} {common}",
+        f"PartitionName=low Default=YES {preemptible}",
+        f"PartitionName=gpu {preemptible}",
         f"PartitionName=high PriorityTier=10 PreemptMode=OFF {common}",
     ]
 

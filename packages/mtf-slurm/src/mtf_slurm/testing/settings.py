@@ -14,8 +14,8 @@ __all__ = ["ClusterSettings"]
 class ClusterSettings(Settings):
     """A cluster on one host; each node is one slurmd, and its hardware is only pretended.
 
-    There are two partitions over all nodes: `low`, the default, whose jobs are requeued when a job of `high` needs
-    their place, and `high`, whose jobs are never preempted.
+    There are three partitions over all nodes: `low`, the default, and `gpu`, whose jobs are requeued when a job of
+    `high` needs their place, and `high`, whose jobs are never preempted.
     """
 
     nodes: int = field(default=2, metadata=about("Number of nodes, named node1, node2, …", minimum=1, maximum=64))
@@ -23,7 +23,9 @@ class ClusterSettings(Settings):
     gpus: int = field(
         default=4, metadata=about("GPUs of a node; none of them computes anything.", minimum=0, maximum=64)
     )
-    memory_mb: int = field(default=16000, metadata=about("Memory of a node.", minimum=1, unit="MB"))
+    memory_mb: int = field(
+        default=256_000, metadata=about("Memory of a node; none of it needs to be there.", minimum=1, unit="MB")
+    )
     max_array_size: int = field(
         default=1001,
         metadata=about("MaxArraySize: the highest index of an array task, plus one.", minimum=2, maximum=4_000_001),
@@ -37,7 +39,7 @@ class ClusterSettings(Settings):
     grace_s: int = field(
         default=0,
         metadata=about(
-            "GraceTime of `low`: from the first signal of a preemption to the end; Slurm looks every 30 seconds.",
+            "GraceTime of `low` and `gpu`: from the first signal of a preemption to the end; Slurm looks every 30 s.",
             minimum=0,
             unit="seconds",
         ),

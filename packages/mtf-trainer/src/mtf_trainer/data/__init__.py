@@ -9,11 +9,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mtf_trainer.data.division import Division
 from mtf_trainer.data.mapstyle import ALONE, MapSource
-from mtf_trainer.data.source import DataSource, DataWaitInterrupted, is_stateful
+from mtf_trainer.data.source import DataSource, DataWaitInterrupted, is_stateful, named_sample
 from mtf_trainer.data.streamed import IterableSource, LoaderStreamSource
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["DataSource", "DataWaitInterrupted", "Division", "make_source"]
+__all__ = ["DataSource", "DataWaitInterrupted", "Division", "make_source", "named_sample"]
 
 
 def _never() -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, Final
 
 from torch.utils.data import BatchSampler, DataLoader
@@ -24,7 +26,11 @@ __all__ = ["MapSource"]
 logger = logging.getLogger(__name__)
 
 ALONE: Final = Division()
-_TAKEN_AT_ONCE = 4096
+
+DEATH_S: Final = 1.0
+"""How long the news of a worker's death may take, in seconds."""
+
+_TAKEN_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ class _Order:
         self.start = 0
         self.plan: _Plan | None = None
         self.factors: dict[int, float] = {}
+        ahead = loader.num_workers * (loader.prefetch_factor or 1)
+        self.drawn: deque[Request] = deque(maxlen=ahead + 1)
 
     def layout_for(self, ranks: int) -> Layout:
         """The layout of so many ranks."""
@@ -117,7 +125,13 @@ class _Order:
 
     def __iter__(self) -> Iterator[Request]:
         # The indices are begun here and now: a user's code in them runs with the streams that `open` set up.
-        return map(Request, itertools.repeat(self.epoch), itertools.count(self.start), self._indices())
+        self.drawn.clear()
+        requests = map(Request, itertools.repeat(self.epoch), itertools.count(self.start), self._indices())
+        return map(self._remember, requests)
+
+    def _remember(self, request: Request) -> Request:
+        self.drawn.append(request)
+        return request
 
     def seed(self) -> int:
         """What determines the order of the present epoch."""
@@ -187,8 +201,9 @@ class MapSource(DataSource):
         self._ranks = division.ranks
         self._order = _Order(loader, seed, stream, division)
         order_as = "sampler" if loader.batch_sampler is None else "batch_sampler"
-        dataset = PositionedDataset(loader.dataset, loader.collate_fn, own_seed, stream)
-        self._copy = private_copy(loader, should_stop=should_stop, dataset=dataset, **{order_as: self._order})
+        workers = loader.num_workers
+        self._dataset = PositionedDataset(loader.dataset, loader.collate_fn, own_seed, stream, workers=workers)
+        self._copy = private_copy(loader, should_stop=should_stop, dataset=self._dataset, **{order_as: self._order})
         self._iterator: Any = None
         self.num_batches = self._order.num_batches(-1)
         self._left: Layout | None = None
@@ -290,6 +305,24 @@ class MapSource(DataSource):
         held = plan.batch(batch)
         indices = held if isinstance(held, list) else [held]
         return indices if all(type(index) is int for index in indices) else None
+
+    def samples(self, epoch: int, batch: int) -> list[Any] | None:
+        """See `DataSource.samples`."""
+        if (known := self.peek(epoch, batch)) is not None:
+            return known
+        drawn = [each.index for each in self._order.drawn if (each.epoch, each.batch) == (epoch, batch)]
+        if not drawn:
+            return None
+        return list(drawn[0]) if isinstance(drawn[0], list | tuple) else [drawn[0]]
+
+    def lost_batch(self) -> int | None:
+        """See `DataSource.lost_batch`; where it is not known which worker died, the first that is not done."""
+        workers = getattr(self._iterator, "_workers", ())
+        wait([worker.sentinel for worker in workers], DEATH_S)
+        dead = [number for number, worker in enumerate(workers) if worker.exitcode not in (None, 0)]
+        begun = [self._dataset.worker_at(number) for number in (dead or range(self._loader.num_workers))]
+        lost = [batch for epoch, batch, done in begun if epoch == self._order.epoch and (dead or not done)]
+        return min(lost, default=None)
 
     def close(self) -> None:
         """See `DataSource.close`."""

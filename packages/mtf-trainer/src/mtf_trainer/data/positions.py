@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from mtf_trainer.data.generators import Found, find_generators, seed_generators
-from mtf_trainer.data.source import is_stateful
+from mtf_trainer.data.source import is_stateful, name_sample
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.rng import capture, derive_seed, restore, seed_host
 
@@ -44,33 +44,55 @@ class PositionedDataset(Dataset[Any]):
     streams there are the model's too, and the trainer saves them.
     """
 
-    def __init__(self, dataset: Any, collate: Any, seed: int, stream: str) -> None:
+    def __init__(self, dataset: Any, collate: Any, seed: int, stream: str, *, workers: int = 0) -> None:
         self.dataset = dataset
         self._collate = collate
         self._seed = seed
         self._stream = stream
         self._found: Found | None = None
         self._epoch: int | None = None
+        self._unseeded_epoch: int | None = None
+        self._at = torch.full((workers, 3), -1).share_memory_() if workers else None  # type: ignore[no-untyped-call]
+
+    def worker_at(self, worker: int) -> tuple[int, int, bool]:
+        """Epoch and number of the batch that a worker began last, -1 before its first, and whether it is done."""
+        if self._at is None:
+            return -1, -1, True
+        epoch, batch, done = self._at[worker].tolist()
+        return epoch, batch, done != 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_found": None, "_epoch": None}
+        return {**self.__dict__, "_found": None, "_epoch": None, "_unseeded_epoch": None}
 
-    def __getitems__(self, request: Request) -> list[Any]:
+    def __getitems__(self, request: Request) -> Any:
         """The samples of one batch."""
-        return list(self._fetch(request, batched=True))
+        if self._unseeded_epoch == request.epoch:
+            return self._read(request.index, batched=True)
+        return self._fetch(request, batched=True)
 
     def __getitem__(self, request: Request) -> Any:
         """One sample of a loader that makes no batches."""
         return self._fetch(request, batched=False)
 
     def _fetch(self, request: Request, *, batched: bool) -> Any:
-        in_worker = get_worker_info() is not None
+        worker = get_worker_info()
+        if worker is None or self._at is None:
+            return self._fetch_here(request, batched=batched, in_worker=worker is not None)
+        row = self._at[worker.id]  # for whoever wants to know what a worker died of
+        row.copy_(torch.tensor((request.epoch, request.batch, 0)))
+        fetched = self._fetch_here(request, batched=batched, in_worker=True)
+        row[2] = 1
+        return fetched
+
+    def _fetch_here(self, request: Request, *, batched: bool, in_worker: bool) -> Any:
         if self._epoch != request.epoch:
             self._epoch, self._found = request.epoch, None
             if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
                 set_epoch(request.epoch)
         if self._found is None:
             return self._first_fetch(request, batched=batched, in_worker=in_worker)
+        if not in_worker and not self._found.generators:  # what is left to do is to read, until the epoch ends
+            self._unseeded_epoch = request.epoch
         self._place(request, self._found, in_worker=in_worker)
         return self._read(request.index, batched=batched)
 
@@ -101,11 +123,19 @@ class PositionedDataset(Dataset[Any]):
             seed_host(seed)
         seed_generators(found, seed)
 
+    def _read_one(self, index: Any) -> Any:
+        try:
+            return self.dataset[index]
+        except Exception as error:
+            name_sample(error, repr(index))
+            raise
+
     def _read(self, index: Any, *, batched: bool) -> Any:
         if not batched:
-            return self.dataset[index]
-        getitems = getattr(self.dataset, "__getitems__", None)
-        return getitems(index) if getitems else [self.dataset[each] for each in index]
+            return self._read_one(index)
+        if getitems := getattr(self.dataset, "__getitems__", None):
+            return getitems(index)
+        return [self._read_one(each) for each in index]
 
 
 class PositionedIterable(IterableDataset[Any]):
@@ -141,7 +171,26 @@ class PositionedIterable(IterableDataset[Any]):
         self.place("start")
         samples = iter(self.dataset)
         by_its_state = is_stateful(samples) and samples is not self.dataset and get_worker_info() is not None
-        return _SeededIterator(self, samples) if by_its_state else samples
+        if by_its_state:
+            return _SeededIterator(self, samples)
+        return samples if is_stateful(samples) else _counted(samples)
+
+
+def _counted(samples: Iterator[Any]) -> Iterator[Any]:
+    """The same samples; trouble with one is told with its number."""
+    count = 0
+    try:
+        for sample in samples:
+            count += 1
+            yield sample
+    except Exception as error:
+        name_sample(error, _number(count))
+        raise
+
+
+def _number(count: int) -> str:
+    worker = get_worker_info()
+    return f"number {count}" if worker is None else f"number {count} of worker {worker.id}"
 
 
 class _SeededIterator:
@@ -205,6 +254,9 @@ class PositionedStatefulIterable(PositionedIterable):
             except StopIteration:
                 self._count = 0
                 return
+            except Exception as error:
+                name_sample(error, _number(self._count))
+                raise
             self._count += 1
             yield sample
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Final
 
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["DataSource", "DataWaitInterrupted", "is_stateful", "length_of"]
+__all__ = ["DataSource", "DataWaitInterrupted", "is_stateful", "length_of", "name_sample", "named_sample"]
+
+_NAMED: Final = re.compile(r"^could not read sample (.+)$", re.MULTILINE)
 
 
 def is_stateful(thing: Any) -> bool:
@@ -21,6 +24,25 @@ def length_of(thing: Any) -> int | None:
         return len(thing)
     except (TypeError, NotImplementedError):
         return None
+
+
+def name_sample(error: BaseException, sample: str) -> None:
+    """Say in the exception which sample could not be read."""
+    error.add_note(f"could not read sample {sample}")
+
+
+def named_sample(error: BaseException) -> str | None:
+    """Which sample could not be read, if the exception or what caused it says so.
+
+    One from a loader worker is made anew with the text of the original, which includes its notes.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        for text in (*getattr(seen, "__notes__", ()), str(seen)):
+            if found := _NAMED.search(text):
+                return found[1]
+        seen = seen.__cause__
+    return None
 
 
 class DataWaitInterrupted(TrainerError):  # noqa: N818 - an interruption, not a fault
@@ -72,6 +94,14 @@ class DataSource(ABC):
 
     def peek(self, epoch: int, batch: int) -> list[Any] | None:
         """Which samples a batch holds, where that is known without asking the dataset or drawing; else None."""
+        return None
+
+    def samples(self, epoch: int, batch: int) -> list[Any] | None:
+        """Which samples a batch of the open epoch holds, if that can be told; for people, after trouble."""
+        return self.peek(epoch, batch)
+
+    def lost_batch(self) -> int | None:
+        """The batch of the open epoch that a loader worker, of whose death something was heard, was at."""
         return None
 
     def batches_in(self, epoch: int) -> int | None:

@@ -112,7 +112,7 @@ class StreamSource(DataSource):
                 self.next()
             except StopIteration:
                 raise TrainerError(
-                    f"the {self._stream} data ends after {self._batch} batches of epoch {self._epoch}, "
+                    f"the {self._stream} data ends after {self._batch} batches of epoch {self._epoch + 1}, "
                     f"but training stood at batch {batch}: the data has changed, or does not repeat itself"
                 ) from None
 

@@ -92,9 +92,12 @@ def together(
     agreement.start()
     try:
         yield Ranks(team, agreement)
-    except SystemExit:  # told to go, and so are all
-        agreement.close()
-        team.close()
+    except SystemExit as stop:
+        if isinstance(stop.__cause__, Exception):  # this rank failed once too often
+            agreement.fail(stop.__cause__)
+        else:  # told to go, and so are all
+            agreement.close()
+            team.close()
         raise
     except Exception as error:
         agreement.fail(error)

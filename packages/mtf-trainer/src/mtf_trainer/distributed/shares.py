@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -16,6 +16,7 @@ from mtf_trainer.checkpoint import Checkpoint
 from mtf_trainer.checkpoint.pieces import is_piece, joined, whole
 from mtf_trainer.data import DataSource
 from mtf_trainer.distributed.parallel import Parallel
+from mtf_trainer.distributed.team import Team
 from mtf_trainer.errors import CheckpointError
 from mtf_trainer.phases import CONSUMED, TrainerPhase
 from mtf_trainer.preparation import plain_name
@@ -84,6 +85,12 @@ def deal_anew(state: ResumeState, train: DataSource, val: DataSource | None) -> 
         train.take_over(state.epoch, state.train.batch_idx + (state.phase in CONSUMED))
     if val is not None and state.val is not None and state.phase is not TrainerPhase.VAL_START_EPOCH:
         val.take_over(state.validations - 1, state.val.batch_idx + (state.phase is TrainerPhase.VAL_BATCH_END))
+
+
+def of_all_ranks(lines: Iterable[str], team: Team) -> list[str]:
+    """What all ranks have to say, each line with its rank if there are several."""
+    told = team.gather(list(lines))
+    return told[0] if team.size == 1 else [f"{line} of rank {rank}" for rank, each in enumerate(told) for line in each]
 
 
 def is_divided(checkpoint: Checkpoint) -> bool:

@@ -1,0 +1,159 @@
+"""What a caller asks of the launcher, checked before anything is written: types, ids, names that stand for two."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
+from mtf_slurm.errors import SLURMError, SlurmNotFoundError
+
+__all__ = [
+    "check_experiment",
+    "check_job_id",
+    "check_names",
+    "check_request",
+    "check_search",
+    "check_seconds",
+    "distinct_experiments",
+]
+
+_SHOWN: Final = 60
+_KEYS_NAMED: Final = 3
+_EMPTY: Final[tuple[Any, ...]] = (None, [], {})  # of a section that is not given, and one with nothing in it
+
+
+def check_request(mode: ExecutionMode, max_concurrent_jobs: int | None) -> None:
+    """Refuse what cannot be done before anything is written.
+
+    Raises:
+        SLURMError: the mode is none, or not available; the limit is not a positive number.
+    """
+    if not isinstance(mode, ExecutionMode):
+        names = ", ".join(f"ExecutionMode.{item.name}" for item in ExecutionMode)
+        raise SLURMError(f"execution_mode={_shown(mode)}: expected one of {names}")
+    limit: Any = max_concurrent_jobs
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise SLURMError(
+            f"max_concurrent_jobs={_shown(limit)}: expected a whole number from 1, or None for no bound of your own"
+        )
+    if mode is ExecutionMode.SLURM and shutil.which("sbatch") is None:
+        raise SlurmNotFoundError(
+            "Slurm's programs are not on this machine (no sbatch in the PATH); run this on a login node of the "
+            "cluster, or use ExecutionMode.LOCAL, or ExecutionMode.DRY_RUN to write everything and start nothing"
+        )
+
+
+def check_seconds(name: str, value: Any, *, least: float = 0.0) -> float:
+    """A number of seconds, as it was given.
+
+    Raises:
+        SLURMError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < least:
+        raise SLURMError(f"{name}={_shown(value)}: expected a number of seconds, {least:g} or more")
+    return float(value)
+
+
+def check_job_id(job_id: Any) -> str:
+    """A job id, as it was given.
+
+    Raises:
+        SLURMError: it is no string; whether there is such a job is not looked for.
+    """
+    if isinstance(job_id, str):
+        return job_id
+    remedy = f"write {str(job_id)!r}" if isinstance(job_id, int) and not isinstance(job_id, bool) else "give a string"
+    raise SLURMError(
+        f"job_id={_shown(job_id)}: {remedy}, as submit_experiment returns it: '123', '123_4', 'local-...' or 'dry-...'"
+    )
+
+
+def check_search(search: Any) -> None:
+    """Refuse what is no search.
+
+    Raises:
+        SLURMError: it is none.
+    """
+    if not isinstance(search, ParameterGridSearch):
+        raise SLURMError(
+            f"search={_shown(search)}: expected a ParameterGridSearch; `load_sweep(file, manager).search` is that of a "
+            "sweep file"
+        )
+
+
+def check_experiment(name: str, value: Any) -> None:
+    """Refuse what is no experiment.
+
+    Raises:
+        SLURMError: it is none.
+    """
+    if not isinstance(value, ExperimentConfig):
+        raise SLURMError(
+            f"{name}={_shown(value)}: expected an ExperimentConfig; ExperimentConfig.from_dict makes one of a mapping"
+        )
+
+
+def check_names(names: Any) -> list[str]:
+    """The names of runs, as they were given.
+
+    Raises:
+        SLURMError: it is no list of strings.
+    """
+    if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
+        raise SLURMError(f"names={_shown(names)}: expected a list of the names of runs, or None for all of them")
+    listed = list(names)
+    for index, name in enumerate(listed):
+        if not isinstance(name, str):
+            raise SLURMError(f"names[{index}]={_shown(name)}: expected the name of a run")
+    return listed
+
+
+def distinct_experiments(experiments: Any) -> tuple[dict[str, ExperimentConfig], dict[str, str]]:
+    """The experiments of a batch by their names, and why some names stand for none.
+
+    An experiment that is there twice, equal in every key, is one. Two that differ cannot share a name, and nobody knows
+    which of them was meant: the name is refused, and neither is submitted.
+
+    Args:
+        experiments: as the caller gave them.
+
+    Raises:
+        SLURMError: it is no list of experiments.
+    """
+    if isinstance(experiments, ExperimentConfig | str | bytes | Mapping) or not isinstance(experiments, Iterable):
+        raise SLURMError(f"experiments={_shown(experiments)}: expected a list of ExperimentConfig")
+    chosen: dict[str, ExperimentConfig] = {}
+    problems: dict[str, str] = {}
+    for index, item in enumerate(experiments):
+        check_experiment(f"experiments[{index}]", item)
+        name = item.experiment_name
+        first = chosen.setdefault(name, item)
+        if first is not item and (changes := list(_differences(first.to_dict(), item.to_dict(), ""))):
+            more = f", and {len(changes) - _KEYS_NAMED} more" if len(changes) > _KEYS_NAMED else ""
+            problems.setdefault(
+                name,
+                f"two experiments of the batch are named {name!r}, and they differ in "
+                f"{', '.join(changes[:_KEYS_NAMED])}{more}; neither was submitted: give each a name of its own",
+            )
+    return {name: item for name, item in chosen.items() if name not in problems}, problems
+
+
+def _differences(first: Any, second: Any, path: str) -> Iterator[str]:
+    """The dotted keys in which two configurations differ, each with both values."""
+    if first in _EMPTY and second in _EMPTY:
+        return
+    if isinstance(first, dict | None) and isinstance(second, dict | None):
+        left, right = first or {}, second or {}
+        for key in {**left, **right}:
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _differences(left.get(key), right.get(key), inner)
+    elif type(first) is not type(second) or first != second:
+        yield f"{path} ({_shown(first)} and {_shown(second)})"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -1,0 +1,24 @@
+"""Counts and lists as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["counted", "listed"]
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 run`, `3 runs`.
+
+    Args:
+        count: the number.
+        noun: for one.
+        plural: for any other number; empty is the noun with an s.
+    """
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
