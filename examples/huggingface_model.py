@@ -75,12 +75,14 @@ def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, 
 
 @torch.no_grad()
 def draw(model: GPT2LMHeadModel, digit: int) -> str:
-    """The most likely image of a digit, as text."""
+    """An image of a digit, one likely shade after the other, as text."""
     model.eval()
+    chance = torch.Generator(model.device).manual_seed(0)
     tokens = torch.tensor([[SHADES + digit]], device=model.device)
     for _ in range(SIDE * SIDE):
         logits = model(input_ids=tokens).logits[:, -1, :SHADES]
-        tokens = torch.cat([tokens, logits.argmax(dim=-1, keepdim=True)], dim=1)
+        shade = torch.multinomial((1.5 * logits).softmax(dim=-1), 1, generator=chance)
+        tokens = torch.cat([tokens, shade], dim=1)
     rows = tokens[0, 1:].reshape(SIDE, SIDE).tolist()
     return "\n".join("".join(2 * " .:-=+*#%@"[shade * 9 // 16] for shade in row) for row in rows)
 
@@ -88,7 +90,7 @@ def draw(model: GPT2LMHeadModel, digit: int) -> str:
 def main() -> None:
     """Train, then draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--checkpoints", default="checkpoints/huggingface_model", help="continues what lies there")
     arguments = parser.parse_args()
 

@@ -115,7 +115,8 @@ def test_one_preemption_too_many(runs: Runs, cases: dict[str, Case]) -> None:
     receipt = cases["enough"].run.attempt(1).finished()
     assert receipt is not None
     assert (receipt.outcome, receipt.exit_status) == ("do-not-requeue", 76)
-    assert receipt.reason == "preempted 1 times, and preemption.max_preemptions is 0"
+    assert receipt.reason == "preempted once, and preemption.max_preemptions is 0"
+    assert receipt.limit == "preemption"
 
 
 def test_every_task_of_srun_is_told(runs: Runs, cases: dict[str, Case]) -> None:

@@ -136,9 +136,11 @@ def test_no_added_option_leads_out_of_the_folder(word: str, project: Path, displ
 def test_paths_that_no_script_can_hold_are_refused(tmp_path: Path, display: Any) -> None:
     root = tmp_path / os.fsdecode(b"no text \xff")
     root.mkdir()
+    for folder in (root, tmp_path):
+        (folder / "train.py").touch()
     config = ExperimentConfig.from_dict(BASE | {"experiment_name": "a"})
     with pytest.raises(JobSubmissionError, match="the path is not UTF-8"):
-        SLURMLauncher(None, root / "out", project_root=root, display=display).submit_experiment(config, DRY_RUN)
+        SLURMLauncher(None, tmp_path / "out", project_root=root, display=display).submit_experiment(config, DRY_RUN)
     launcher = SLURMLauncher(None, root / "out", project_root=tmp_path, display=display)
     with pytest.raises(SLURMError, match="rename it"):
         launcher.submit_experiment(config, DRY_RUN)
@@ -184,6 +186,7 @@ _json = st.recursive(
 @given(value=_json)
 def test_any_value_is_kept_as_it_is(value: Any, tmp_path_factory: pytest.TempPathFactory, display: Any) -> None:
     root = tmp_path_factory.mktemp("any")
+    (root / "train.py").touch()
     launcher = SLURMLauncher(None, root / "out", project_root=root, display=display)
     config = ExperimentConfig.from_dict(BASE | {"experiment_name": "a", "custom_params": {"value": value}})
     launcher.submit_experiment(config, DRY_RUN)

@@ -136,11 +136,12 @@ def test_only_what_never_began_or_failed_gets_the_new_code(repo, launcher, make_
     def trees() -> dict[str, str]:
         return {run.name: code_file_of(run).tree for run in SweepDirectory(folder).runs()}
 
-    launcher.submit_sweep(make_search({"custom_params.exit": [0, 1, 75]}), folder, LOCAL)
+    limit = {"preemption": {"max_preemptions": 0}}  # else it would be repeated until it had come to nothing
+    launcher.submit_sweep(make_search({"custom_params.exit": [0, 1, 75]}, **limit), folder, LOCAL)
     before = trees()
     scripts = {run.name: run.job_script.read_bytes() for run in SweepDirectory(folder).runs()}
     write_version(repo, "two")
-    launcher.submit_sweep(make_search({"custom_params.exit": [0, 1, 75, 76]}), folder, DRY_RUN)
+    launcher.submit_sweep(make_search({"custom_params.exit": [0, 1, 75, 76]}, **limit), folder, DRY_RUN)
     after = trees()
     new = SweepDirectory(folder).sweep().code["tree"]
     assert {name: tree == new for name, tree in after.items()} == {

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from job_folders import Counter, Script, Slurm, text_of
 
+from mtf_config import RetryConfig
 from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
+from mtf_utils.rundir import Ask
 
 
 @pytest.fixture
@@ -24,7 +26,8 @@ def slurm(tmp_path: Path) -> Slurm:
 
 
 REQUEUE = "scontrol requeue 79_3"
-LOOK = "squeue --noheader --jobs=79_3 --format=%T %r"
+GROWING = "import os; open(os.environ['MTF_RUN_DIR'] + '/metrics.jsonl', 'a').write('x'); "
+LOOK = "squeue --noheader --jobs=79_3 --format=%T %r %L"
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(75)", "import os; os.kill(os.getpid(), 15)"])
@@ -48,12 +51,11 @@ def test_outside_a_submission_nothing_is_requeued(slurm: Slurm) -> None:
     slurm.script.run.metrics_file.write_text("x")
     slurm.execute(MTF_SWEEP_DIR="")
     assert slurm.asked() == []
-    assert not (slurm.script.run.path / "attempts" / "1" / "before.txt").exists()
 
 
 @pytest.mark.parametrize(("state", "requeued"), [
-    ("RUNNING None", True), ("SIGNALING None", True), ("COMPLETING TimeLimit", True), ("COMPLETING None", False),
-    ("PENDING BeginTime", False), ("CANCELLED None", False), ("", False),
+    ("RUNNING None 1:00:00", True), ("SIGNALING None 9:10", True), ("COMPLETING TimeLimit 0:00", True),
+    ("COMPLETING None 5:00", False), ("PENDING BeginTime 5:00", False), ("CANCELLED None 5:00", False), ("", False),
 ])  # fmt: skip
 def test_only_a_job_that_nobody_else_decides_about_is_requeued(slurm: Slurm, state: str, requeued: bool) -> None:
     slurm.script.write("raise SystemExit(75)")
@@ -201,7 +203,8 @@ def test_three_attempts_without_progress_end_it(slurm: Slurm) -> None:
     slurm.script.write("raise SystemExit(75)")
     assert [slurm.execute(restart)[0] for restart in range(3)] == [75, 75, EXIT_DO_NOT_REQUEUE]
     assert slurm.script.receipt(3).reason == "3 attempts in a row ended without progress; see the logs"
-    assert slurm.asked() == [LOOK, REQUEUE] * 2
+    assert slurm.script.receipt(3).limit == "without_progress"
+    assert slurm.asked() == [*[LOOK, REQUEUE] * 2, LOOK]
 
 
 @pytest.mark.parametrize("progress", ["open('../metrics.jsonl', 'a').write('x')", "os.makedirs('../ck/%d' % attempt)"])
@@ -233,19 +236,97 @@ def test_slurm_that_requeues_on_its_own_is_stopped_at_the_start(slurm: Slurm) ->
     assert (slurm.script.root / "ran").read_text() == "xxx"
 
 
-def test_attempts_of_an_earlier_submission_do_not_count_as_stalled(slurm: Slurm) -> None:
+def ask_from(slurm: Slurm, attempt: int) -> None:
+    file = slurm.script.run.ask_file(attempt)
+    file.parent.mkdir(exist_ok=True)
+    Ask(attempt=attempt, by="ann@here", how="by name", asked_at="then").write(file)
+
+
+@pytest.mark.parametrize(("asked", "status"), [(False, EXIT_DO_NOT_REQUEUE), (True, 75)])
+def test_attempts_count_until_somebody_asks_for_the_run(slurm: Slurm, asked: bool, status: int) -> None:
+    """A submission alone is no asking."""
     slurm.script.write("raise SystemExit(75)")
     for restart in range(2):
         slurm.execute(restart)
-    assert slurm.execute(MTF_FIRST_ATTEMPT="3", MTF_TOKEN="t2")[0] == 75
+    if asked:
+        ask_from(slurm, 3)
+    assert slurm.execute(MTF_FIRST_ATTEMPT="3", MTF_TOKEN="t2")[0] == status
+
+
+def test_a_job_that_slurm_requeues_although_it_has_had_its_chances_is_not_run(slurm: Slurm) -> None:
+    slurm.script.write(GROWING + "raise SystemExit(75)", max_preemptions=0)
+    slurm.answer("squeue", "echo COMPLETING None 5:00")
+    assert [slurm.execute(restart)[0] for restart in range(3)] == [EXIT_DO_NOT_REQUEUE] * 3
+    assert slurm.script.run.metrics_file.read_text() == "x"
+    reasons = {slurm.script.receipt(number).reason for number in (1, 2, 3)}
+    assert reasons == {"preempted once, and preemption.max_preemptions is 0"}
+
+
+def test_the_end_of_its_time_is_no_preemption(slurm: Slurm) -> None:
+    retries = RetryConfig(timeout=1)
+    slurm.script.write(GROWING + "raise SystemExit(75)", max_preemptions=1, retries=retries, warning_s=240)
+    for restart, answer in enumerate(("RUNNING None 5:00", "RUNNING None 5:01", "COMPLETING TimeLimit 0:00")):
+        slurm.answer("squeue", f"echo {answer}")
+        status = slurm.execute(restart)[0]
+    marks = [slurm.script.run.attempt(number).time_limit_file.exists() for number in (1, 2, 3)]
+    assert (marks, status) == ([True, False, True], EXIT_DO_NOT_REQUEUE)
+    receipt = slurm.script.receipt(3)
+    assert (receipt.reason, receipt.limit) == ("out of time 2 times, and slurm.retries.timeout is 1", "timeout")
+
+
+@pytest.mark.parametrize(
+    ("left", "late"),
+    [("1:00", True), ("59", False), ("1:01", False), ("1-00:00:01", False), ("UNLIMITED", False), ("1:00:00", False)],
+)
+def test_what_squeue_says_is_left_of_the_time(slurm: Slurm, left: str, late: bool) -> None:
+    slurm.script.write("raise SystemExit(75)")
+    slurm.answer("squeue", f"echo RUNNING None {left}")
+    slurm.execute()
+    assert slurm.script.run.attempt(1).time_limit_file.exists() is late
+
+
+def test_attempts_that_left_no_word_have_a_budget(slurm: Slurm) -> None:
+    slurm.script.write(
+        f"{GROWING}os.kill(os.getppid(), 9) if os.environ['MTF_ATTEMPT'] != '2' else os.kill(os.getpid(), 9)",
+        retries=RetryConfig(node_failure=2),
+    )
+    for restart in range(4):  # Slurm requeues the job each time, having lost the node
+        status = slurm.execute(restart)[0]
+    assert status == EXIT_DO_NOT_REQUEUE
+    receipt = slurm.script.receipt(4)
+    assert (receipt.outcome, receipt.exit_status, receipt.limit) == ("do-not-requeue", None, "node_failure")
+    assert receipt.reason == "ended by a failing node or a kill 3 times, and slurm.retries.node_failure is 2"
+    assert (slurm.script.run.metrics_file.read_text()) == "xxx"
+
+
+def test_a_failure_is_repeated_as_often_as_allowed(slurm: Slurm) -> None:
+    slurm.script.write("raise SystemExit(3)", retries=RetryConfig(failure=1))
+    assert [slurm.execute(restart)[0] for restart in range(2)] == [1, 1]
+    assert [slurm.script.receipt(number).outcome for number in (1, 2)] == ["failed", "failed"]
+    assert slurm.asked() == [LOOK, REQUEUE, LOOK]
+    ask_from(slurm, 3)
+    slurm.execute(2)
+    assert slurm.asked()[3:] == [LOOK, REQUEUE]
+
+
+def test_what_was_killed_is_not_repeated_at_once(slurm: Slurm) -> None:
+    """It may be for want of memory, of which the next attempt would have no more."""
+    slurm.script.write("import os; os.kill(os.getpid(), 9)", retries=RetryConfig(failure=5))
+    slurm.execute()
+    assert slurm.asked() == []
+
+
+def test_a_failure_that_slurm_does_not_requeue_stays_one(slurm: Slurm) -> None:
+    slurm.script.write("raise SystemExit(3)", retries=RetryConfig(failure=None))
+    slurm.answer("scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
+    assert slurm.execute()[0] == 1
+    assert slurm.script.receipt().outcome == "failed"
 
 
 def test_more_preemptions_than_allowed_end_it(slurm: Slurm) -> None:
-    slurm.script.write(
-        "import os; open(os.environ['MTF_RUN_DIR'] + '/metrics.jsonl', 'a').write('x'); raise SystemExit(75)",
-        max_preemptions=2,
-    )
+    slurm.script.write(GROWING + "raise SystemExit(75)", max_preemptions=2)
     assert [slurm.execute(restart)[0] for restart in range(3)] == [75, 75, EXIT_DO_NOT_REQUEUE]
+    assert slurm.script.receipt(3).limit == "preemption"
     assert slurm.script.receipt(3).reason == "preempted 3 times, and preemption.max_preemptions is 2"
 
 

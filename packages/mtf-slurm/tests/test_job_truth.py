@@ -14,12 +14,14 @@ from mtf_slurm.cluster.controller import Observation
 from mtf_slurm.cluster.references import CLOCKS_AGREE_S, JobReference
 from mtf_slurm.decisions import Step, decide, due
 from mtf_slurm.judgement import judge
+from mtf_slurm.policy import Budgets, Cause, held_back
 from mtf_slurm.status import AttemptEvidence, Evidence, JobStatus
 from mtf_utils.rundir import FinishReceipt, Outcome, StartReceipt
 
 S = JobStatus
 NAME, ID, TOKEN, MIN_JOB_AGE_S = "tiny-t.0", "7_3", "t", 10
 ENDS = (S.TIMEOUT, S.OUT_OF_MEMORY, S.NODE_FAIL, S.FAILED, S.CANCELLED, S.COMPLETED, S.PREEMPTED)
+BUDGETS = Budgets(limits={Cause.FAILURE: 0, Cause.OUT_OF_MEMORY: 0, Cause.TIMEOUT: 1})
 WORDS_OF_SLURM = {S.TIMEOUT, S.OUT_OF_MEMORY, S.NODE_FAIL, S.PREEMPTED}
 
 
@@ -215,7 +217,7 @@ class Slurm(RuleBasedStateMachine):
     @invariant()
     def nothing_is_submitted_that_may_be_at_work(self) -> None:
         evidence, truth = self.evidence(), self.truth
-        decision = due(evidence)
+        decision = due(evidence, held_back(evidence, BUDGETS, stalled=False))
         active = truth.job is not None and truth.job.is_active
         if decision.step is Step.START:
             assert not active
@@ -225,7 +227,11 @@ class Slurm(RuleBasedStateMachine):
             assert active
         if decision.step is Step.GIVE_UP:
             assert decision.reason
-        step = decide(evidence, known=9, stalled=0, max_preemptions=None).step
+        if decision.step is Step.HOLD:
+            assert decision.hold is not None
+            assert evidence.attempts
+            assert not evidence.is_finished
+        step = decide(evidence, None).step
         if active and not evidence.is_finished:
             assert step in (Step.GIVE_UP, Step.DONE)  # what is cancelled is left to its cancellation
 

@@ -53,7 +53,7 @@ def test_every_field_becomes_one_word_in_one_order() -> None:
 
 
 def test_every_field_of_the_section_has_a_reader() -> None:
-    of_the_run = {"setup", "link", "template_path", "runs_per_job", "runs_at_once", "additional_args"}
+    of_the_run = {"setup", "link", "template_path", "retries", "runs_per_job", "runs_at_once", "additional_args"}
     assert {item.name for item in dataclasses.fields(SLURMConfig)} - of_the_run == set(FIELD_OF.values())
 
 

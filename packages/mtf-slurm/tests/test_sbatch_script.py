@@ -172,7 +172,16 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_every_field_that_asks_something_of_slurm_has_its_name(tmp_path: Path) -> None:
-    others = {"setup", "link", "template_path", "runs_per_job", "runs_at_once", "additional_args", "job_name"}
+    others = {
+        "setup",
+        "link",
+        "template_path",
+        "retries",
+        "runs_per_job",
+        "runs_at_once",
+        "additional_args",
+        "job_name",
+    }
     names = {item.name for item in dataclasses.fields(SLURMConfig)} - others
     shown = "".join(f"# {name}: {{% if {name} %}}{{{{ {name} }}}}{{% endif %}}\n" for name in sorted(names))
     rendered = template(tmp_path, f"#!/bin/sh\n{shown}{{{{ body }}}}\n").render(specify(slurm={"nodes": 3, "qos": "q"}))

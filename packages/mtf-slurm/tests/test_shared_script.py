@@ -123,7 +123,7 @@ def test_all_good_is_good(tmp_path: Path) -> None:
 def test_a_run_that_stops_by_itself_is_continued_when_the_others_are_done(tmp_path: Path) -> None:
     task = Task(tmp_path, {"a": "[[ $MTF_ATTEMPT -gt 1 ]] || exit 75", "b": "touch done"})
     assert task.execute()[0] == EXIT_PREEMPTED
-    assert task.asked() == ["squeue --noheader --jobs=79_0 --format=%T %r", "scontrol requeue 79_0"]
+    assert task.asked() == ["squeue --noheader --jobs=79_0 --format=%T %r %L", "scontrol requeue 79_0"]
     assert (task.run("b").path / "done").exists()
     assert task.execute(restart=1)[0] == 0
     assert task.outcomes("a") == {1: "preempted", 2: "finished"}
@@ -213,4 +213,4 @@ def test_what_a_plan_says(make_config) -> None:
         "in Slurm 20 runs share 3 jobs, 8 in each, one after the other; its time_limit of 4:00:00 is for all runs of a "
         "job, and max_concurrent_jobs counts jobs"
     )
-    assert "4 runs share 1 jobs, 4 in each, 2 at a time; the partition's time limit is for all" in str(second)
+    assert "4 runs share 1 job, 4 in each, 2 at a time; the partition's time limit is for all" in str(second)

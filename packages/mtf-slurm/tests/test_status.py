@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_slurm.cluster.answers import TaskState
-from mtf_slurm.decisions import MAX_STALLED, Step, decide, due
+from mtf_slurm.decisions import Step, decide, due
 from mtf_slurm.judgement import judge
+from mtf_slurm.policy import Budgets, Cause, Hold, held_back
 from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus
 from mtf_utils.rundir import FinishReceipt, Outcome, StartReceipt
 
@@ -91,11 +92,23 @@ def test_success_and_failure_need_a_receipt(evidence: Evidence) -> None:
         assert evidence.alive
 
 
-@given(evidences, st.integers(0, 4), st.integers(0, 4), st.none() | st.integers(0, 3))
+limits = st.dictionaries(
+    st.sampled_from([Cause.PREEMPTION, Cause.TIMEOUT, Cause.NODE_FAILURE, Cause.FAILURE]), st.none() | st.integers(0, 3)
+)
+
+
+def hold(evidence: Evidence, *, stalled: bool = False, **most: int | None) -> Hold | None:
+    """What holds a run back, with the usual budgets but for those given."""
+    usual: dict[Cause, int | None] = {Cause.FAILURE: 0, Cause.OUT_OF_MEMORY: 0}
+    budgets = Budgets(limits=usual | {Cause(name): limit for name, limit in most.items()})
+    return held_back(evidence, budgets, stalled=stalled)
+
+
+@given(evidences, limits, st.booleans())
 def test_nothing_is_started_that_is_over_or_may_be_at_work(
-    evidence: Evidence, known: int, stalled: int, limit: int | None
+    evidence: Evidence, limits: dict[Cause, int | None], stalled: bool
 ) -> None:
-    step = decide(evidence, known=known, stalled=stalled, max_preemptions=limit).step
+    step = decide(evidence, held_back(evidence, Budgets(limits=limits), stalled=stalled)).step
     if evidence.is_finished:
         assert step is Step.DONE
     last = evidence.last
@@ -113,21 +126,24 @@ def test_nothing_is_started_that_is_over_or_may_be_at_work(
         (Evidence(), {}, Step.START),
         (Evidence(attempts=(OPEN,), alive=True), {}, Step.ADOPT),
         (Evidence(attempts=(OPEN,), alive=False), {}, Step.START),
-        (Evidence(attempts=(OPEN,), alive=False), {"stalled": MAX_STALLED}, Step.GIVE_UP),
+        (Evidence(attempts=(OPEN,), alive=False), {"stalled": True}, Step.HOLD),
+        (Evidence(attempts=(OPEN,), alive=False), {"node_failure": 0}, Step.HOLD),
         (Evidence(attempts=(OPEN,), alive=None), {}, Step.GIVE_UP),
         (Evidence(attempts=(CLAIMED,), alive=None), {}, Step.LOOK_AGAIN),
-        (Evidence(attempts=(finished(Outcome.FAILED, 1),)), {"known": 1}, Step.START),
-        (Evidence(attempts=(finished(Outcome.FAILED, 1),)), {"known": 0}, Step.DONE),
-        (Evidence(attempts=(finished(Outcome.FAILED, 137),)), {"known": 0}, Step.START),
+        (Evidence(attempts=(finished(Outcome.FAILED, 1),)), {}, Step.HOLD),
+        (Evidence(attempts=(finished(Outcome.FAILED, 1),)), {"failure": 1}, Step.START),
+        (Evidence(attempts=(finished(Outcome.FAILED, 1),)), {"failure": None, "stalled": True}, Step.HOLD),
+        (Evidence(attempts=(finished(Outcome.FAILED, 1),), counts_from=2), {}, Step.START),
+        (Evidence(attempts=(finished(Outcome.FAILED, 137),)), {}, Step.START),
         (Evidence(attempts=(finished(Outcome.PREEMPTED),)), {}, Step.START),
-        (Evidence(attempts=(finished(Outcome.PREEMPTED),)), {"max_preemptions": 0}, Step.GIVE_UP),
-        (Evidence(attempts=(finished(Outcome.PREEMPTED),)), {"max_preemptions": 1}, Step.START),
-        (Evidence(attempts=(finished(Outcome.DO_NOT_REQUEUE),)), {"known": 1}, Step.DONE),
+        (Evidence(attempts=(finished(Outcome.PREEMPTED),)), {"preemption": 0}, Step.HOLD),
+        (Evidence(attempts=(finished(Outcome.PREEMPTED),)), {"preemption": 1}, Step.START),
+        (Evidence(attempts=(finished(Outcome.DO_NOT_REQUEUE),)), {}, Step.HOLD),
+        (Evidence(attempts=(finished(Outcome.DO_NOT_REQUEUE),), counts_from=2), {}, Step.START),
     ],
 )
-def test_decide(evidence: Evidence, arguments: dict[str, int], step: Step) -> None:
-    settings: dict[str, int | None] = {"known": 0, "stalled": 0, "max_preemptions": None}
-    assert decide(evidence, **(settings | arguments)).step is step  # type: ignore[arg-type]
+def test_decide(evidence: Evidence, arguments: dict[str, Any], step: Step) -> None:
+    assert decide(evidence, hold(evidence, **arguments)).step is step
 
 
 def in_slurm(state: JobStatus | None = None, *, source: Any = "squeue", **known: Any) -> JobEvidence:
@@ -159,23 +175,23 @@ FOREIGN = AttemptEvidence(
         (in_slurm(S.COMPLETED, output="0.out"), (), S.UNKNOWN, "no attempt was claimed; see 0.out", Step.START),
         (in_slurm(S.TIMEOUT, time_limit="1:00"), (SAVED,), S.TIMEOUT, "1:00 was reached; the state", Step.START),
         (in_slurm(S.TIMEOUT), (OPEN,), S.TIMEOUT, "the time limit was reached", Step.START),
-        (in_slurm(S.OUT_OF_MEMORY, memory="4G"), (KILLED,), S.OUT_OF_MEMORY, "memory (4G asked for)", Step.START),
+        (in_slurm(S.OUT_OF_MEMORY, memory="4G"), (KILLED,), S.OUT_OF_MEMORY, "memory (4G asked for)", Step.HOLD),
         (
             in_slurm(S.OUT_OF_MEMORY, memory="4G", peak_memory="3.9G"),
             (KILLED,),
             S.OUT_OF_MEMORY,
             "out of memory (4G asked for, up to 3.9G in use when sampled)",
-            Step.START,
+            Step.HOLD,
         ),
         (in_slurm(S.NODE_FAIL), (OPEN,), S.NODE_FAIL, "a node failed", Step.START),
         (in_slurm(S.CANCELLED), (SAVED,), S.CANCELLED, "the state is saved", Step.START),
         (in_slurm(S.PREEMPTED), (OPEN,), S.PREEMPTED, "not queued again", Step.START),
-        (in_slurm(S.FAILED, exit_status=1), (FAILED,), S.FAILED, "why", Step.START),
+        (in_slurm(S.FAILED, exit_status=1), (FAILED,), S.FAILED, "why", Step.HOLD),
         (in_slurm(S.FAILED, exit_status=3), (OPEN,), S.FAILED, "ended with status 3, without a receipt", Step.START),
         (in_slurm(S.FAILED, signal=9), (OPEN,), S.FAILED, "ended by signal 9", Step.START),
         (in_slurm(S.FAILED, reason="BadConstraints"), (), S.FAILED, "start the job: BadConstraints", Step.START),
         (in_slurm(S.FAILED), (SAVED,), S.PREEMPTED, "Slurm has not queued the job again", Step.START),
-        (in_slurm(S.TIMEOUT), (finished(Outcome.DO_NOT_REQUEUE, 76),), S.FAILED, "why", Step.DONE),
+        (in_slurm(S.TIMEOUT), (finished(Outcome.DO_NOT_REQUEUE, 76),), S.FAILED, "why", Step.HOLD),
         (in_slurm(S.UNKNOWN), (), S.UNKNOWN, "no word for", Step.GIVE_UP),
         (in_slurm(S.SPECIAL_EXIT), (FAILED,), S.SPECIAL_EXIT, "", Step.ADOPT),
         (in_slurm(), (), S.UNKNOWN, "forgotten job 7, which claimed no attempt", Step.START),
@@ -192,7 +208,7 @@ FOREIGN = AttemptEvidence(
         (in_slurm(unseen="down"), (SAVED,), S.UNKNOWN, "ended preempted; whether it is queued again", Step.GIVE_UP),
         (in_slurm(S.TIMEOUT, source="sacct", unseen="down"), (OPEN,), S.UNKNOWN, "says TIMEOUT", Step.GIVE_UP),
         (in_slurm(unseen="down"), (FAILED,), S.FAILED, "why", Step.GIVE_UP),
-        (in_slurm(unseen="down"), (finished(Outcome.DO_NOT_REQUEUE, 76),), S.FAILED, "why", Step.DONE),
+        (in_slurm(unseen="down"), (finished(Outcome.DO_NOT_REQUEUE, 76),), S.FAILED, "why", Step.HOLD),
         (in_slurm(unseen="down"), (finished(Outcome.FINISHED, 0),), S.COMPLETED, "", Step.DONE),
         (in_slurm(job_id=""), (), S.UNKNOWN, "what came of it was not noted", Step.GIVE_UP),
         (in_slurm(S.PENDING, job_id="7"), (), S.PENDING, "", Step.ADOPT),
@@ -208,7 +224,7 @@ def test_jobs(
 ) -> None:
     evidence = Evidence(attempts=attempts, job=job)
     verdict = judge(evidence)
-    assert (verdict.status, due(evidence).step) == (status, step)
+    assert (verdict.status, due(evidence, hold(evidence)).step) == (status, step)
     assert reason in verdict.reason
     assert bool(verdict.reason) or not reason
     assert verdict.may_change is (
@@ -255,22 +271,24 @@ def test_what_a_launcher_is_about_to_send_waits() -> None:
         ((OPEN,), None, Step.GIVE_UP),
         ((OPEN,), False, Step.START),
         ((CLAIMED,), None, Step.GIVE_UP),
-        ((FAILED,), False, Step.START),
-        ((finished(Outcome.DO_NOT_REQUEUE),), False, Step.DONE),
+        ((FAILED,), False, Step.HOLD),
+        ((SAVED,), False, Step.START),
+        ((finished(Outcome.DO_NOT_REQUEUE),), False, Step.HOLD),
         ((finished(Outcome.FINISHED),), False, Step.DONE),
     ],
 )
 def test_a_submission_takes_what_is_not_at_work_on_a_machine(
     attempts: tuple[AttemptEvidence, ...], alive: bool | None, step: Step
 ) -> None:
-    decision = due(Evidence(attempts=attempts, alive=alive, cancelled=True))
+    evidence = Evidence(attempts=attempts, alive=alive, cancelled=True)
+    decision = due(evidence, hold(evidence))
     assert decision.step is step
     assert decision.reason or step is not Step.GIVE_UP
 
 
 @pytest.mark.parametrize("job", [in_slurm(S.PENDING), in_slurm(unseen="down"), in_slurm(job_id="")])
 def test_what_is_or_may_be_in_slurm_is_not_started_here(job: JobEvidence) -> None:
-    decision = decide(Evidence(job=job), known=0, stalled=0, max_preemptions=None)
+    decision = decide(Evidence(job=job), None)
     assert decision.step is Step.GIVE_UP
     assert "in Slurm" in decision.reason
 

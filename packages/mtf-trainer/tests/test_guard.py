@@ -27,29 +27,29 @@ from mtf_trainer.state import ResumeState, TrainMicroState
 
 SCRIPT = Path(__file__).with_name("guarded_runs.py")
 
-IN_BATCH_4 = "batch 4 of epoch 0, in {}, samples [12, 13, 14]"
+IN_BATCH_5 = "batch 5 of epoch 1, in {}, samples [12, 13, 14]"
 SILENT = "ended without a word"
 
 FAILING = {
-    "dataset": "batch 4 of epoch 0, in train_batch_load, sample 13; ValueError: no such image",
-    "dataset+later": "batch 4 of epoch 0, in train_batch_load, sample 13; ValueError: no such image",
+    "dataset": "batch 5 of epoch 1, in train_batch_load, sample 13; ValueError: no such image",
+    "dataset+later": "batch 5 of epoch 1, in train_batch_load, sample 13; ValueError: no such image",
     "dataset+shuffle+workers": "in train_batch_load, sample 13; ValueError: no such image",
-    "dataset+stream": "batch 4 of epoch 0, in train_batch_load, sample number 13; ValueError: no such image",
+    "dataset+stream": "batch 5 of epoch 1, in train_batch_load, sample number 13; ValueError: no such image",
     "dataset+stream+workers": "in train_batch_load, sample number 6 of worker 1; ValueError: no such image",
-    "collate+workers": IN_BATCH_4.format("train_batch_load") + "; ValueError: no such image",
-    "step": IN_BATCH_4.format("train_batch_forward") + "; ValueError: no such image",
-    "backward": IN_BATCH_4.format("train_batch_backward") + "; ValueError: no such image",
-    "callback": IN_BATCH_4.format("train_batch_end") + "; TrainerError: Clumsiness.on_batch_end raised ValueError",
-    "validation": "batch 4 of validation 1, in val_batch_load, sample 13; ValueError: no such image",
-    "validation+workers": "batch 4 of validation 1, in val_batch_load, sample 13; ValueError: no such image",
+    "collate+workers": IN_BATCH_5.format("train_batch_load") + "; ValueError: no such image",
+    "step": IN_BATCH_5.format("train_batch_forward") + "; ValueError: no such image",
+    "backward": IN_BATCH_5.format("train_batch_backward") + "; ValueError: no such image",
+    "callback": IN_BATCH_5.format("train_batch_end") + "; TrainerError: Clumsiness.on_batch_end raised ValueError",
+    "validation": "batch 5 of validation 1, in val_batch_load, sample 13; ValueError: no such image",
+    "validation+workers": "batch 5 of validation 1, in val_batch_load, sample 13; ValueError: no such image",
 }
 """What a case of `guarded_runs.py` is to say in the end, after three exceptions."""
 
 DYING = {
-    "step-dies": (-9, f"{IN_BATCH_4.format('train_batch_forward')}; {SILENT}"),
-    "step-crashes": (-11, f"{IN_BATCH_4.format('train_batch_forward')}; {SILENT}"),
-    "dataset-dies": (-9, f"{IN_BATCH_4.format('train_batch_load')}; {SILENT}"),
-    "validation-dies": (-9, f"batch 4 of validation 1, in val_batch_forward, samples [12, 13, 14]; {SILENT}"),
+    "step-dies": (-9, f"{IN_BATCH_5.format('train_batch_forward')}; {SILENT}"),
+    "step-crashes": (-11, f"{IN_BATCH_5.format('train_batch_forward')}; {SILENT}"),
+    "dataset-dies": (-9, f"{IN_BATCH_5.format('train_batch_load')}; {SILENT}"),
+    "validation-dies": (-9, f"batch 5 of validation 1, in val_batch_forward, samples [12, 13, 14]; {SILENT}"),
 }
 """The same of those that can say nothing: the status of each attempt, and what the one after them says."""
 
@@ -93,7 +93,7 @@ def test_the_batch_that_kills_a_loader_worker_is_named(runs: Any) -> None:
     case = "dataset-crashes+workers"
     # torch tells of a worker's death wherever the process happens to be, once even before the loader has begun
     assert statuses[case] in ([1, 1, 76], [1, 1, 1, 76], [1, 1, 1, 1, 76]), said(folder, case)
-    assert IN_BATCH_4.format("train_batch_load") in said(folder, case)
+    assert IN_BATCH_5.format("train_batch_load") in said(folder, case)
 
 
 @pytest.mark.slow
@@ -175,7 +175,7 @@ def test_the_cause_is_chained_and_the_count_begins_anew(tmp_path: Path, processe
     for _ in range(2):
         fail(tmp_path, 2, processes)
         processes()
-        with pytest.raises(TrainingStopped, match=r"batch 2 of epoch 0.*start it once more") as stopped:
+        with pytest.raises(TrainingStopped, match=r"batch 3 of epoch 1.*start it once more") as stopped:
             train(tmp_path, bad=2)
         assert stopped.value.code == 76
         assert isinstance(stopped.value.__cause__, ValueError)

@@ -472,6 +472,21 @@ def test_one_preemption_too_many_is_final(tmp_path: Path) -> None:
     assert stop.value.code == 76
 
 
+def test_whoever_starts_attempts_counts_their_preemptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only there it is known which of them were preemptions, and since when they count."""
+    folder = RunDirectory(tmp_path)
+    monkeypatch.setenv("MTF_RUN_DIR", str(tmp_path))
+    for number in (1, 2, 3):
+        monkeypatch.setenv("MTF_ATTEMPT", str(number))
+        trainer = Fit(config(Path("checkpoints"), preemption=PreemptionConfig(max_preemptions=0)))
+        trainer.add_callback(Stop(number))
+        with pytest.raises(TrainingPreempted):
+            run(trainer)
+        receipt = folder.attempt(number).finished()
+        assert receipt is not None
+        assert (receipt.outcome, receipt.exit_status) == (Outcome.PREEMPTED, 75)
+
+
 def test_a_handler_that_was_there_is_called_too(tmp_path: Path) -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))

@@ -17,6 +17,7 @@ from mtf_utils.rundir import (
     CONTRACT,
     ENV_ATTEMPT,
     ENV_RUN_DIR,
+    Ask,
     Attempt,
     FinishReceipt,
     Outcome,
@@ -55,7 +56,17 @@ FILES: dict[type[Record], dict[str, Any]] = {
         "outcome": "do-not-requeue",
         "exit_status": 76,
         "reason": "no progress in 3 attempts",
+        "limit": "without_progress",
         "finished_at": "2026-02-01T00:00:00Z",
+    },
+    Ask: {
+        "version": 1,
+        "attempt": 4,
+        "by": "ann@login1",
+        "how": "asked for by name",
+        "asked_at": "2026-02-01T08:00:00Z",
+        "code_before": None,
+        "code_after": None,
     },
     RunResultFile: {
         "version": 1,
@@ -202,7 +213,8 @@ def test_every_path_is_in_the_contract_and_the_other_way_round() -> None:
     files = [sweep.sweep_file, sweep.lock_file, run.config_yaml, run.config_json, run.job_script]
     files += [run.code_file, run.code_diff]
     files += [run.metrics_file, run.result_file, attempt.started_file, attempt.finished_file]
-    files += [attempt.path / "before.txt", attempt.path / "task-<rank>"]  # job.sh's own
+    files += [run.ask_file("<n>"), attempt.before_file, attempt.time_limit_file]  # type: ignore[arg-type]
+    files += [attempt.path / "task-<rank>"]  # job.sh's own
     files += [run.log_file("<n>"), run.metrics_file.with_suffix(".csv")]  # type: ignore[arg-type]
     names = ("intent.json", "<k>.sh", "<k>.task.sh", "<k>.tasks", "<k>.sent", "<k>.job.json", "<k>.refused", "<k>.out")
     files += [Path("submissions/<token>", name) for name in (*names, "cancelled/<name>", "given-up/<name>")]
@@ -222,6 +234,18 @@ def test_attempts_are_counted_in_order_and_foreign_names_ignored(tmp_path: Path)
     receipt = FinishReceipt(attempt=1, outcome=Outcome.PREEMPTED, exit_status=75, finished_at=now())
     receipt.write(run.attempt(1).finished_file)
     assert run.attempts()[0].finished() == receipt
+
+
+def test_what_was_asked_for_last_counts(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    assert (run.counts_from(), run.asks()) == (1, [])
+    run.asked_dir.mkdir(parents=True)
+    for number in (10, 9):
+        Ask(attempt=number, by="ann@here", how="by name", asked_at=now()).write(run.ask_file(number))
+    for name in (".11.json.7.tmp", "12", "x.json", "0.json"):
+        (run.asked_dir / name).touch()
+    assert run.counts_from() == 10
+    assert [ask.attempt for ask in run.asks()] == [9, 10]
 
 
 def test_runs_are_listed_by_name_and_foreign_names_ignored(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mtf_config.sampling import Range
 from mtf_config.schema import ExperimentConfig
 from mtf_config.search import ParameterGridSearch, SweepPoint
 from mtf_config.sections import DataConfig, ModelConfig, OptimizerConfig, SchedulerConfig, TrainingConfig
-from mtf_config.slurm import SLURMConfig
+from mtf_config.slurm import RetryConfig, SLURMConfig
 from mtf_config.sweep import Sweep, SweepSpec, load_sweep
 from mtf_utils.sections import CheckpointConfig, DistributedConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 
@@ -34,6 +34,7 @@ __all__ = [
     "Position",
     "PreemptionConfig",
     "Range",
+    "RetryConfig",
     "SLURMConfig",
     "SchedulerConfig",
     "Sweep",

@@ -98,7 +98,7 @@ def _is_free(cls: Any, key: str) -> bool:
 def _step(annotation: Any, metadata: Mapping[str, Any]) -> Step | None:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        return _optional_step(arguments, metadata)
+        return _union_step(arguments, metadata)
     if origin is Literal:
         return _choice_step({choice: choice for choice in arguments})
     if origin is list:
@@ -116,10 +116,21 @@ def _step(annotation: Any, metadata: Mapping[str, Any]) -> Step | None:
     return _text_step(metadata) if annotation is str else None
 
 
-def _optional_step(arguments: tuple[Any, ...], metadata: Mapping[str, Any]) -> Step | None:
+def _union_step(arguments: tuple[Any, ...], metadata: Mapping[str, Any]) -> Step | None:
     alternatives = [argument for argument in arguments if argument is not type(None)]
-    inner = _step(alternatives[0], metadata) if len(alternatives) == 1 and type(None) in arguments else None
-    return None if inner is None else lambda value: None if value is None else inner(value)
+    inner = [made for argument in alternatives if (made := _step(argument, metadata)) is not None]
+    # with more than one, a value must not be of two kinds
+    apart = len(alternatives) == 1 or all(item in (bool, str, dict[str, Any]) for item in alternatives)
+    if len(inner) < len(alternatives) or not apart:
+        return None
+    or_none = type(None) in arguments
+
+    def step(value: Any) -> Any:
+        if value is None:
+            return None if or_none else _NO
+        return next((found for take in inner if (found := take(value)) is not _NO), _NO)
+
+    return step
 
 
 def _choice_step(choices: dict[Any, Any]) -> Step | None:

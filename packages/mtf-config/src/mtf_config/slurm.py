@@ -25,12 +25,47 @@ from mtf_config.formats import (
 )
 from mtf_utils.settings import Problem, about, describe
 
-__all__ = ["ITEM_FORMATS", "SLURMConfig"]
+__all__ = ["ITEM_FORMATS", "RetryConfig", "SLURMConfig"]
 
 ITEM_FORMATS: Final[Mapping[str, Format]] = {
     "mail_type": MAIL_TYPE, "link": PROJECT_PATH, "additional_args": OPTION, "setup": NO_NUL,
 }  # fmt: skip
 """The format of the items of lists."""
+
+
+@dataclass(kw_only=True)
+class RetryConfig(Section):
+    """How often a run is tried again, by what ended its attempts; `preemption.max_preemptions` goes with these."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "preemption": "unknown key 'preemption'; write preemption.max_preemptions of the experiment",
+        "oom": "unknown key 'oom'; write out_of_memory",
+    }
+
+    node_failure: int | None = field(
+        default=None,
+        metadata=about("Tries more after nodes failed, or attempts were killed; null is no limit.", minimum=0),
+    )
+    timeout: int | None = field(
+        default=None, metadata=about("Tries more after the time limit was reached; null is no limit.", minimum=0)
+    )
+    out_of_memory: int | None = field(
+        default=0, metadata=about("Tries more after the memory did not suffice; null is no limit.", minimum=0)
+    )
+    failure: int | None = field(
+        default=0, metadata=about("Tries more after the command failed; null is no limit.", minimum=0)
+    )
+    without_progress: int = field(
+        default=3, metadata=about("Attempts in a row without progress after which no other is made.", minimum=1)
+    )
+    memory_growth: float = field(
+        default=1.5,
+        metadata=about("What `mem` is multiplied by each time it did not suffice; 1 asks for the same.", minimum=1),
+    )
+    max_memory: str | None = field(
+        default=None,
+        metadata=about("The most that `mem` may grow to, such as 128G; null: what the cluster allows.", check=MEMORY),
+    )
 
 
 @dataclass(kw_only=True)
@@ -81,6 +116,10 @@ class SLURMConfig(Section):
     )
     mail_user: str | None = field(default=None, metadata=about("Whom to write to.", check=ONE_LINE))
     mail_type: list[str] = field(default_factory=list, metadata=about("At which events, such as END and FAIL."))
+    retries: RetryConfig | None = field(
+        default=None,
+        metadata=about("How often a run is tried again, in every mode of execution; null: the defaults of each key."),
+    )
     template_path: str | None = field(
         default=None,
         metadata=about(

@@ -12,11 +12,11 @@ from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import ClusterUnreachableError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.status import Evidence, JobEvidence, JobStatus, Verdict
-from mtf_slurm.submissions import Submissions
+from mtf_slurm.submissions import Submission, Submissions
 from mtf_slurm.wording import counted
 from mtf_utils.rundir import SweepDirectory
 
-__all__ = ["cancel_runs"]
+__all__ = ["cancel_runs", "cancel_submitted"]
 
 LOOK: Final = "URG"
 """Has the script of a task that runs share look which of them have been cancelled; whatever else it is ignores it."""
@@ -74,6 +74,21 @@ def _look(directory: SweepDirectory, watch: Watch, names: Collection[str]) -> Wi
     if mates.issubset(names):
         return witness
     return Witness.look(directory, watch, patient=True, names=mates.union(names))
+
+
+def cancel_submitted(directory: SweepDirectory, submission: Submission, name: str, watch: Watch) -> bool:
+    """The same for a run as it was submitted once; if it was submitted again since, nothing is done.
+
+    Args:
+        directory: the folder of the sweep.
+        submission: that of the run.
+        name: of the run.
+        watch: asks Slurm.
+    """
+    witness = Witness.look(directory, watch, names=[name])
+    job = witness.verdict(name)[0].job
+    counts = job.token if job is not None and job.may_be_active else witness.latest[name].token
+    return counts == submission.token and cancel_runs(directory, [name], watch)[name]
 
 
 def _withdraw(witness: Witness, name: str, evidence: Evidence, verdict: Verdict) -> bool:

@@ -17,6 +17,7 @@ from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.render import DEFAULT_COMMAND
 from mtf_slurm.reports import plan_lines, ranking_lines, script_lines, status_lines
 from mtf_slurm.results import GridSearchResult
+from mtf_slurm.retry_options import add_retries, with_retries
 from mtf_slurm.status import JobStatus
 from mtf_slurm.sweep import sweep_name
 from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached, say
@@ -46,8 +47,9 @@ def _open(arguments: argparse.Namespace) -> _Opened:
     name = spec.name or sweep_name(sweep.search)
     folder = Path(arguments.output_dir or root / (spec.output_dir or Path("experiments", name))).absolute()
     command = spec.command_words() or DEFAULT_COMMAND
+    search = with_retries(sweep.search, arguments.retries)
     launcher = SLURMLauncher(arguments.template, folder.parent, project_root=root, command=command)
-    return _Opened(spec, sweep.search, folder, launcher)
+    return _Opened(spec, search, folder, launcher)
 
 
 def _root_of(file: Path) -> Path:
@@ -63,6 +65,7 @@ def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--project-root", metavar="DIR", help="the folder that runs work in (default: the project of the sweep file)"
     )
+    add_retries(parser)
     parser.add_argument(
         "--template",
         metavar="FILE",
@@ -113,6 +116,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if Path(arguments.sweep).is_dir():
         if mode not in (None, ExecutionMode.LOCAL):
             raise CommandError(f"--execution {mode}: a folder is continued on this machine; name the sweep file")
+        if arguments.retries:
+            raise CommandError(f"--retries {arguments.retries}: a folder is continued as planned; name the sweep file")
         _refuse_template(arguments)
         folder = Path(arguments.sweep)
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -14,6 +14,7 @@ from mtf_slurm.cluster.references import JobReference, references
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.judgement import judge
 from mtf_slurm.lock import is_locked
+from mtf_slurm.policy import Cause
 from mtf_slurm.processes import is_alive
 from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
 from mtf_slurm.submissions import Submission, Submissions
@@ -23,6 +24,9 @@ __all__ = ["CLAIM_SETTLES_S", "Witness", "has_finished", "read_attempts"]
 
 CLAIM_SETTLES_S: Final = 10.0
 """How long after its claim an attempt without a start receipt may still be about to write one."""
+
+
+_TOLD_TO_STOP: Final = (Outcome.PREEMPTED, Outcome.WANTS_REQUEUE, Outcome.DO_NOT_REQUEUE)
 
 
 def read_attempts(run: RunDirectory) -> tuple[AttemptEvidence, ...]:
@@ -42,7 +46,18 @@ def _read_attempt(attempt: Attempt) -> AttemptEvidence:
     # listing the folder makes an NFS client look at the server, where a file that it knows as missing may be by now
     with contextlib.suppress(OSError):
         next(attempt.path.iterdir(), None)
-    return AttemptEvidence(number=attempt.number, started=attempt.started(), finished=attempt.finished())
+    started, finished = attempt.started(), attempt.finished()
+    told = finished is not None and finished.outcome in _TOLD_TO_STOP and attempt.time_limit_file.exists()
+    return AttemptEvidence(number=attempt.number, started=started, finished=finished, out_of_time=told)
+
+
+def _noted(submissions: Iterable[Submission]) -> dict[str, dict[int, Cause]]:
+    found: dict[str, dict[int, Cause]] = {}
+    for submission in submissions:
+        for end in submission.ended:
+            with contextlib.suppress(ValueError):  # a cause that a later release may know
+                found.setdefault(end.run, {})[end.attempt] = Cause(end.cause)
+    return found
 
 
 @dataclass
@@ -55,6 +70,7 @@ class Witness:
         latest: the last submission of each run.
         active_token: the newest submission, which is what a launcher at work carries out.
         unnoted: why runs were given up, by token and name, where the disk took no note of it.
+        ended: by run and number, what ended earlier attempts, as it was noted when the run was submitted again.
         jobs: the last Slurm job of each run that had one.
         observation: what Slurm said of these jobs; None if it was not asked.
         watch: who asked, and is told when it should ask again.
@@ -66,6 +82,7 @@ class Witness:
     latest: dict[str, Submission]
     active_token: str = ""
     unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
+    ended: dict[str, dict[int, Cause]] = field(default_factory=dict)
     jobs: dict[str, JobReference] = field(default_factory=dict)
     observation: Observation | None = None
     watch: Watch | None = None
@@ -100,7 +117,7 @@ class Witness:
             latest |= dict.fromkeys(submission.runs, submission)
             if submission.mode is not ExecutionMode.DRY_RUN:
                 active_token = submission.token
-        witness = cls(directory, is_locked(directory), latest, active_token)
+        witness = cls(directory, is_locked(directory), latest, active_token, ended=_noted(submissions))
         if any(submission.mode is ExecutionMode.SLURM for submission in submissions):
             jobs = references(directory, submissions)
             witness.jobs = {name: job for name, job in jobs.items() if names is None or name in names}
@@ -130,6 +147,8 @@ class Witness:
             queued=queued,
             given_up=self._given_up(submission, name) if submission is not None else "",
             job=job,
+            counts_from=run.counts_from(),
+            noted=self.ended.get(name, {}),
         )
         if evidence.is_ahead and self.watch is not None:
             self.watch.stir()

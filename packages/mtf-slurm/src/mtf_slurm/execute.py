@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from mtf_config import ExecutionMode
+from mtf_slurm.asking import ends_of, reconsider
+from mtf_slurm.budgets import hold_of, retry_words
 from mtf_slurm.cluster.interrupted import explaining_interrupts
+from mtf_slurm.cluster.watch import Watch
+from mtf_slurm.decisions import Step, decide
 from mtf_slurm.errors import JobSubmissionError, SLURMError, SweepLockedError, by_reason
+from mtf_slurm.evidence import Witness
 from mtf_slurm.local import LocalRunner
-from mtf_slurm.lock import hold
-from mtf_slurm.submissions import Submissions
+from mtf_slurm.lock import hold, is_locked
+from mtf_slurm.status import Evidence
+from mtf_slurm.submissions import Ended, Submissions
+from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import Display
-from mtf_utils.rundir import SweepDirectory
+from mtf_utils.rundir import RunDirectoryError, SweepDirectory
 
 if TYPE_CHECKING:
     from mtf_slurm.cluster.planning import SubmissionPlanner
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Executed",
+    "active_elsewhere",
     "default_display",
     "execute_locally",
     "explain_write_errors",
@@ -30,6 +38,7 @@ __all__ = [
     "plan_only",
     "refuse_problems",
     "submit",
+    "tell_left",
 ]
 
 LOCK_WAIT_S: Final = 30.0
@@ -45,12 +54,14 @@ class Executed:
         refused: why a run could not be started at all, by its name.
         unnoted: why runs were given up, by token and name, where the disk took no note of it.
         left: why a run was left as it is though it was asked for, by its name.
+        held: why runs were left out that are not tried again until somebody asks for them, by name.
     """
 
     job_ids: dict[str, str]
     refused: dict[str, str] = field(default_factory=dict)
     unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -100,6 +111,7 @@ def execute_locally(
     single: bool = False,
     display: Display | None = None,
     remark: str = "",
+    asked: str = "",
 ) -> Executed:
     """Run planned runs on this machine, to their ends; the caller holds the folder.
 
@@ -110,19 +122,35 @@ def execute_locally(
         single: whether it is one experiment, submitted by itself.
         display: shows the progress; None chooses by the terminal.
         remark: a line for the user, shown with the progress.
+        asked: how the runs were asked for explicitly, so that their budgets begin anew; empty if they were not.
 
     Raises:
         SLURMError: the intent cannot be written.
         LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
     """
     with explain_write_errors(directory):
-        submission = Submissions(directory).add(ExecutionMode.LOCAL, names, single=single)
+        ended = _ask_locally(directory, names, asked)
+        submission = Submissions(directory).add(ExecutionMode.LOCAL, names, single=single, ended=ended)
     display = display or default_display()
     runner = LocalRunner(directory, submission, max_concurrent=max_concurrent_jobs, display=display)
     if remark:
         display.say(remark)
     runner.run()
-    return Executed({name: submission.job_id(name) for name in names}, runner.refused, runner.unnoted)
+    return Executed({name: submission.job_id(name) for name in names}, runner.refused, runner.unnoted, held=runner.held)
+
+
+def _ask_locally(directory: SweepDirectory, names: Sequence[str], asked: str) -> list[Ended]:
+    """Note for which runs budgets begin anew; returns how the last attempts of those have ended that go on."""
+    witness = Witness.look(directory, names=names)
+    known: list[tuple[str, Evidence]] = []
+    for name in names:
+        run = directory.run(name)
+        with contextlib.suppress(RunDirectoryError):  # the runner gives it up, and says why
+            evidence = witness.evidence(name)
+            willing = decide(replace(evidence, cancelled=False), hold_of(run, evidence))  # the last submission was
+            decision = reconsider(run, evidence, willing, asked)
+            known += [(name, evidence)] if decision.step is Step.START else []
+    return ends_of(known)
 
 
 def plan_only(
@@ -153,7 +181,14 @@ def plan_only(
     return Executed({name: submission.job_id(name) for name in names})
 
 
-def submit(launch: Launch, names: Sequence[str], max_concurrent_jobs: int | None, *, single: bool = False) -> Executed:
+def submit(
+    launch: Launch,
+    names: Sequence[str],
+    max_concurrent_jobs: int | None,
+    *,
+    single: bool = False,
+    asked: str = "",
+) -> Executed:
     """Submit planned runs to Slurm, and return when it has them; the caller holds the folder.
 
     Args:
@@ -161,6 +196,7 @@ def submit(launch: Launch, names: Sequence[str], max_concurrent_jobs: int | None
         names: the runs, which have folders.
         max_concurrent_jobs: how many run at a time in this folder.
         single: whether it is one experiment, submitted by itself.
+        asked: how the runs were asked for explicitly, so that their budgets begin anew; empty if they were not.
 
     Raises:
         JobSubmissionError: the cluster did not take a job in time; a repeated call goes on.
@@ -169,8 +205,39 @@ def submit(launch: Launch, names: Sequence[str], max_concurrent_jobs: int | None
     """
     directory = launch.planner.directory
     with explain_write_errors(directory), explaining_interrupts(directory, names, launch.say):
-        done = launch.submit(names, max_concurrent_jobs, single=single)
-    return Executed(done.job_ids, done.refused, left=done.left)
+        done = launch.submit(names, max_concurrent_jobs, single=single, asked=asked)
+    return Executed(done.job_ids, done.refused, left=done.left, held=done.held)
+
+
+def active_elsewhere(directory: SweepDirectory, plan: SweepPlan, watch: Watch) -> dict[str, str]:
+    """The job ids of those planned runs that another launcher has at work or in its queue."""
+    if not is_locked(directory):
+        return {}
+    witness = Witness.look(directory, watch, names=plan.names)
+    return {
+        name: job_id
+        for name in plan.names
+        if name not in plan.conflicts and (job_id := witness.job_id(name)) and witness.verdict(name)[1].status.is_active
+    }
+
+
+def tell_left(directory: SweepDirectory, done: Executed, say: Callable[[str], None]) -> None:
+    """Say which runs were not submitted, and why; they stop no other.
+
+    Raises:
+        JobSubmissionError: some could not be submitted, and there is no other.
+    """
+    for reason in by_reason(done.left):
+        say(f"left as it is: {reason}")
+    for reason in by_reason(done.held):
+        say(f"left out: {reason}")
+    if done.held:
+        say(f"to have one tried again, change its code or settings, or: {retry_words(directory)} RUN")
+    reasons = "; ".join(by_reason(done.refused))
+    if done.refused and not done.job_ids:
+        raise JobSubmissionError(f"{directory.path}: no run was submitted: {reasons}", reasons=done.refused)
+    if reasons:
+        say(f"not submitted: {reasons}")
 
 
 def default_display() -> Display:

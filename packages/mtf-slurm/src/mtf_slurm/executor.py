@@ -78,7 +78,13 @@ class Executor:
         return draft_scripts(self.directory, configs, self._templates())
 
     def carry_out(
-        self, plan: SweepPlan, mode: ExecutionMode, max_concurrent_jobs: int | None, *, single: bool
+        self,
+        plan: SweepPlan,
+        mode: ExecutionMode,
+        max_concurrent_jobs: int | None,
+        *,
+        single: bool = False,
+        asked: str = "",
     ) -> Executed | None:
         """Write a plan and execute it; the caller holds the folder. None if there is nothing to do.
 
@@ -87,6 +93,7 @@ class Executor:
             mode: how the runs are executed.
             max_concurrent_jobs: how many run at a time.
             single: whether it is one experiment, submitted by itself.
+            asked: how the runs were asked for explicitly, so that their budgets begin anew; empty if they were not.
         """
         names = plan.names
         if not names:
@@ -96,7 +103,13 @@ class Executor:
             orphaned = ", ".join(plan.orphaned)
             remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
             return execute_locally(
-                self.directory, names, max_concurrent_jobs, single=single, display=self.display, remark=remark
+                self.directory,
+                names,
+                max_concurrent_jobs,
+                single=single,
+                display=self.display,
+                remark=remark,
+                asked=asked,
             )
         planner = self._planner(plan)
         if mode is ExecutionMode.DRY_RUN:
@@ -106,7 +119,7 @@ class Executor:
         with explaining_interrupts(self.directory, names, self.say):
             launch.reach()
             self._write(plan)
-        return submit(launch, names, max_concurrent_jobs, single=single)
+        return submit(launch, names, max_concurrent_jobs, single=single, asked=asked)
 
     def _write(self, plan: SweepPlan) -> None:
         for problem in estimate_room(self.directory, plan).problems:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mtf_slurm.budgets import Limits, retry_words
 from mtf_slurm.cluster.judgement import memory_words
 from mtf_slurm.evidence import Witness
+from mtf_slurm.policy import Budgets, used
 from mtf_slurm.run_result import RunResult, read_run
 from mtf_slurm.status import AttemptEvidence, Evidence, JobStatus
 from mtf_slurm.telemetry import last_error_lines
 from mtf_slurm.views import format_metric
-from mtf_utils.rundir import Outcome
 
 __all__ = ["Explanation", "explain"]
 
@@ -28,6 +29,11 @@ _REMEDIES: Final[Mapping[JobStatus, str]] = {
     JobStatus.OUT_OF_MEMORY: f"ask for more (slurm.mem), or make the batch smaller, and {_AGAIN}",
     JobStatus.PREEMPTED: _AGAIN,
     JobStatus.TIMEOUT: f"{_AGAIN}; a longer slurm.time_limit saves the restart",
+}
+_MENDING: Final[Mapping[JobStatus, str]] = {
+    JobStatus.FAILED: "see the log, mend what is wrong",
+    JobStatus.OUT_OF_MEMORY: "ask for more (slurm.mem), or make the batch smaller",
+    JobStatus.TIMEOUT: "ask for more time (slurm.time_limit)",
 }
 _WAITS_FOR: Final[Mapping[str, str]] = {
     "AssocGrpJobsLimit": "your account's limit of running jobs",
@@ -55,6 +61,8 @@ class Explanation:
         remedy: what to do now; empty if there is nothing to do.
         last_words: the end of the last log, if it tells what went wrong.
         submitted: when and how it was submitted last; empty if it never was.
+        budgets: what was used up of what there is.
+        asks: who asked for it again when, and how.
     """
 
     run: RunResult
@@ -62,6 +70,8 @@ class Explanation:
     remedy: str = ""
     last_words: list[str] = field(default_factory=list)
     submitted: str = ""
+    budgets: list[str] = field(default_factory=list)
+    asks: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """The explanation as text."""
@@ -79,8 +89,11 @@ class Explanation:
     def _facts(self) -> Iterator[tuple[str, str]]:
         run = self.run
         yield "because", run.reason
+        yield "held back", "" if run.held == run.reason else run.held
         yield "submitted", self.submitted
+        yield from (("asked for", ask) for ask in self.asks)
         yield "Slurm", _slurm_words(self.evidence)
+        yield "budgets", "; ".join(self.budgets)
         yield "to do", self.remedy
         place = [f"epoch {run.epoch}"] if run.epoch is not None else []
         place += [f"step {run.global_step}"] if run.global_step is not None else []
@@ -96,6 +109,9 @@ class Explanation:
             "status": run.status.value,
             "reason": run.reason,
             "may_change": run.may_change,
+            "held": run.held,
+            "budgets": self.budgets,
+            "asks": self.asks,
             "remedy": self.remedy,
             "submitted": self.submitted,
             "slurm": _slurm_words(self.evidence),
@@ -117,14 +133,32 @@ def explain(witness: Witness, entry: Mapping[str, Any]) -> Explanation:
     run = read_run(witness, entry)
     evidence, _ = witness.verdict(run.name)
     submission = witness.latest.get(run.name)
+    folder = witness.directory.run(run.name)
     over = not run.may_change and run.status is not JobStatus.COMPLETED
     return Explanation(
         run=run,
         evidence=evidence,
-        remedy=_remedy(run, evidence),
+        remedy=_asking(witness, run) or _remedy(run, evidence),
         last_words=last_error_lines(run.log) if over and run.log is not None else [],
         submitted=f"{submission.created_at}, {submission.mode.value}" if submission else "",
+        budgets=list(_budget_words(evidence, Limits.of(folder).budgets)) if evidence.attempts else [],
+        asks=[f"{ask.asked_at} by {ask.by}, {ask.how}, from attempt {ask.attempt} on" for ask in folder.asks()],
     )
+
+
+def _asking(witness: Witness, run: RunResult) -> str:
+    """How to have a run go on that is held back; empty if nothing holds it."""
+    if not run.held:
+        return ""
+    mend = f"{_MENDING[run.status]}, and submit the sweep again; or " if run.status in _MENDING else ""
+    return f"{mend}ask for it: {retry_words(witness.directory)} {run.name}"
+
+
+def _budget_words(evidence: Evidence, budgets: Budgets) -> Iterator[str]:
+    for cause, count in used(evidence).items():
+        limit = budgets.limits.get(cause)
+        if count or limit is not None:
+            yield f"{cause.value} {count} of {'no limit' if limit is None else limit}"
 
 
 def _remedy(run: RunResult, evidence: Evidence) -> str:
@@ -139,10 +173,6 @@ def _remedy(run: RunResult, evidence: Evidence) -> str:
         return f"wait for {waits_for}" if waits_for and run.status is JobStatus.PENDING else ""
     if job is not None and job.refused and run.status is JobStatus.NOT_SUBMITTED:
         return "change what it asks for (section slurm), and submit the sweep again"
-    receipt = evidence.last.finished if evidence.last else None
-    stays = receipt is not None and receipt.outcome is Outcome.DO_NOT_REQUEUE
-    if receipt is not None and stays and run.status is JobStatus.FAILED:
-        return f"to have it go on all the same, delete its attempts/{receipt.attempt}, and submit the sweep again"
     return _REMEDIES.get(run.status, "")
 
 

@@ -76,10 +76,11 @@ printf '{"version": 1, "attempt": %s, "token": "%s", "restart": %s, "host": "%s"
 }
 trap 'mtf_end failed null "the script ended before the command ran; see the log"' EXIT
 exec >>"$mtf_log" 2>&1 || mtf_end failed null 'the log cannot be written'
+mtf_note_progress || mtf_end failed null 'what there is cannot be noted'
 if [[ -n $mtf_sweep_dir ]]; then
-  mtf_note_progress || mtf_end failed null 'what there is cannot be noted'
   # Slurm may have requeued the job by itself, without asking whether that makes sense
-  ((mtf_attempt > mtf_first_attempt)) && mtf_is_spent $((mtf_attempt - 3)) && mtf_end do-not-requeue 76 "$mtf_why"
+  ((mtf_attempt > mtf_first_attempt)) && mtf_is_spent $((mtf_attempt - mtf_max_stalled)) &&
+    mtf_end do-not-requeue null "$mtf_why" "$mtf_limit"
 fi
 
 if [[ -n $mtf_setup ]]; then

@@ -45,7 +45,7 @@ mtf_quote() {
   mtf_text="\"${mtf_text//[[:cntrl:]]/ }\""
 }
 
-# Say how the attempt ended: outcome $1, exit status $2, reason $3.
+# Say how the attempt ended: outcome $1, exit status $2, reason $3, and the budget $4 if one is used up.
 mtf_say_end() {
   mtf_text=null
   [[ -n $3 ]] && mtf_quote "$3"
@@ -56,6 +56,7 @@ mtf_say_end() {
   \"outcome\": \"$1\",
   \"exit_status\": $2,
   \"reason\": $mtf_text,
+  \"limit\": ${4:-null},
   \"finished_at\": \"$mtf_now\"
 }" "$mtf_attempt_dir/started.json" ||
     mtf_die "attempt $mtf_attempt ended ($1), but its receipt cannot be written to $mtf_attempt_dir"
@@ -66,11 +67,12 @@ mtf_finish() {
   [[ -e $mtf_attempt_dir/finished.json ]] || mtf_say_end "$@"
 }
 
-# The outcome in the receipt of the attempt in folder $1 goes into mtf_outcome.
+# The outcome in the receipt of the attempt in folder $1 goes into mtf_outcome; that of one that was killed is `killed`.
 mtf_read_outcome() {
   mtf_outcome=
   mtf_read "$1/finished.json"
   [[ $mtf_text =~ \"outcome\":[[:space:]]*\"([a-z-]+)\" ]] && mtf_outcome=${BASH_REMATCH[1]}
+  [[ $mtf_outcome == failed && $mtf_text =~ \"exit_status\":[[:space:]]*137 ]] && mtf_outcome=killed
 }
 
 # End with the status that stands for the outcome in the receipt.
@@ -78,8 +80,8 @@ mtf_leave() {
   trap - EXIT
   mtf_be_deaf
   mtf_read_outcome "$mtf_attempt_dir"
-  if [[ $mtf_outcome == preempted ]]; then
-    mtf_queue_again
+  if [[ $mtf_outcome == preempted || ($mtf_outcome == failed && $mtf_max_failures != 0) ]]; then
+    mtf_queue_again "$mtf_outcome"
     mtf_read_outcome "$mtf_attempt_dir"
   fi
   case $mtf_outcome in
@@ -206,103 +208,14 @@ mtf_has_failed() {
     folder=${folder%/}
     [[ ${folder##*/} =~ ^[0-9]+$ ]] && ((10#${folder##*/} >= mtf_first_attempt)) || continue
     mtf_read_outcome "$folder"
-    [[ $mtf_outcome == failed || $mtf_outcome == do-not-requeue ]] && return 0
+    [[ $mtf_outcome == failed || $mtf_outcome == killed || $mtf_outcome == do-not-requeue ]] && return 0
   done
   return 1
-}
-
-# What grows while training goes on goes into mtf_bytes, the size of the metrics, and mtf_names, those of the checkpoints.
-mtf_look_at_progress() {
-  local checkpoints=$mtf_checkpoints name
-  [[ $checkpoints == /* ]] || checkpoints=$mtf_run_dir/$checkpoints
-  mtf_bytes=0
-  [[ -s $mtf_run_dir/metrics.jsonl ]] && mtf_bytes=$(wc -c <"$mtf_run_dir/metrics.jsonl")
-  mtf_names=
-  for name in "$checkpoints"/*; do
-    [[ -e $name ]] && mtf_names+=${name##*/}$'\n'
-  done
-}
-
-# Note what there is when the attempt starts. Without a note there was nothing.
-mtf_note_progress() {
-  mtf_look_at_progress
-  [[ -z $mtf_names ]] && ((mtf_bytes == 0)) && return
-  mtf_publish "$mtf_attempt_dir/before.txt" "metrics $((mtf_bytes))"$'\n'"${mtf_names%$'\n'}"
-}
-
-# Whether nothing has come of the attempts of this submission from number $1 on.
-mtf_is_stalled() {
-  local before=0 names=$'\n' name
-  (($1 >= mtf_first_attempt)) && [[ -d $mtf_run_dir/attempts/$1 ]] || return 1
-  [[ -d $mtf_run_dir/attempts/$(($1 + 1)) ]] || return 1 # its turn in a shared job had not come: they are not three
-  mtf_read "$mtf_run_dir/attempts/$1/before.txt"
-  if [[ $mtf_text =~ ^metrics\ ([0-9]+)$'\n' ]]; then
-    before=${BASH_REMATCH[1]}
-    names=$'\n'${mtf_text#*$'\n'}
-  fi
-  mtf_look_at_progress
-  ((mtf_bytes <= before)) || return 1
-  while [[ -n $mtf_names ]]; do
-    name=${mtf_names%%$'\n'*}
-    [[ $names == *$'\n'"$name"$'\n'* ]] || return 1
-    mtf_names=${mtf_names#*$'\n'}
-  done
-}
-
-# Whether the run has had its chances; $mtf_why says how. Three attempts are judged, the first of them number $1.
-mtf_is_spent() {
-  local folder preemptions=0
-  for folder in "$mtf_run_dir"/attempts/*/; do
-    mtf_read_outcome "${folder%/}"
-    [[ $mtf_outcome == preempted || $mtf_outcome == wants-requeue ]] && preemptions=$((preemptions + 1))
-  done
-  if [[ -n $mtf_max_preemptions ]] && ((preemptions > mtf_max_preemptions)); then
-    mtf_why="preempted $preemptions times, and preemption.max_preemptions is $mtf_max_preemptions"
-  elif mtf_is_stalled "$1"; then
-    mtf_why='3 attempts in a row ended without progress; see the logs'
-  else
-    return 1
-  fi
 }
 
 # What Slurm answered ($1) may be another answer in a while.
 mtf_may_pass() {
   [[ $1 =~ [Uu]nable\ to\ contact|[Tt]imed\ out|[Cc]onnection|[Cc]ommunication|[Tt]ry\ again|[Tt]emporarily ]]
-}
-
-# Have Slurm queue the job of the preempted attempt again. One that runs share is queued again when all have stopped.
-mtf_queue_again() {
-  [[ -n $mtf_sweep_dir ]] || return 0
-  mtf_is_cancelled && return 0
-  if mtf_is_spent $((mtf_attempt - 2)); then
-    mtf_say_end do-not-requeue 76 "$mtf_why"
-  elif [[ -z $mtf_shared ]] && ! mtf_requeue; then
-    mtf_say_not_queued
-  fi
-}
-
-mtf_say_not_queued() {
-  mtf_say_end wants-requeue 75 "the state is saved, but Slurm does not requeue the job: $mtf_answer"
-}
-
-# Have Slurm queue the job again, unless it does so already or the job is to end. If not, why goes into mtf_answer.
-mtf_requeue() {
-  local answer pause=1 deadline=$((SECONDS + mtf_requeue_timeout_s))
-  while :; do
-    if answer=$(squeue --noheader --jobs="$mtf_job_id" --format='%T %r' 2>&1); then
-      case $answer in
-        'RUNNING '* | 'SIGNALING '* | 'RESIZING '* | *' TimeLimit') ;;
-        *) return 0 ;; # cancelled, or requeued by Slurm itself: neither is for us to change
-      esac
-      answer=$(scontrol requeue "$mtf_job_id" 2>&1) && return 0
-    fi
-    mtf_may_pass "$answer" && ((SECONDS < deadline)) || break
-    printf 'mtf: cannot requeue yet: %s\n' "$answer"
-    sleep $pause
-    pause=$((pause < 16 ? 2 * pause : 16))
-  done
-  mtf_answer=${answer##*$'\n'}
-  return 1
 }
 
 # The largest number among the claimed attempts goes into mtf_attempt.

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
+from mtf_slurm.asking import BY_NAME
 from mtf_slurm.batch_result import BatchSubmissionResult, batch_result
-from mtf_slurm.cancelling import cancel_runs
+from mtf_slurm.cancelling import cancel_submitted
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.code.isolation import Code, describe_code, take_code
 from mtf_slurm.code.keeping import runs_that_keep_code
-from mtf_slurm.errors import JobSubmissionError, SLURMError, by_reason
+from mtf_slurm.errors import JobSubmissionError, SLURMError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.execute import LOCK_WAIT_S, Executed, execute_locally, held, refuse_problems
+from mtf_slurm.execute import LOCK_WAIT_S, active_elsewhere, execute_locally, held, refuse_problems, tell_left
 from mtf_slurm.executor import Executor
 from mtf_slurm.git import GitManager
-from mtf_slurm.lock import is_locked
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.requests import (
     check_experiment,
@@ -32,6 +32,7 @@ from mtf_slurm.requests import (
     distinct_experiments,
 )
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
+from mtf_slurm.retrying import RetryResult, prepare_retry
 from mtf_slurm.room import estimate_room
 from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import find_job
@@ -188,7 +189,7 @@ class SLURMLauncher:
             self._remember(directory)
             done = executor.carry_out(plan, execution_mode, max_concurrent_jobs, single=False)
         if done is not None and execution_mode is ExecutionMode.SLURM:
-            self._tell_left(directory, done)
+            tell_left(directory, done, self._say)
         return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
 
     def sweep_problems(
@@ -256,6 +257,45 @@ class SLURMLauncher:
             done = execute_locally(directory, names, max_concurrent_jobs, display=self._display)
         return GridSearchResult(directory.path, unnoted=done.unnoted, watch=self._watch)
 
+    def retry(
+        self,
+        sweep_dir: str | os.PathLike[str],
+        names: Iterable[str] | None = None,
+        *,
+        same_code: bool = False,
+        resume_across_code: bool = False,
+        execution_mode: ExecutionMode | None = None,
+        max_concurrent_jobs: int | None = None,
+        dry_run: bool = False,
+    ) -> RetryResult:
+        """Have runs of a sweep tried again that have not finished and are not at work, as they were planned.
+
+        Args:
+            sweep_dir: its folder.
+            names: the runs, whose budgets begin anew; None: those that their budgets allow.
+            same_code: whether they run the code of their last attempts; else that of now.
+            resume_across_code: whether to continue checkpoints of other code, which is recorded.
+            execution_mode: how they are executed; None, here and for the next: as at the last submission.
+            max_concurrent_jobs: how many run at a time.
+            dry_run: whether to do nothing, and only say what would be done.
+
+        Raises:
+            KeyError: there is no run of a name; beside that, what `submit_sweep` raises.
+        """
+        result = GridSearchResult(sweep_dir, watch=self._watch)
+        directory = SweepDirectory(result.output_dir)
+        retry = prepare_retry(result, names, execution_mode=execution_mode, max_concurrent_jobs=max_concurrent_jobs)
+        check_request(retry.mode, retry.limit)
+        code = None if same_code else take_code(self.project_root, self.git_manager, sweeps=[directory.path])
+        keep = runs_that_keep_code(directory, self._watch) if names is None else []
+        retry = retry.with_code(code, keep=keep, resume_across_code=resume_across_code)
+        if dry_run or not retry.names:
+            return retry.outcome(None)
+        self._remember(directory)
+        with self._held(directory, retry.mode):
+            done = retry.carry_out(self._executor(directory))
+        return retry.outcome(done)
+
     def get_job_status(self, job_id: str) -> JobStatus:
         """The status of a job; UNKNOWN if nothing is known of it."""
         job = self.get_job(job_id)
@@ -286,15 +326,7 @@ class SLURMLauncher:
             SLURMError: it is not a job id.
         """
         found = find_job(self._look_in(), check_job_id(job_id))
-        if found is None:
-            return False
-        directory, submission, name = found
-        witness = Witness.look(directory, self._watch, names=[name])
-        job = witness.verdict(name)[0].job
-        counts = job.token if job is not None and job.may_be_active else witness.latest[name].token
-        if counts != submission.token:
-            return False
-        return cancel_runs(directory, [name], self._watch)[name]
+        return found is not None and cancel_submitted(*found, self._watch)
 
     def _submit_lone(
         self, experiments: Sequence[ExperimentConfig], mode: ExecutionMode, limit: int | None, *, single: bool
@@ -315,28 +347,16 @@ class SLURMLauncher:
             keep_code=kept,
             additive=True,
         )
-        active = self._active(directory, request) if single else {}
+        active = active_elsewhere(directory, plan_sweep(directory, request), self._watch) if single else {}
         if active:
             return BatchSubmissionResult(successful=tuple(active), job_ids=active)
         if not points:
             return BatchSubmissionResult(failed=problems)
         with self._held(directory, mode):
             plan = plan_sweep(directory, request)
-            return batch_result(plan, executor.carry_out(plan, mode, limit, single=single), problems)
-
-    def _active(self, directory: SweepDirectory, request: SweepRequest) -> dict[str, str]:
-        """The job ids of those requested runs that another launcher has at work or in its queue."""
-        plan = plan_sweep(directory, request)
-        if not is_locked(directory):
-            return {}
-        witness = Witness.look(directory, self._watch, names=plan.names)
-        return {
-            name: job_id
-            for name in plan.names
-            if name not in plan.conflicts
-            and (job_id := witness.job_id(name))
-            and witness.verdict(name)[1].status.is_active
-        }
+            asked = BY_NAME if single else ""
+            done = executor.carry_out(plan, mode, limit, single=single, asked=asked)
+            return batch_result(plan, done, problems)
 
     def draft_scripts(self, sweep_dir: str | os.PathLike[str], configs: Mapping[str, ExperimentConfig]) -> list[Draft]:
         """What sbatch would get for some runs, by kinds of jobs, and what is wrong with it; writes nothing.
@@ -365,17 +385,6 @@ class SLURMLauncher:
         from mtf_slurm.progress import PlainLines  # what draws a table would hide the cursor; loads rich
 
         PlainLines().say(text)
-
-    def _tell_left(self, directory: SweepDirectory, done: Executed) -> None:
-        """Runs that could not be submitted stop no other; where there is no other, it is an error."""
-        for reason in by_reason(done.left):
-            self._say(f"left as it is: {reason}")
-        if not done.refused:
-            return
-        reasons = "; ".join(by_reason(done.refused))
-        if not done.job_ids:
-            raise JobSubmissionError(f"{directory.path}: no run was submitted: {reasons}", reasons=done.refused)
-        self._say(f"not submitted: {reasons}")
 
     def _held(self, directory: SweepDirectory, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
         return held(directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0)

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from mtf_slurm.budgets import hold_of
 from mtf_slurm.configurations import objection
 from mtf_slurm.decisions import Decision, Step, decide
 from mtf_slurm.errors import LaunchInterrupted, SLURMError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.interrupts import Interrupts, listening
+from mtf_slurm.policy import Cause, Hold
 from mtf_slurm.processes import visible_gpus
 from mtf_slurm.slots import Slots
 from mtf_slurm.submissions import Submission, Submissions
@@ -78,6 +80,8 @@ class LocalRunner:
         self._shown_at = float("-inf")
         self.refused: dict[str, str] = {}
         """Runs that could not be started at all, and why."""
+        self.held: dict[str, str] = {}
+        """Runs that were left out because their budgets were used up, or they refuse themselves, and why."""
         self.unnoted = self._witness.unnoted
         """Why runs were given up, by token and name, where the disk took no note of it."""
 
@@ -144,8 +148,7 @@ class LocalRunner:
             evidence = self._witness.evidence(task.name)
         except RunDirectoryError as error:
             return Decision(Step.GIVE_UP, str(error))
-        limit = task.settings.max_preemptions
-        return decide(evidence, known=task.known, stalled=task.stalled, max_preemptions=limit)
+        return decide(evidence, hold_of(task.run, evidence))
 
     def _act(self, task: Task, decision: Decision) -> None:
         if decision.step is Step.ADOPT:
@@ -154,6 +157,8 @@ class LocalRunner:
             self._start(task)
         elif decision.step is Step.DONE:
             task.finish()
+        elif decision.hold is not None:
+            self._hold(task, decision.hold)
         elif decision.step is Step.GIVE_UP:
             self._give_up(task, decision.reason)
 
@@ -183,6 +188,14 @@ class LocalRunner:
             self.unnoted[self.submission.token, task.name] = reason
             logger.warning("%s: %s (this cannot be noted on disk: %s)", task.name, reason, error.strerror)
 
+    def _hold(self, task: Task, hold: Hold) -> None:
+        if not task.tried:
+            self.held[task.name] = hold.reason
+        if hold.cause in (Cause.FAILURE, Cause.OUT_OF_MEMORY, Cause.ITSELF):
+            task.finish()  # the receipt says it all
+        else:
+            self._give_up(task, hold.reason)
+
     def _stop(self) -> None:
         if self._interrupts.announce():
             running = sum(task.active for task in self._tasks)
@@ -196,7 +209,7 @@ class LocalRunner:
 
     def _unfinished(self) -> list[str]:
         left = [task for task in self._tasks if not task.over]
-        return [task.name for task in left if self._decide(task).step is not Step.DONE]
+        return [task.name for task in left if self._decide(task).step not in (Step.DONE, Step.HOLD)]
 
     def _pass_on_stop(self) -> None:
         for task in self._tasks:

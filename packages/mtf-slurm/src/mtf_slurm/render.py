@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from mtf_config import RetryConfig
 from mtf_slurm.code.record import Workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_utils.settings import nearest
@@ -22,6 +23,8 @@ DEFAULT_COMMAND: Final = ("{python}", "train.py", "--config", "{config}")
 
 ENDS_SRUN: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 """The signals that srun takes as its own end instead of passing them on to its tasks."""
+
+_PARTS: Final = ("job_functions.sh", "job_budgets.sh", "job_body.sh")
 
 # the folder of a run may be moved as a whole: what lies in it is found when the script runs
 _WHEN_RUN: Final = {"config": "MTF_CONFIG", "run_dir": "MTF_RUN_DIR"}
@@ -45,6 +48,8 @@ class JobScript:
         nodes: on how many machines it runs.
         tasks: how many processes of it work side by side; inside Slurm, srun starts more than one.
         max_preemptions: after more preemptions its job is not requeued; None is no limit.
+        retries: the same for other ends.
+        warning_s: how long before the time limit the job is told.
         checkpoints: the folder of the checkpoints, relative to the run's.
         place: where the code lies in the folder of the sweep; None runs what is in the project.
     """
@@ -59,6 +64,8 @@ class JobScript:
     nodes: int = 1
     tasks: int = 1
     max_preemptions: int | None = None
+    retries: RetryConfig = field(default_factory=RetryConfig)
+    warning_s: int = 0
     checkpoints: str = "checkpoints"
     place: Workplace | None = None
 
@@ -126,7 +133,12 @@ def render_job(job: JobScript) -> str:
         f"mtf_instead_of_term={_instead_of_term(job)}\n"
         f"mtf_nodes={job.nodes}\n"
         f"mtf_tasks={job.tasks}\n"
-        f"mtf_max_preemptions={'' if job.max_preemptions is None else job.max_preemptions}\n"
+        f"mtf_max_preemptions={_limit(job.max_preemptions)}\n"
+        f"mtf_max_timeouts={_limit(job.retries.timeout)}\n"
+        f"mtf_max_node_failures={_limit(job.retries.node_failure)}\n"
+        f"mtf_max_failures={_limit(job.retries.failure)}\n"
+        f"mtf_max_stalled={job.retries.without_progress}\n"
+        f"mtf_warning_s={job.warning_s}\n"
         f"mtf_checkpoints={shlex.quote(job.checkpoints)}\n"
         f"mtf_setup={shlex.quote(chr(10).join(job.setup))}\n"
         f'mtf_command() {{ exec -- "$@" {words}; }}\n'
@@ -139,6 +151,10 @@ def signal_names(signals: Iterable[str]) -> list[str]:
     names = dict.fromkeys(name.removeprefix("SIG") for name in ("SIGTERM", "SIGUSR1", *signals))
     names.pop("INT", None)  # has a treatment of its own
     return list(names)
+
+
+def _limit(value: int | None) -> str:
+    return "" if value is None else str(value)
 
 
 def _instead_of_term(job: JobScript) -> str:
@@ -172,4 +188,4 @@ def _render_word(word: str, job: JobScript) -> str:
 def _rest() -> str:
     """What is the same for every run: the functions, and what is done with them."""
     files = resources.files("mtf_slurm")
-    return "".join(files.joinpath(name).read_text("utf-8") for name in ("job_functions.sh", "job_body.sh"))
+    return "".join(files.joinpath(name).read_text("utf-8") for name in _PARTS)

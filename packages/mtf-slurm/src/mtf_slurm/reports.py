@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtf_slurm.budgets import retry_words
 from mtf_slurm.cluster.sharing import shared_jobs
 from mtf_slurm.errors import by_reason
 from mtf_slurm.export import rows
@@ -13,6 +14,7 @@ from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import format_metric
 from mtf_slurm.wording import counted, listed
 from mtf_utils.display import printable
+from mtf_utils.rundir import SweepDirectory
 
 if TYPE_CHECKING:
     from mtf_slurm.cluster.choosing import Draft
@@ -35,6 +37,10 @@ def status_lines(result: GridSearchResult) -> Iterator[str]:
     yield ", ".join(f"{count} {status.value.lower()}" for status, count in result.counts.items())
     if result.orphaned:
         yield f"no longer a part of the sweep: {', '.join(result.orphaned)}"
+    if held := {run.name: run.held for run in result if run.held}:
+        yield "not tried again until their code or settings change, or somebody asks for them:"
+        yield from (f"  {line}" for line in by_reason(held))
+        yield f"  to ask: {retry_words(SweepDirectory(result.output_dir))} RUN..."
 
 
 def ranking_lines(ranked: Sequence[RunResult], metric: str) -> Iterator[str]:

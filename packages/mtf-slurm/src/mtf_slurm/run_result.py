@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mtf_slurm.budgets import hold_of
 from mtf_slurm.evidence import Witness
 from mtf_slurm.status import Evidence, JobStatus
 from mtf_slurm.telemetry import failure_reason, read_telemetry
@@ -27,6 +28,7 @@ class RunResult:
         identity: the identity of the run.
         status: its state, as far as there is evidence for one.
         reason: why it is in that state, where there is something to say.
+        held: why it is not tried again until somebody asks for it, or changes it; empty if it may be, or is not over.
         may_change: whether the status may be another one later without a new submission: the run is active, or the
             cluster could not be asked.
         attempts: how many attempts were started.
@@ -47,6 +49,7 @@ class RunResult:
     identity: str
     status: JobStatus
     reason: str = ""
+    held: str = ""
     may_change: bool = False
     attempts: int = 0
     metrics: Mapping[str, float | None] = field(default_factory=dict)
@@ -65,6 +68,7 @@ def read_run(witness: Witness, entry: Mapping[str, Any]) -> RunResult:
     run = witness.directory.run(entry["name"])
     evidence, verdict = witness.verdict(run.name)
     log = run.log_file(evidence.last.number) if evidence.last else None
+    hold = None if verdict.may_change else hold_of(run, evidence)
     return RunResult(
         name=run.name,
         grid=entry["grid"],
@@ -72,6 +76,7 @@ def read_run(witness: Witness, entry: Mapping[str, Any]) -> RunResult:
         identity=entry["identity"],
         status=verdict.status,
         reason=failure_reason(evidence, verdict, log),
+        held=hold.reason if hold else "",
         may_change=verdict.may_change,
         attempts=len(evidence.attempts),
         path=run.path,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mtf_utils.rundir import FinishReceipt, Outcome, StartReceipt
 
 if TYPE_CHECKING:
     from mtf_slurm.cluster.answers import TaskState
+    from mtf_slurm.policy import Cause
 
 __all__ = ["AttemptEvidence", "Evidence", "JobEvidence", "JobStatus", "Verdict"]
 
@@ -82,11 +84,13 @@ class AttemptEvidence:
         number: from 1.
         started: its start receipt, if it wrote one.
         finished: its finish receipt, if there is one.
+        out_of_time: whether it was told to stop because its time limit was near.
     """
 
     number: int
     started: StartReceipt | None = None
     finished: FinishReceipt | None = None
+    out_of_time: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +176,8 @@ class Evidence:
         cancelled: whether its last submission was cancelled.
         given_up: why its last submission is not tried again although it is not over; empty if it may be.
         job: the Slurm job that it was last submitted in; None if it never was.
+        counts_from: the first attempt that counts against its budgets: those before somebody asked for it do not.
+        noted: what ended attempts, by their numbers, as it was noted when the run was submitted again.
     """
 
     attempts: tuple[AttemptEvidence, ...] = ()
@@ -180,6 +186,8 @@ class Evidence:
     cancelled: bool = False
     given_up: str = ""
     job: JobEvidence | None = None
+    counts_from: int = 1
+    noted: Mapping[int, Cause] = field(default_factory=dict)
 
     @property
     def last(self) -> AttemptEvidence | None:

@@ -18,7 +18,7 @@ from mtf_utils.atomic import write_text
 from mtf_utils.rundir import Record, SweepDirectory, now
 from mtf_utils.settings import Settings, about
 
-__all__ = ["JobFile", "JobPlan", "Submission", "Submissions", "find_job", "split_job_id"]
+__all__ = ["Ended", "JobFile", "JobPlan", "Submission", "Submissions", "find_job", "split_job_id"]
 
 _UNPUBLISHED: Final = ".new-"
 _SLURM_JOB_ID: Final = re.compile(r"[0-9]+(_[0-9]+)?(/[0-9]+)?")  # of a job, a task of an array, a run in one of them
@@ -70,6 +70,15 @@ class JobPlan(Settings):
 
 
 @dataclass(kw_only=True)
+class Ended(Settings):
+    """How the last attempt of a run had ended when it was submitted again: Slurm forgets that."""
+
+    run: str = field(metadata=about("The name of the run."))
+    attempt: int = field(metadata=about("The number of the attempt.", minimum=1))
+    cause: str = field(metadata=about("What ended it: timeout, out_of_memory, node_failure or another of the budgets."))
+
+
+@dataclass(kw_only=True)
 class Submission(Record):
     """`submissions/<token>/intent.json`: which runs were asked for. Written by the launcher before it acts."""
 
@@ -83,6 +92,12 @@ class Submission(Record):
         metadata=about("How many tasks of the folder may be at work in Slurm; null is no limit.", minimum=1),
     )
     created_at: str = field(metadata=about("Time of the submission, UTC."))
+    ended: list[Ended] = field(
+        default_factory=list, metadata=about("How the last attempts of those runs had ended that had one.")
+    )
+    memory: dict[str, str] = field(
+        default_factory=dict, metadata=about("By run, what it asks for where its slurm.mem did not suffice.")
+    )
 
     def job_id(self, name: str) -> str:
         """The job id of a run that Slurm does not number: `local-<token>`, or `local-<token>_<index>` in a batch."""
@@ -134,9 +149,13 @@ class Submissions:
     def __init__(self, directory: SweepDirectory) -> None:
         self.path = directory.path / "submissions"
 
-    def add(self, mode: ExecutionMode, runs: Sequence[str], *, single: bool = False) -> Submission:
+    def add(
+        self, mode: ExecutionMode, runs: Sequence[str], *, single: bool = False, ended: Sequence[Ended] = ()
+    ) -> Submission:
         """Record a new submission that Slurm has no part in."""
-        submission = Submission(token=self.new_token(), mode=mode, runs=list(runs), single=single, created_at=now())
+        submission = Submission(
+            token=self.new_token(), mode=mode, runs=list(runs), single=single, created_at=now(), ended=list(ended)
+        )
         self.publish(submission, {})
         return submission
 

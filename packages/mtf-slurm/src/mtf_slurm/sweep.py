@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -12,11 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from mtf_config import ExperimentConfig, ParameterGridSearch, SweepPoint, run_identity
+from mtf_config import ExperimentConfig, ParameterGridSearch, RetryConfig, SweepPoint, run_identity
 from mtf_config.identity import IDENTITY_FIELDS
 from mtf_config.naming import slug
 from mtf_config.writer import dump_yaml
-from mtf_slurm.cluster.options import node_count, task_count
+from mtf_slurm.budgets import ask_for, has_checkpoints
+from mtf_slurm.cluster.options import node_count, task_count, warning_s
 from mtf_slurm.code.isolation import Code, code_file_of, lay_code, write_code_of_run
 from mtf_slurm.code.record import CodeFile, workplace
 from mtf_slurm.errors import JobSubmissionError
@@ -24,12 +26,22 @@ from mtf_slurm.render import JobScript, render_job
 from mtf_slurm.room import Estimate
 from mtf_slurm.wording import listed
 from mtf_utils.atomic import write_text
-from mtf_utils.rundir import RunDirectory, SweepDirectory, SweepFile, now
+from mtf_utils.rundir import Outcome, RunDirectory, RunDirectoryError, SweepDirectory, SweepFile, now
 
-__all__ = ["SweepPlan", "SweepRequest", "lone_point", "plan_sweep", "refuse_conflicts", "sweep_name", "write_plan"]
+__all__ = [
+    "SweepPlan",
+    "SweepRequest",
+    "code_change",
+    "lone_point",
+    "plan_sweep",
+    "refuse_conflicts",
+    "sweep_name",
+    "write_plan",
+]
 
 
 SYNCS_AT_ONCE: Final = 16
+CHANGED: Final = "submitted with other code or settings"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,20 +243,46 @@ def _write_run(run: RunDirectory, plan: SweepPlan) -> None:
     for folder in (run.attempts_dir, run.logs_dir):  # job.sh makes those that are missing, at the cost of a program
         folder.mkdir(parents=True, exist_ok=True)
     data = plan.configs[run.name].to_dict()
-    _replace(run.config_json, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if _is_begun(run) and not (_reads(run.config_json, text) and _reads(run.job_script, plan.scripts[run.name])):
+        # noted first: should this be cut off here, the next call finds the change again
+        ask_for(run, CHANGED, **({} if run.name in plan.kept_code else code_change(run, plan.code.record)))
+    _replace(run.config_json, text)
     _replace(run.config_yaml, dump_yaml(data))
     if run.name not in plan.kept_code:
         write_code_of_run(run, plan.code)
     _replace(run.job_script, plan.scripts[run.name], mode=0o777)
 
 
-def _replace(path: Path, text: str, *, mode: int = 0o666) -> None:
+def code_change(run: RunDirectory, code: CodeFile) -> dict[str, str]:
+    """Which snapshot's checkpoints other code is about to continue, as fields of an `Ask`; empty if that is not so."""
+    before = code_file_of(run)
+    if before is None or not before.tree or not code.tree or before.tree == code.tree or not has_checkpoints(run):
+        return {}
+    return {"code_before": before.tree, "code_after": code.tree}
+
+
+def _is_begun(run: RunDirectory) -> bool:
+    """Whether the run has attempts that could count against its budgets."""
+    attempts = run.attempts()
+    if not attempts or run.counts_from() > attempts[-1].number:
+        return False
+    with contextlib.suppress(RunDirectoryError):  # whoever decides about the run is told
+        receipt = attempts[-1].finished()
+        return receipt is None or receipt.outcome is not Outcome.FINISHED
+    return False
+
+
+def _reads(path: Path, text: str) -> bool:
     try:
-        if path.read_bytes() == text.encode():
-            return
+        return path.read_bytes() == text.encode()
     except FileNotFoundError:
-        pass
-    write_text(path, text, mode=mode)
+        return False
+
+
+def _replace(path: Path, text: str, *, mode: int = 0o666) -> None:
+    if not _reads(path, text):
+        write_text(path, text, mode=mode)
 
 
 def _script(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> str:
@@ -261,6 +299,8 @@ def _script(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> 
             nodes=node_count(config.slurm),
             tasks=task_count(config.slurm),
             max_preemptions=config.preemption.max_preemptions,
+            retries=(config.slurm.retries if config.slurm else None) or RetryConfig(),
+            warning_s=warning_s(config.slurm, config.preemption),
             checkpoints=config.checkpoint.checkpoint_dir,
         )
     )

@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from mtf_slurm.processes import environment_of, is_alive, kill_group, kill_remains
 from mtf_slurm.views import RunView
 from mtf_utils.rundir import RunDirectory, StartReceipt
 
-__all__ = ["Settings", "Task"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What of a run's configuration the launcher needs.
-
-    Attributes:
-        checkpoints: the folder of the checkpoints.
-        max_preemptions: after more preemptions the run is not started again; None is no limit.
-    """
-
-    checkpoints: Path
-    max_preemptions: int | None
-
-    @classmethod
-    def of(cls, run: RunDirectory) -> Settings:
-        """Read them from the run's `config.json`; the usual ones if it cannot be read, which keeps it from starting."""
-        try:
-            config = json.loads(run.config_json.read_text("utf-8"))
-            folder = config.get("checkpoint", {}).get("checkpoint_dir", run.checkpoints_dir.name)
-            return cls(run.path / folder, config.get("preemption", {}).get("max_preemptions"))
-        except (OSError, ValueError, AttributeError, TypeError):
-            return cls(run.checkpoints_dir, None)
+__all__ = ["Task"]
 
 
 class Task:
@@ -48,8 +22,7 @@ class Task:
     Attributes:
         run: its folder.
         attempt: the number of the attempt at work, or of the last one.
-        known: the number of the last attempt when the launcher was called.
-        stalled: attempts in a row, under this launcher, that ended without progress.
+        tried: whether this launcher has made an attempt, or adopted one.
         seen: whether its evidence was looked at.
         over: whether this launcher has nothing more to do with it.
         view: how it was shown last; `changed` says that this may be outdated.
@@ -58,16 +31,13 @@ class Task:
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.name = run.name
-        self.settings = Settings.of(run)
-        self.attempt = self.known = max((attempt.number for attempt in run.attempts()), default=0)
-        self.stalled = 0
-        self.seen = self.over = False
+        self.attempt = max((attempt.number for attempt in run.attempts()), default=0)
+        self.tried = self.seen = self.over = False
         self.view: RunView | None = None
         self.changed = True
         self._process: subprocess.Popen[bytes] | None = None
         self._adopted: StartReceipt | None = None
         self._complaint: IO[bytes] | None = None
-        self._checkpoints, self._metrics_size = self._progress()
 
     def finish(self) -> None:
         """Have nothing more to do with it."""
@@ -106,15 +76,14 @@ class Task:
             complaint.close()
             raise
         self._complaint = complaint
-        self.changed = True
+        self.tried = self.changed = True
 
     def adopt(self) -> None:
         """Wait for the attempt that another launcher left at work."""
         last = self.run.attempts()[-1]
         self.attempt = last.number
-        self.known = last.number - 1  # should it fail, it failed under this launcher
         self._adopted = last.started()
-        self.changed = True
+        self.tried = self.changed = True
 
     def adopted_gpu(self) -> str | None:
         """The GPU of the adopted attempt, if it can be seen."""
@@ -141,7 +110,6 @@ class Task:
                 complaint = text or f"job.sh ended with status {self._process.returncode}"
         self._process = self._adopted = self._complaint = None
         self.changed = True
-        self._count_stall()
         return complaint
 
     def terminate(self) -> None:
@@ -159,22 +127,3 @@ class Task:
         process = self._process or self._adopted
         assert process is not None  # zero would mean our own process group
         return process.pid
-
-    def _count_stall(self) -> None:
-        checkpoints, size = self._progress()
-        if checkpoints - self._checkpoints or size > self._metrics_size:
-            self.stalled = 0
-        else:
-            self.stalled += 1
-        self._checkpoints |= checkpoints
-        self._metrics_size = max(self._metrics_size, size)
-
-    def _progress(self) -> tuple[frozenset[str], int]:
-        """What grows when training goes on: the names of the checkpoints, and the metrics."""
-        names: list[str] = []
-        size = 0
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            names = [entry.name for entry in self.settings.checkpoints.iterdir()]
-        with contextlib.suppress(FileNotFoundError):
-            size = self.run.metrics_file.stat().st_size
-        return frozenset(name for name in names if not name.startswith(".")), size

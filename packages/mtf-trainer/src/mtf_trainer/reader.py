@@ -19,8 +19,6 @@ class Reader:
     """Reads batches in order, and opens the source wherever the state says to go on.
 
     Attributes:
-        source: of the batches.
-        device: where they go.
         before_read: called before every batch.
         layout: of tensors with four dimensions; None leaves it as it is.
         is_divided: whether other ranks read other parts of the same batches.

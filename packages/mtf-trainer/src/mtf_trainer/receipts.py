@@ -9,19 +9,24 @@ from pathlib import Path
 from mtf_trainer.state import ResumeState
 from mtf_utils import rundir
 from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
-from mtf_utils.rundir import FinishReceipt, Outcome, RunResultFile
+from mtf_utils.rundir import Attempt, FinishReceipt, Outcome, RunResultFile
 
-__all__ = ["finite", "write_receipt", "write_result"]
+__all__ = ["current_attempt", "finite", "write_receipt", "write_result"]
 
 STATUSES = {Outcome.PREEMPTED: EXIT_PREEMPTED, Outcome.DO_NOT_REQUEUE: EXIT_DO_NOT_REQUEUE}
 
 
-def write_receipt(outcome: Outcome, reason: str) -> None:
-    """Say how this attempt ended, where an exit status may not arrive; does nothing outside a run directory."""
+def current_attempt() -> Attempt | None:
+    """The attempt that this process is; None outside one, where nobody else counts how often it was preempted."""
     run = rundir.current_run()
-    if run is None or run[1] is None:
+    return run[1] if run is not None else None
+
+
+def write_receipt(outcome: Outcome, reason: str) -> None:
+    """Say how this attempt ended, where an exit status may not arrive; does nothing outside an attempt."""
+    attempt = current_attempt()
+    if attempt is None:
         return
-    attempt = run[1]
     attempt.path.mkdir(parents=True, exist_ok=True)
     FinishReceipt(
         attempt=attempt.number,

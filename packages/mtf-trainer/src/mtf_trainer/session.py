@@ -353,7 +353,8 @@ class Session:
     def _why_enough(self) -> str | None:
         """Why the run must not be continued after this preemption; None if it may."""
         count, limit, end = self.state.preemptions, self.config.preemption.max_preemptions, Place.of(self.state)
-        if limit is not None and count > limit:
+        # within an attempt whoever starts the next one counts: it knows what was a preemption, and since when to count
+        if limit is not None and count > limit and receipts.current_attempt() is None:
             too_often = f"preempted {count} times, more than preemption.max_preemptions={limit}, which can be raised"
             self.guard.stopped(too_often, end)
             return too_often

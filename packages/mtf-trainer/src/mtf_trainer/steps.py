@@ -302,7 +302,8 @@ def to_device(batch: Any, device: torch.device, layout: torch.memory_format | No
     if dataclasses.is_dataclass(batch):
         moved = copy.copy(batch)
         for item in dataclasses.fields(batch):
-            object.__setattr__(moved, item.name, to_device(getattr(batch, item.name), device, layout))  # may be frozen
+            value = to_device(getattr(batch, item.name), device, layout)
+            object.__setattr__(moved, item.name, value)  # it may be frozen
         return moved
     return batch
 

@@ -216,8 +216,12 @@ class GenericTrainer:
             store.close()
             raise
         self._session = session
-        ready = prepared(model, self.config.performance)
-        with store, opening.attempt(session, checkpoint, is_chosen=is_chosen), ready, session.resources():
+        with (
+            store,
+            opening.attempt(session, checkpoint, is_chosen=is_chosen),
+            prepared(model, self.config.performance),
+            session.resources(),
+        ):
             opening.enter(session, checkpoint)
 
     def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None, ranks: Ranks) -> Parallel | None:

@@ -15,6 +15,7 @@ from mtf_utils import atomic
 from mtf_utils.settings import Settings, about
 
 __all__ = [
+    "Ask",
     "FinishReceipt",
     "Outcome",
     "Record",
@@ -109,8 +110,8 @@ class StartReceipt(Record):
 class FinishReceipt(Record):
     """`attempts/<n>/finished.json`: how this attempt ended.
 
-    Written by the trainer's rank 0 when it was preempted or must not run again, which an exit status cannot always
-    tell; otherwise by `job.sh` from the command's exit status.
+    Written by the trainer's rank 0 when it was preempted, which an exit status cannot always tell; otherwise by
+    `job.sh` from the command's exit status, which also replaces that of a preemption where no other attempt follows.
     """
 
     attempt: int = field(metadata=about("Number of the attempt, from 1.", minimum=1))
@@ -120,7 +121,29 @@ class FinishReceipt(Record):
         metadata=about("Exit status of the command; 128 + n when signal n ended it; null if unknown."),
     )
     reason: str | None = field(default=None, metadata=about("One line for a person."))
+    limit: str | None = field(
+        default=None,
+        metadata=about("The budget that is used up, where that alone keeps the run from going on; see `Ask`."),
+    )
     finished_at: str = field(metadata=about("Time of the end, UTC."))
+
+
+@dataclass(kw_only=True)
+class Ask(Record):
+    """`asked/<n>.json`: somebody asked for the run again, so that from attempt n on its budgets are new ones.
+
+    Written by the launcher before the run is started again. What was asked for before the run's first attempt needs
+    no such file.
+    """
+
+    attempt: int = field(metadata=about("The first attempt that counts.", minimum=1))
+    by: str = field(metadata=about("Who asked: user@host."))
+    how: str = field(metadata=about("By which call, and why that counts as asking."))
+    asked_at: str = field(metadata=about("When, UTC."))
+    code_before: str | None = field(
+        default=None, metadata=about("The snapshot whose checkpoints are continued with other code; else null.")
+    )
+    code_after: str | None = field(default=None, metadata=about("The snapshot that continues them."))
 
 
 @dataclass(kw_only=True)

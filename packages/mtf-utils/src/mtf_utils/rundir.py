@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtf_utils.records import (
+    Ask,
     FinishReceipt,
     Outcome,
     Record,
@@ -35,6 +36,7 @@ __all__ = [
     "ENV_RUN_DIR",
     "ENV_TOKEN",
     "WALL_CLOCK_FIELDS",
+    "Ask",
     "Attempt",
     "FileContract",
     "FinishReceipt",
@@ -122,17 +124,28 @@ CONTRACT: Final = (
     FileContract("runs/<name>/attempts/<n>/started.json", "job.sh", "launcher", "who runs it", 1, StartReceipt),
     FileContract(
         "runs/<name>/attempts/<n>/finished.json",
-        "trainer (preempted, do not requeue), else job.sh",
+        "trainer (preempted), else job.sh",
         "job.sh, launcher, results",
         "how it ended",
         1,
         FinishReceipt,
     ),
     FileContract(
+        "runs/<name>/asked/<n>.json",
+        "launcher",
+        "job.sh, launcher",
+        "who asked for it again when: attempts before n do not count any more",
+        1,
+        Ask,
+    ),
+    FileContract(
         "runs/<name>/attempts/<n>/before.txt",
-        "job.sh (in Slurm)",
         "job.sh",
+        "job.sh, launcher",
         "bytes of metrics and names of checkpoints when it started, if there were any: shows attempts without progress",
+    ),
+    FileContract(
+        "runs/<name>/attempts/<n>/time-limit", "job.sh (in Slurm)", "job.sh, launcher", "its time was up: no preemption"
     ),
     FileContract(
         "runs/<name>/attempts/<n>/task-<rank>", "job.sh (under srun)", "job.sh", "the status of a task that was stopped"
@@ -176,6 +189,16 @@ class Attempt:
         """The finish receipt, or None when the attempt left none (yet)."""
         return FinishReceipt.read(self.finished_file)
 
+    @property
+    def before_file(self) -> Path:
+        """What there was of the run when the attempt started."""
+        return self.path / "before.txt"
+
+    @property
+    def time_limit_file(self) -> Path:
+        """There if the attempt was told to stop because its time was up."""
+        return self.path / "time-limit"
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -217,6 +240,32 @@ class RunDirectory:
     def attempts_dir(self) -> Path:
         """Parent of the attempts' folders."""
         return self.path / "attempts"
+
+    @property
+    def asked_dir(self) -> Path:
+        """Parent of the notes on who asked for it again."""
+        return self.path / "asked"
+
+    def ask_file(self, attempt: int) -> Path:
+        """The note that attempts before that one do not count any more."""
+        return self.asked_dir / f"{attempt}.json"
+
+    def asks(self) -> list[Ask]:
+        """Who asked for it again when, in order."""
+        found = (Ask.read(self.ask_file(number)) for number in self._asked())
+        return [ask for ask in found if ask is not None]
+
+    def counts_from(self) -> int:
+        """The first attempt that counts against the budgets: those before the last asking do not."""
+        return max(self._asked(), default=1)
+
+    def _asked(self) -> list[int]:
+        try:
+            names = [entry.name for entry in self.asked_dir.iterdir()]
+        except FileNotFoundError:
+            return []
+        numbers = (_attempt_number(name.removesuffix(".json")) for name in names if name.endswith(".json"))
+        return sorted(number for number in numbers if number is not None)
 
     @property
     def logs_dir(self) -> Path:

@@ -15,7 +15,14 @@ from mtf_slurm.render import ENDS_SRUN
 from mtf_utils.sections import PreemptionConfig
 from mtf_utils.settings import nearest
 
-__all__ = ["node_count", "preemption_signal", "sbatch_options", "task_count", "with_dependency"]
+__all__ = [
+    "node_count",
+    "preemption_signal",
+    "sbatch_options",
+    "task_count",
+    "warning_s",
+    "with_dependency",
+]
 
 # What slurmctld knows by name; the others go by number. Source: sig_name2num in Slurm's sources.
 _SLURM_SIGNALS: Final = (
@@ -25,6 +32,8 @@ _ALWAYS_FORWARDED: Final = ("TERM", "USR1", "INT", "HUP")
 _LONGEST_LEAD_S: Final = 65535
 _LEAST_LEAD_S: Final = 1
 _LEAD_SHARE: Final = 4
+_USUAL_LEAD_S: Final = 60
+"""Without one, sbatch takes this. Source: sbatch(1), --signal."""
 _OPTION: Final = re.compile(r"--([a-z][a-z0-9-]*)(?:=(.*))?", re.DOTALL)
 _SHORT_OPTION: Final = re.compile(r"-([A-Za-z])(?!-)=?(.*)", re.DOTALL)
 _SIGNAL: Final = re.compile(r"(?:([RB]{1,2}):)?(?:SIG)?([A-Z0-9]+)(?:@(\d+))?")
@@ -95,6 +104,12 @@ def preemption_signal(config: SLURMConfig, preemption: PreemptionConfig) -> str:
     if limit_s is not None:
         lead_s = min(lead_s, max(_LEAST_LEAD_S, limit_s // _LEAD_SHARE))
     return f"B:{chosen}@{lead_s}"
+
+
+def warning_s(slurm: SLURMConfig | None, preemption: PreemptionConfig) -> int:
+    """How many seconds before the time limit the job is told of it."""
+    lead = preemption_signal(slurm or SLURMConfig(), preemption).partition("@")[2]
+    return int(lead) if lead else _USUAL_LEAD_S
 
 
 def _seconds(time_limit: str | None) -> int | None:

@@ -15,7 +15,7 @@ from mtf_slurm.cluster.options import sbatch_options
 from mtf_slurm.cluster.script import slurm_job_name, task_line
 from mtf_slurm.cluster.sending import job_spec
 from mtf_slurm.cluster.sharing import render_shared
-from mtf_slurm.submissions import Submission, Submissions
+from mtf_slurm.submissions import Ended, Submission, Submissions
 from mtf_utils.rundir import SweepDirectory, now
 
 __all__ = ["SubmissionPlanner", "most_tasks"]
@@ -47,6 +47,8 @@ class SubmissionPlanner:
         limit: int | None = None,
         holders: Sequence[Holder] = (),
         single: bool = False,
+        ended: Sequence[Ended] = (),
+        memory: Mapping[str, str] | None = None,
     ) -> tuple[Submission, dict[str, str]]:
         """A submission of some runs and the files that go with it; writes nothing.
 
@@ -57,6 +59,8 @@ class SubmissionPlanner:
             limit: how many tasks of the folder may be at work at a time; None is no bound.
             holders: the jobs of the folder that are not over.
             single: whether it is one experiment, submitted by itself.
+            ended: how last attempts of these runs had ended.
+            memory: what runs ask for instead of the memory of their configuration, by name.
 
         Raises:
             JobSubmissionError: what a run asks for cannot be asked.
@@ -79,6 +83,8 @@ class SubmissionPlanner:
             jobs=jobs,
             max_concurrent_jobs=limit,
             created_at=now(),
+            ended=list(ended),
+            memory=dict(memory or {}),
         )
         return submission, self._files(submission)
 
@@ -101,12 +107,13 @@ class SubmissionPlanner:
         return cut
 
     def _request(self, name: str, single: bool) -> Request:
-        config = self._config(name)
+        config = self.config(name)
         stem = (config.slurm.job_name if config.slurm else None) or (name if single else self.directory.path.name)
         options, template = sbatch_options(config.slurm, config.preemption), self.templates.path_for(config)
         return Request(name, options, stem, template, Pack.of(config.slurm))
 
-    def _config(self, name: str) -> ExperimentConfig:
+    def config(self, name: str) -> ExperimentConfig:
+        """The experiment of a run."""
         if name in self.configs:
             return self.configs[name]
         return ExperimentConfig.from_dict(json.loads(self.directory.run(name).config_json.read_text("utf-8")))
@@ -116,11 +123,11 @@ class SubmissionPlanner:
         files: dict[str, str] = {}
         for number in range(first, len(submission.jobs)):
             names = submission.runs_of(number)
-            config = self._config(names[0]).slurm or SLURMConfig()
+            config = self.config(names[0]).slurm or SLURMConfig()
             spec = job_spec(self.directory, submission, number, config)
             files[f"{number}.sh"] = self.templates.get(submission.jobs[number].template).render(spec)
             if submission.jobs[number].is_shared:
-                signals = (name for run in names for name in self._config(run).preemption.signals)
+                signals = (name for run in names for name in self.config(run).preemption.signals)
                 files[f"{number}.task.sh"] = render_shared(submission.jobs[number], number, signals)
             files[f"{number}.tasks"] = "".join(task_line(self._next_attempt(name), name) for name in names)
         return files

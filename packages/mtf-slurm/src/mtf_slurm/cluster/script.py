@@ -27,6 +27,7 @@ _NO_VALUES: Final = (
     "setup",
     "link",
     "template_path",
+    "retries",
     "runs_per_job",
     "runs_at_once",
     "additional_args",

@@ -101,5 +101,6 @@ def render_shared(job: JobPlan, number: int, signals: Iterable[str]) -> str:
 @cache
 def _rest() -> str:
     files = resources.files("mtf_slurm")
-    places = (files.joinpath("job_functions.sh"), files.joinpath("cluster", "shared_body.sh"))
+    functions = [files.joinpath(name) for name in ("job_functions.sh", "job_budgets.sh")]
+    places = (*functions, files.joinpath("cluster", "shared_body.sh"))
     return "".join(place.read_text("utf-8") for place in places)

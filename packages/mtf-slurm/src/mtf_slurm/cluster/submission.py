@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from mtf_config import ExecutionMode
+from mtf_slurm.asking import ends_of, last_cause, reconsider
+from mtf_slurm.budgets import Limits, hold_of
 from mtf_slurm.cluster.answers import ClusterConfig
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.holders import outstanding
 from mtf_slurm.cluster.journal import JobJournal
 from mtf_slurm.cluster.lanes import Holder
+from mtf_slurm.cluster.memory import grown, megabytes, with_memory
 from mtf_slurm.cluster.patience import NotYetError, Patience
 from mtf_slurm.cluster.planning import SubmissionPlanner, most_tasks
 from mtf_slurm.cluster.submitter import Submitter
@@ -18,7 +21,8 @@ from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.decisions import Decision, Step, due
 from mtf_slurm.errors import ClusterUnreachableError, SlurmNotFoundError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.status import JobStatus
+from mtf_slurm.policy import Cause
+from mtf_slurm.status import Evidence, JobStatus
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_utils.rundir import RunDirectoryError
 
@@ -34,12 +38,24 @@ class Submitted:
         job_ids: by the name of the run: its job now, whether it was submitted this time or before.
         refused: why a run was not submitted, by its name.
         left: why a run was not submitted although nothing keeps it from that, by its name: it is over, or in Slurm.
+        held: why runs were left out that are not tried again until somebody asks for them, by name.
     """
 
     submission: Submission | None = None
     job_ids: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Chosen:
+    """What is to become of the runs of a submission: those that are due with what is known of them, and the others."""
+
+    due: dict[str, Evidence] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -67,13 +83,14 @@ class Launch:
         """
         self._settings()
 
-    def submit(self, names: Sequence[str], limit: int | None, *, single: bool = False) -> Submitted:
+    def submit(self, names: Sequence[str], limit: int | None, *, single: bool = False, asked: str = "") -> Submitted:
         """Submit those of some runs that are due, and return when Slurm has all of them.
 
         Args:
             names: of the runs, which have folders.
             limit: how many runs of the folder may be at work at a time; None is no bound.
             single: whether it is one experiment, submitted by itself.
+            asked: how the runs were asked for explicitly, so that their budgets begin anew; empty if they were not.
 
         Raises:
             JobSubmissionError: the cluster did not take a job in time; a repeated call goes on.
@@ -82,8 +99,9 @@ class Launch:
         """
         self.complete()
         witness = self._look(names)
-        due_names, refused, left = self._select(witness, names)
-        submission = self._send(due_names, limit, single=single) if due_names else None
+        chosen = self._select(witness, names, asked)
+        refused, left = chosen.refused, chosen.left
+        submission = self._send(chosen.due, limit, single=single) if chosen.due else None
         job_ids: dict[str, str] = {}
         for name in names:
             if name not in refused and (job_id := witness.job_id(name)):
@@ -95,7 +113,7 @@ class Launch:
             job_ids |= sent
             refused |= not_taken
             job_ids = {name: job_id for name, job_id in job_ids.items() if name not in not_taken}
-        return Submitted(submission, job_ids, refused, left)
+        return Submitted(submission, job_ids, refused, left, chosen.held)
 
     def complete(self) -> None:
         """Send what earlier calls were stopped from sending, and what the controller has lost since.
@@ -124,39 +142,65 @@ class Launch:
         if is_open or min(journal.age_s() for journal in journals) < self._settings().min_job_age_s:
             submitter.confirm(submission)
 
-    def _select(self, witness: Witness, names: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, str]]:
-        """The runs that are due, why others cannot be submitted, and why others need not be."""
-        chosen: list[str] = []
-        refused: dict[str, str] = {}
-        left: dict[str, str] = {}
+    def _select(self, witness: Witness, names: Sequence[str], asked: str) -> _Chosen:
+        chosen = _Chosen()
         for name in names:
+            run = self.planner.directory.run(name)
             try:
-                decision = due(witness.evidence(name))
+                evidence = witness.evidence(name)
+                decision = reconsider(run, evidence, due(evidence, hold_of(run, evidence)), asked)
             except RunDirectoryError as error:
-                refused[name] = str(error)
+                chosen.refused[name] = str(error)
                 continue
             if decision.step is Step.START:
-                chosen.append(name)
+                chosen.due[name] = evidence
             elif decision.step in (Step.DONE, Step.ADOPT):
-                left[name] = _why_left(witness, name, decision)
+                chosen.left[name] = _why_left(witness, name, decision)
+            elif decision.step is Step.HOLD:
+                chosen.held[name] = decision.reason
             else:
-                refused[name] = decision.reason
-        return chosen, refused, left
+                chosen.refused[name] = decision.reason
+        return chosen
 
-    def _send(self, names: Sequence[str], limit: int | None, *, single: bool) -> Submission:
+    def _send(self, due: Mapping[str, Evidence], limit: int | None, *, single: bool) -> Submission:
         directory = self.planner.directory
         settings = self._settings()
+        memory = self._memory(due)
+        configs = {name: with_memory(self.planner.config(name), amount) for name, amount in memory.items()}
+        self.planner = replace(self.planner, configs={**self.planner.configs, **configs})
         submission, files = self.planner.plan(
-            names,
+            list(due),
             mode=ExecutionMode.SLURM,
             max_tasks=most_tasks(settings.max_array_size, settings.max_job_count),
             limit=limit,
             holders=self._holders() if limit is not None else (),
             single=single,
+            ended=ends_of(due.items()),
+            memory=memory,
         )
         Submissions(directory).publish(submission, files)
         submitter = self._submitter()
         return submitter.confirm(submitter.send(submission))
+
+    def _memory(self, due: Mapping[str, Evidence]) -> dict[str, str]:
+        """What runs ask for instead of the memory of their configuration, because that did not suffice."""
+        before: dict[str, str] = {}
+        for submission in Submissions(self.planner.directory).all():
+            before |= submission.memory
+        found: dict[str, str] = {}
+        for name, evidence in due.items():
+            config = self.planner.config(name)
+            own = config.slurm.mem if config.slurm else None
+            if own is None:
+                continue  # nothing was asked for, so there is nothing to multiply
+            asked = max(own, before.get(name, own), key=megabytes)
+            if last_cause(evidence) is Cause.OUT_OF_MEMORY:
+                more = grown(asked, Limits.of(self.planner.directory.run(name)).budgets)
+                self.say(f"{name}: {asked} of memory did not suffice; it asks for {more}")
+                asked = more
+            if asked != own:
+                found[name] = asked
+        return found
 
     def _outcome(self, submission: Submission) -> tuple[dict[str, str], dict[str, str]]:
         """The ids of the runs that Slurm took, and why it did not take others."""

@@ -49,11 +49,13 @@ def check_written(
     """
     problems = [f"{name}: {problem}" for problem in _frame_problems(text, body)]
     written = [line.strip() for line in source.splitlines()]
-    of_lines = [*_line_problems(text.partition(body)[0], words), *_value_problems(text, inserted, words)]
-    for number, line, problem in of_lines:
+    for number, line, problem in _line_problems(text.partition(body)[0], words):
         once = written.count(line.strip()) == 1
         place = f"{name}:{written.index(line.strip()) + 1}" if once else f"{name}: line {number} of the script"
         problems.append(f"{place}: {line!r}{problem}")
+    # a value may look like another line of the template
+    for number, line, problem in _value_problems(text, inserted, words):
+        problems.append(f"{name}: line {number} of the script: {line!r}{problem}")
     if problems:
         raise SLURMError("\n".join(problems))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 from collections import deque
@@ -29,8 +30,6 @@ ALONE: Final = Division()
 
 DEATH_S: Final = 1.0
 """How long the news of a worker's death may take, in seconds."""
-
-_TAKEN_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,10 @@ class _Order:
 
     def __iter__(self) -> Iterator[Request]:
         # The indices are begun here and now: a user's code in them runs with the streams that `open` set up.
+        indices = self._indices()
+        requests = map(Request, itertools.repeat(self.epoch), itertools.count(self.start), indices)
         self.drawn.clear()
-        requests = map(Request, itertools.repeat(self.epoch), itertools.count(self.start), self._indices())
-        return map(self._remember, requests)
+        return requests if self.plan is not None else map(self._remember, requests)
 
     def _remember(self, request: Request) -> Request:
         self.drawn.append(request)
@@ -318,7 +318,8 @@ class MapSource(DataSource):
     def lost_batch(self) -> int | None:
         """See `DataSource.lost_batch`; where it is not known which worker died, the first that is not done."""
         workers = getattr(self._iterator, "_workers", ())
-        wait([worker.sentinel for worker in workers], DEATH_S)
+        with contextlib.suppress(RuntimeError):  # how torch tells the news, wherever the process is
+            wait([worker.sentinel for worker in workers], DEATH_S)
         dead = [number for number, worker in enumerate(workers) if worker.exitcode not in (None, 0)]
         begun = [self._dataset.worker_at(number) for number in (dead or range(self._loader.num_workers))]
         lost = [batch for epoch, batch, done in begun if epoch == self._order.epoch and (dead or not done)]

@@ -123,19 +123,19 @@ class PositionedDataset(Dataset[Any]):
             seed_host(seed)
         seed_generators(found, seed)
 
-    def _read_one(self, index: Any) -> Any:
-        try:
-            return self.dataset[index]
-        except Exception as error:
-            name_sample(error, repr(index))
-            raise
-
     def _read(self, index: Any, *, batched: bool) -> Any:
         if not batched:
-            return self._read_one(index)
-        if getitems := getattr(self.dataset, "__getitems__", None):
-            return getitems(index)
-        return [self._read_one(each) for each in index]
+            return self._read_each([index])[0]
+        getitems = getattr(self.dataset, "__getitems__", None)
+        return getitems(index) if getitems else self._read_each(index)
+
+    def _read_each(self, index: Any) -> list[Any]:
+        dataset, reading = self.dataset, None
+        try:
+            return [dataset[reading := each] for each in index]
+        except Exception as error:
+            name_sample(error, repr(reading))
+            raise
 
 
 class PositionedIterable(IterableDataset[Any]):

@@ -57,8 +57,9 @@ class Place(Settings):
 
     def __str__(self) -> str:
         if self.val_batch is not None:
-            return f"batch {self.val_batch} of validation {self.validations} (epoch {self.epoch}, step {self.step})"
-        return f"batch {self.batch} of epoch {self.epoch} (step {self.step})"
+            number = f"batch {self.val_batch + 1} of validation {self.validations}"
+            return f"{number} (epoch {self.epoch + 1}, step {self.step})"
+        return f"batch {self.batch + 1} of epoch {self.epoch + 1} (step {self.step})"
 
 
 @dataclass(kw_only=True)
@@ -100,8 +101,8 @@ class Fault(Settings):
         return self.phase is None or other.phase is None or self.phase == other.phase
 
     def __str__(self) -> str:
-        within = f"epoch {self.epoch}" if self.stage == "train" else f"validation {self.epoch + 1}"
-        text = f"batch {self.batch} of {within}" + (f", in {self.phase}" if self.phase else "")
+        within = "epoch" if self.stage == "train" else "validation"
+        text = f"batch {self.batch + 1} of {within} {self.epoch + 1}" + (f", in {self.phase}" if self.phase else "")
         if self.sample is not None:
             return f"{text}, sample {self.sample}"
         if self.samples:
