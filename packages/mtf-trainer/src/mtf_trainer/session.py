@@ -301,8 +301,7 @@ class Session:
 
     def _upcoming(self) -> list[Any] | None:
         """The samples of the next training batch, where they are known for nothing."""
-        place = self.loop.upcoming
-        return self.train.peek(*place) if place is not None else None
+        return None if (place := self.loop.upcoming) is None else self.train.peek(*place)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree between a checkpoint and the run that continues it."""

@@ -27,6 +27,7 @@ __all__ = ["MapSource"]
 logger = logging.getLogger(__name__)
 
 ALONE: Final = Division()
+_TAKEN_AT_ONCE: Final = 4096
 
 DEATH_S: Final = 1.0
 """How long the news of a worker's death may take, in seconds."""
