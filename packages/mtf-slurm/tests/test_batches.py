@@ -18,7 +18,7 @@ PACKS = st.builds(lambda runs, share: Pack(runs, max(1, runs // share)), st.inte
 
 def groups_of(sizes: list[int], pack: Pack = ALONE) -> list[Group]:
     return [
-        Group((f"--mem={index}G",), "job", tuple(f"run-{index}-{number}" for number in range(size)), pack)
+        Group((f"--mem={index}G",), "job", tuple(f"run-{index}-{number}" for number in range(size)), pack=pack)
         for index, size in enumerate(sizes)
     ]
 
@@ -61,7 +61,7 @@ def test_other_names_of_jobs_are_other_groups() -> None:
 
 def test_runs_share_a_task_only_with_those_that_want_to_in_the_same_way() -> None:
     packs = [Pack(8), Pack(8), Pack(8, 2), ALONE]
-    groups = group_runs(Request(str(number), (), "job", pack) for number, pack in enumerate(packs))
+    groups = group_runs(Request(str(number), (), "job", pack=pack) for number, pack in enumerate(packs))
     assert [(group.names, group.pack) for group in groups] == [
         (("0", "1"), Pack(8)),
         (("2",), Pack(8, 2)),

@@ -12,11 +12,11 @@ import pytest
 from cluster_runs import crash_back, keep_state, wait_for
 
 from mtf_config import ExperimentConfig
+from mtf_slurm.cluster.choosing import Templates
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.patience import Patience
 from mtf_slurm.cluster.planning import SubmissionPlanner
 from mtf_slurm.cluster.programs import Ran, run_program
-from mtf_slurm.cluster.script import SubmissionTemplate
 from mtf_slurm.cluster.submission import Launch
 from mtf_slurm.render import JobScript, render_job
 from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
@@ -79,14 +79,14 @@ def test_a_lost_link_neither_breaks_the_limit_nor_loses_a_run(
     with slurm_cluster(ClusterSettings(nodes=2)) as cluster:
         for key, value in cluster.environment().items():
             monkeypatch.setenv(key, value)
-        planner = SubmissionPlanner(directory, SubmissionTemplate.built_in())
+        planner = SubmissionPlanner(directory, Templates(tmp_path))
         crash = Crash(cluster, lost, tmp_path / "kept")
         done = Launch(planner, Controller(crash), said.append, Patience(timeout_s=60)).submit(names, 1)
         assert done.refused == {}
         assert sorted(done.job_ids) == names
         runs = [directory.run(name) for name in names]
         wait_for(lambda: all(run.attempt(1).finished_file.exists() for run in runs), "the end of the runs", 60)
-    assert any("has lost 1 jobs in a crash" in text for text in said)
+    assert any("has lost 1 job in a crash" in text for text in said)
     spans = sorted(tuple(map(int, (run.path / "span").read_text().split())) for run in runs)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans)), "two at a time"
     assert all(len(run.attempts()) == 1 for run in runs)

@@ -12,7 +12,7 @@ import pytest
 from job_folders import Script
 
 from mtf_config import ExecutionMode
-from mtf_slurm import GridSearchResult, JobSubmissionError, SLURMLauncher
+from mtf_slurm import GridSearchResult, JobSubmissionError, SLURMLauncher, cluster
 from mtf_slurm.setup_lines import setup_problem
 from mtf_utils.cli import main
 from mtf_utils.exits import EXIT_PREEMPTED
@@ -87,6 +87,26 @@ def test_what_fails_is_the_reason(script: Script, setup: tuple[str, ...], why: s
     assert (receipt.outcome, receipt.exit_status) == ("failed", None)
     assert receipt.reason == f"slurm.setup: {why}; see the log"
     assert "trap" not in script.run.log_file(1).read_text()  # job.sh itself has nothing to complain of
+    assert not (script.root / "ran").exists()
+
+
+@pytest.mark.parametrize(("setup", "why"), [
+    (("exit 3",), "'exit 3' ended the script with status 3"),
+    (("set -eu", "echo $no_such_name"), "'echo $no_such_name' ended the script with status 1"),
+    (("true", "false"), "'false' ended with status 1"),
+])  # fmt: skip
+def test_so_it_is_where_the_script_of_a_submission_reads_it_in(
+    script: Script, setup: tuple[str, ...], why: str
+) -> None:
+    script.write("open('ran', 'w')", setup=setup)
+    sweep, name = script.root / "sweep", script.run.path.name
+    sweep.mkdir()
+    (sweep / "runs").symlink_to(script.run.path.parent)
+    reading = '. "$mtf_sweep_dir/runs/${mtf_line#* }/job.sh"'
+    assert reading in (Path(cluster.__file__).parent / "task_body.sh").read_text()
+    words = ["bash", "-c", f"mtf_sweep_dir=$0; mtf_line=$1\n{reading}", str(sweep), f"1 {name}"]
+    assert subprocess.run(words, check=False).returncode == 1
+    assert script.receipt().reason == f"slurm.setup: {why}; see the log"
     assert not (script.root / "ran").exists()
 
 

@@ -170,7 +170,7 @@ def test_do_not_requeue_is_final(launcher, make_search, folder) -> None:
     for _ in range(2):
         (run,) = launcher.submit_sweep(search, folder, LOCAL)
         assert (run.status, run.attempts) == (JobStatus.FAILED, 1)
-    assert run.reason == "about to end"
+    assert run.reason == "it said that it must not run again (status 76): about to end"
 
 
 def test_an_attempt_on_another_host_is_not_started_beside(launcher, make_search, folder, runs_of) -> None:

@@ -182,6 +182,27 @@ def test_a_stop_changes_nothing(name: str, tmp_path: Path, caplog: pytest.LogCap
         caplog.clear()
 
 
+@pytest.mark.parametrize("forward", [1, 2, 5, 8])
+def test_a_stop_right_before_the_optimizer_step_changes_nothing_under_fp16(forward: int, tmp_path: Path) -> None:
+    """Then the next process takes the step without having scaled a loss."""
+
+    def told(net: Net) -> Net:
+        passes = 0
+
+        def count(*_: Any) -> None:
+            nonlocal passes
+            passes += net.training
+            if passes == forward and net.training:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        net.register_forward_pre_hook(count)
+        return net
+
+    undisturbed = train(tmp_path / "undisturbed", precision="fp16")
+    train(tmp_path / "stopped", stop=-1, wrap=told, precision="fp16")
+    assert outcome(train(tmp_path / "stopped", precision="fp16")) == outcome(undisturbed)
+
+
 @pytest.mark.parametrize(
     ("precision", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
@@ -305,6 +326,26 @@ def test_modules_are_chosen_by_a_function_too_and_the_outermost_counts() -> None
     checkpoint_activations(model, ["Sequential"])  # once is enough
     model(torch.randn(2, 3, 4, 4)).sum().backward()
     assert model.blocks[0].forwards == {True: 4, False: 0}
+
+
+def test_what_was_there_before_is_there_again(tmp_path: Path) -> None:
+    """A `forward` that a module was given of its own, and modules that were chosen before by hand."""
+    asked: dict[str, Any] = {"performance": performance(activation_checkpointing=["blocks.?"])}
+
+    def adapted(net: Net) -> Net:
+        inner = net.blocks[0].forward
+        net.blocks[0].forward = lambda x: inner(x) + 1
+        checkpoint_activations(net, ["blocks.1"])
+        return net
+
+    model = train(tmp_path / "recomputed", block=Block, wrap=adapted, **asked).model
+    assert outcome(train(tmp_path / "plain", block=Block, wrap=adapted)) == outcome(
+        train(tmp_path / "recomputed", block=Block, wrap=adapted, **asked)
+    )
+    assert model.blocks[0].__dict__["forward"].__name__ == "<lambda>"
+    before = dict(model.blocks[1].forwards)
+    model.train()(torch.randn(2, 3, 4, 4)).sum().backward()
+    assert model.blocks[1].forwards[True] == before[True] + 2
 
 
 def test_a_name_that_no_module_has_is_refused(tmp_path: Path) -> None:

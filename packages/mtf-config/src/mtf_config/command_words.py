@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mtf_utils.names import nearest
 
-__all__ = ["PLACEHOLDERS", "command_problems"]
+__all__ = ["PLACEHOLDERS", "command_problems", "known_placeholders"]
 
 PLACEHOLDERS: Final = ("python", "config", "run_dir", "name")
 """What stands in braces: `{python}`. Doubled braces, `{{python}}`, mean the word itself."""
@@ -40,8 +40,11 @@ def command_problems(command: Any) -> Iterator[tuple[int | None, str]]:
                 yield None if isinstance(command, str) else index, _unknown(name)
 
 
-def _unknown(name: str) -> str:
+def known_placeholders(name: str) -> str:
+    """What to write instead of an unknown one: the nearest, or all there are."""
     guess = nearest(name, PLACEHOLDERS)
-    known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
-    hint = f"did you mean {{{guess}}}?" if guess else f"known are {known}"
-    return f"unknown placeholder {{{name}}} ({hint}); to mean it literally, write {{{{{name}}}}}"
+    return f"did you mean {{{guess}}}?" if guess else "known are " + ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+
+
+def _unknown(name: str) -> str:
+    return f"unknown placeholder {{{name}}} ({known_placeholders(name)}); to mean it literally, write {{{{{name}}}}}"

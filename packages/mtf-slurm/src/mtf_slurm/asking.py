@@ -18,6 +18,7 @@ __all__ = ["BY_NAME", "ends_of", "last_cause", "reconsider"]
 
 BY_NAME: Final = "asked for by name"
 _UNTOLD: Final = "submitted again; it runs what lies in the project, where nobody can tell what has changed"
+_AFTER_CANCELLING: Final = "submitted again after it was cancelled"
 _MENDABLE: Final = (Cause.FAILURE, Cause.OUT_OF_MEMORY, Cause.PROGRESS)
 
 
@@ -32,7 +33,9 @@ def reconsider(run: RunDirectory, evidence: Evidence, decision: Decision, how: s
     """
     if decision.step not in (Step.START, Step.HOLD) or evidence.last is None:
         return decision
-    if not how and decision.hold is not None and decision.hold.cause in _MENDABLE and not _is_isolated(run):
+    if not how and evidence.cancelled:
+        how = _AFTER_CANCELLING
+    elif not how and decision.hold is not None and decision.hold.cause in _MENDABLE and not _is_isolated(run):
         how = _UNTOLD
     if not how:
         return decision

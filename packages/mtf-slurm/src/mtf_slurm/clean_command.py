@@ -14,6 +14,7 @@ from mtf_slurm.code.repository import Repository
 from mtf_slurm.code.users import Orphan, find_orphans, prune_orphans
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.verbs import add_json, print_json, print_lines
+from mtf_slurm.wording import counted
 from mtf_utils.cli import DONE, Command, CommandError
 
 __all__ = ["CLEAN"]
@@ -58,7 +59,7 @@ def _sweep_lines(found: Cleaning, *, removed: bool) -> list[str]:
         return ["nothing to remove"]
     lines = [f"{item.kind:10}  {readable_size(item.size):>10}  {item.path}  ({item.why})" for item in found.items]
     lines += [f"{'snapshot':10}  {'':>10}  {tree} in git" for tree in found.snapshots]
-    return [*lines, _summary(f"{len(found.items)} items, {readable_size(found.size)}", removed=removed)]
+    return [*lines, _summary(f"{counted(len(found.items), 'item')}, {readable_size(found.size)}", removed=removed)]
 
 
 def _snapshots(folder: Path, apply: bool) -> tuple[dict[str, Any], Iterable[str]]:

@@ -17,7 +17,7 @@ from mtf_slurm.views import format_metric
 
 __all__ = ["Explanation", "explain"]
 
-_AGAIN: Final = "submit the sweep again: it continues from the last checkpoint"
+_AGAIN: Final = "submit the sweep again: it continues from its last checkpoint, if it has one"
 _REMEDIES: Final[Mapping[JobStatus, str]] = {
     JobStatus.BOOT_FAIL: _AGAIN,
     JobStatus.CANCELLED: _AGAIN,

@@ -90,7 +90,8 @@ if [[ -n $mtf_setup ]]; then
   mtf_depth=${#BASH_SOURCE[@]}
   mtf_line=
   # each line of the setup itself, not those of functions; in the traps below the one that is at work is told once more
-  trap '[[ $BASH_COMMAND == "eval \"\$mtf_setup\""* ]] || { mtf_line_before=$mtf_line; mtf_line=$BASH_COMMAND; }' DEBUG
+  # (what reads this script in stands there when a line ends it)
+  trap '[[ $BASH_COMMAND == "eval \"\$mtf_setup\""* || $BASH_COMMAND == ". \"\$mtf_sweep_dir/runs/"* ]] || { mtf_line_before=$mtf_line; mtf_line=$BASH_COMMAND; }' DEBUG
   trap 'mtf_refuse_setup $? "$mtf_line" "ended the script with"' EXIT
   trap 'mtf_refuse_setup $? "$mtf_line_before" "ended with" ${#BASH_SOURCE[@]} "$BASH_COMMAND"' ERR
   # at the top, for a declaration in a function would be gone with it; the last line makes what precedes it no last one
@@ -147,7 +148,9 @@ fi
 mtf_command "${mtf_before[@]}" </dev/null &
 mtf_child=$!
 mtf_pass_on
+mtf_status=
 mtf_await 9> >(mtf_wake)
+[[ -n $mtf_status ]] || mtf_await # there was no process or descriptor left for what wakes it
 
 # When the command ends at the very moment of a trap, bash 5 can lose its status, and says -1 or that it has no such job.
 if ((mtf_status < 0)) || { ((mtf_status == 127)) && [[ -n $mtf_signalled ]]; }; then

@@ -54,7 +54,7 @@ mtf_say_end() {
   \"version\": 1,
   \"attempt\": $mtf_attempt,
   \"outcome\": \"$1\",
-  \"exit_status\": $2,
+  \"exit_status\": ${2:-null},
   \"reason\": $mtf_text,
   \"limit\": ${4:-null},
   \"finished_at\": \"$mtf_now\"

@@ -222,6 +222,7 @@ class SLURMLauncher:
             sweep_dir: the folder of the sweep.
             command: instead of the launcher's.
         """
+        check_search(search)
         directory = SweepDirectory(Path(sweep_dir).absolute())
         request = SweepRequest.of(
             search,
@@ -389,8 +390,7 @@ class SLURMLauncher:
     def _held(self, directory: SweepDirectory, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
         return held(directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0)
 
-    def _look_in(self) -> list[Path]:
-        """The folders that job ids may belong to."""
+    def _look_in(self) -> list[Path]:  # the folders that job ids may belong to
         inside = sorted(self.output_dir.iterdir()) if self.output_dir.is_dir() else []
         return list(dict.fromkeys([*self._folders, *inside]))
 

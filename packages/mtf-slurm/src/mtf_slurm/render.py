@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from mtf_config import RetryConfig
+from mtf_config.command_words import PLACEHOLDERS, known_placeholders
 from mtf_slurm.code.record import Workplace
 from mtf_slurm.errors import JobSubmissionError
-from mtf_utils.settings import nearest
 
 __all__ = ["DEFAULT_COMMAND", "ENDS_SRUN", "JobScript", "render_job", "signal_names", "split_command"]
 
@@ -29,7 +29,6 @@ _PARTS: Final = ("job_functions.sh", "job_budgets.sh", "job_body.sh")
 # the folder of a run may be moved as a whole: what lies in it is found when the script runs
 _WHEN_RUN: Final = {"config": "MTF_CONFIG", "run_dir": "MTF_RUN_DIR"}
 _NO_TEXT: Final = re.compile("[\ud800-\udfff]")  # what stands for bytes that are no UTF-8
-_PLACEHOLDERS: Final = ("python", "config", "run_dir", "name")
 _PLACEHOLDER: Final = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
 
 
@@ -84,8 +83,10 @@ def split_command(command: str | Sequence[str]) -> tuple[str, ...]:
             words = shlex.split(command)
         except ValueError as error:
             raise JobSubmissionError(f"command {command!r}: {error}; close the quote, or pass a list") from error
-    else:
+    elif isinstance(command, Iterable):
         words = list(command)
+    else:
+        raise JobSubmissionError(f"command={command!r}: expected a line such as '{{python}} train.py', or its words")
     for word in words:
         if not isinstance(word, str) or "\0" in word:
             raise JobSubmissionError(f"command: expected strings without NUL characters, found {word!r}")
@@ -98,13 +99,10 @@ def split_command(command: str | Sequence[str]) -> tuple[str, ...]:
 def _check_placeholders(word: str) -> None:
     for match in _PLACEHOLDER.finditer(word):
         name = match[2]
-        if name is not None and name not in _PLACEHOLDERS:
-            guess = nearest(name, _PLACEHOLDERS)
-            known = ", ".join(f"{{{known}}}" for known in _PLACEHOLDERS)
-            hint = f"did you mean {{{guess}}}?" if guess else f"known are {known}"
+        if name is not None and name not in PLACEHOLDERS:
             raise JobSubmissionError(
-                f"command: unknown placeholder {{{name}}} in {word!r} ({hint}); to mean it literally, write "
-                f"{{{{{name}}}}}"
+                f"command: unknown placeholder {{{name}}} in {word!r} ({known_placeholders(name)}); "
+                f"to mean it literally, write {{{{{name}}}}}"
             )
 
 

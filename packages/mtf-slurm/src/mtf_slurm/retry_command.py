@@ -13,6 +13,7 @@ from mtf_slurm.results import GridSearchResult
 from mtf_slurm.retrying import KINDS, RetryResult
 from mtf_slurm.status import JobStatus
 from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached
+from mtf_slurm.wording import counted
 from mtf_utils.cli import WORK_FAILED, Command, CommandError
 from mtf_utils.rundir import SweepDirectory
 
@@ -93,7 +94,7 @@ def _lines(done: RetryResult, *, dry_run: bool) -> Iterator[str]:
         job = f" as job {done.job_ids[name]}" if done.job_ids.get(name, "").partition("_")[0].isdecimal() else ""
         yield f"{name}: {said}{job}, code {done.code[name][:12] or 'as it is in the project'}"
     yield from (f"left out: {line}" for line in by_reason(done.left_out))
-    yield f"{len(done.retried)} of {len(done.result)} runs {said}"
+    yield f"{len(done.retried)} of {counted(len(done.result), 'run')} {said}"
 
 
 RETRY = Command("have runs tried again that failed, or were left out", _configure, _retry)

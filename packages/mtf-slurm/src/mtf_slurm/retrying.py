@@ -18,6 +18,7 @@ from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.execute import Executed, refuse_problems
 from mtf_slurm.executor import Executor
+from mtf_slurm.requests import check_names
 from mtf_slurm.results import GridSearchResult
 from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import Submissions
@@ -128,11 +129,13 @@ class Retry:
         return f"the copy of its code, code/{code.tree}, is gone; try it again without --same-code"
 
     def note_code(self) -> None:
-        """Note which runs continue checkpoints of other code."""
+        """Note that runs were asked for, and which continue checkpoints of other code."""
         for name in self.names:
             run = self.directory.run(name)
             if self.code is not None and name not in self.keep and (change := code_change(run, self.code.record)):
                 ask_for(run, f"{self.how or 'by its budgets'}, across code", **change)
+            elif self.how and run.attempts():
+                ask_for(run, self.how)
 
     def plan(self, project_root: Path) -> SweepPlan:
         """The plan for these runs; the description of the sweep stays as it is, but for its code."""
@@ -210,6 +213,9 @@ def prepare_retry(
         KeyError: there is no run of a name.
         SLURMError: it cannot be told how they are to be executed.
     """
+    if execution_mode is ExecutionMode.DRY_RUN:
+        raise SLURMError("execution_mode=ExecutionMode.DRY_RUN: what would be tried again is told with dry_run=True")
+    names = None if names is None else check_names(names)
     directory = SweepDirectory(result.output_dir)
     sweep = directory.sweep()
     if sweep is None:
@@ -240,7 +246,7 @@ def prepare_retry(
         names=tuple(taken),
         left_out=left_out,
         mode=mode,
-        limit=max_concurrent_jobs or (sent[-1].max_concurrent_jobs if sent else None),
+        limit=sent[-1].max_concurrent_jobs if max_concurrent_jobs is None and sent else max_concurrent_jobs,
         how=BY_NAME if names is not None else "",
     )
 

@@ -196,9 +196,10 @@ class Evidence:
 
     @property
     def preemptions(self) -> int:
-        """How many attempts ended preempted."""
+        """How many attempts ended preempted, of those that count."""
         outcomes = (Outcome.PREEMPTED, Outcome.WANTS_REQUEUE)
-        return sum(a.finished is not None and a.finished.outcome in outcomes for a in self.attempts)
+        counted = (attempt.finished for attempt in self.attempts if attempt.number >= self.counts_from)
+        return sum(receipt is not None and receipt.outcome in outcomes for receipt in counted)
 
     @property
     def is_finished(self) -> bool:

@@ -114,7 +114,8 @@ def failure_reason(evidence: Evidence, verdict: Verdict, log: Path | None) -> st
     if receipt.outcome not in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):
         return verdict.reason  # it is not this attempt that failed
     if receipt.outcome is Outcome.DO_NOT_REQUEUE:
-        return receipt.reason or last_error_line(log)
+        line = last_error_line(log)
+        return receipt.reason or ("it said that it must not run again (status 76)" + (f": {line}" if line else ""))
     killed = receipt.exit_status is None or receipt.exit_status > 128
     return verdict.reason if killed else last_error_line(log) or verdict.reason
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from mtf_trainer.recomputation import checkpoint_activations, stop_recomputing
+from mtf_trainer.recomputation import checkpoint_activations, is_recomputed, stop_recomputing
 from mtf_utils.sections import PerformanceConfig
 
 __all__ = ["compilation", "load_plain_state", "memory_format", "original", "plain_name", "plain_state", "prepared"]
@@ -74,11 +74,12 @@ def prepared(model: nn.Module, performance: PerformanceConfig) -> Iterator[None]
     with contextlib.ExitStack() as stack:
         inside = original(model)
         if performance.activation_checkpointing:
+            before = {name for name, module in inside.named_modules() if is_recomputed(module)}
             chosen = checkpoint_activations(inside, performance.activation_checkpointing)
-            stack.callback(stop_recomputing, inside, chosen)
+            stack.callback(stop_recomputing, inside, [name for name in chosen if name not in before])
         options = compilation(performance)
         if options is not None and inside is model:
-            before = model._compiled_call_impl
+            uncompiled = model._compiled_call_impl
             model.compile(**options)
-            stack.callback(setattr, model, "_compiled_call_impl", before)
+            stack.callback(setattr, model, "_compiled_call_impl", uncompiled)
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["checkpoint_activations", "stop_recomputing"]
+__all__ = ["checkpoint_activations", "is_recomputed", "stop_recomputing"]
 
 Choice = Sequence[str] | Callable[[str, nn.Module], bool]
 """Class names and patterns of modules' names, or a function of a module's name and the module."""
@@ -43,7 +44,7 @@ def checkpoint_activations(model: nn.Module, which: Choice) -> list[str]:
         inside = any(name.startswith(f"{outer}.") for outer in chosen)
         if name and not inside and _is_chosen(which, name, module):
             chosen.append(name)
-            if not isinstance(module.__dict__.get("forward"), functools.partial):
+            if not is_recomputed(module):
                 module.forward = functools.partial(_recomputed, module, module.forward)
     if not chosen:
         classes = ", ".join(sorted({type(module).__name__ for name, module in model.named_modules() if name})) or "none"
@@ -52,10 +53,20 @@ def checkpoint_activations(model: nn.Module, which: Choice) -> list[str]:
     return chosen
 
 
+def is_recomputed(module: nn.Module) -> bool:
+    """Whether `checkpoint_activations` has chosen this very module."""
+    forward = module.__dict__.get("forward")
+    return isinstance(forward, functools.partial) and forward.func is _recomputed
+
+
 def stop_recomputing(model: nn.Module, chosen: Sequence[str]) -> None:
-    """Undo `checkpoint_activations`."""
+    """Undo `checkpoint_activations`: each module has the `forward` that it had, be it its class's or its own."""
     for name in chosen:
-        model.get_submodule(name).__dict__.pop("forward", None)
+        module = model.get_submodule(name)
+        if is_recomputed(module):
+            before = module.__dict__.pop("forward").args[1]
+            if before != types.MethodType(type(module).forward, module):
+                module.forward = before
 
 
 def _is_chosen(which: Choice, name: str, module: nn.Module) -> bool:

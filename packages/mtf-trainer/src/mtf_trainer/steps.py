@@ -219,6 +219,9 @@ class Engine:
                 raise TrainerError(f"the checkpoint was made {then} a {name}, this run is {now} one")
             if part is not None:
                 part.load_state_dict(state[name])
+        if self.scaler is not None:
+            # torch makes its tensors when the first loss is scaled; a run that goes on behind that scales none before
+            self.scaler.scale(torch.zeros((), device=self.device))
         frozen = set(state["frozen"])
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(plain_name(name) not in frozen)

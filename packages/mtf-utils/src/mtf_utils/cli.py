@@ -146,7 +146,17 @@ def _dispatch(arguments: list[str]) -> int:
     command = _load(verb)
     parser = argparse.ArgumentParser(prog=f"mtf {verb}", description=command.help, allow_abbrev=False)
     command.configure(parser)
-    return command.run(parser.parse_args(rest))
+    return command.run(_parse(parser, rest))
+
+
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """The arguments, with options before, between and after the others."""
+    if "--" in words:  # behind which nothing is an option; argparse forgets that where it parses twice
+        return parser.parse_args(words)
+    try:
+        return parser.parse_intermixed_args(words)
+    except TypeError:  # it has verbs of its own
+        return parser.parse_args(words)
 
 
 def _entry_points() -> dict[str, metadata.EntryPoint]:

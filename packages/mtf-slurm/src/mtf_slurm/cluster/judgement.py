@@ -7,6 +7,7 @@ from typing import Final
 
 from mtf_slurm.cluster.answers import TaskState
 from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
+from mtf_utils.exits import EXIT_PREEMPTED
 from mtf_utils.rundir import FinishReceipt, Outcome
 
 __all__ = ["judge_job", "memory_words"]
@@ -146,7 +147,9 @@ def _judge_ended_by_slurm(
     if task is not None and state is JobStatus.OUT_OF_MEMORY and (figures := memory_words(task)):
         words = f"out of memory ({figures})"
     receipt = last.finished if last else None
-    saved = "the state is saved" if receipt is not None and receipt.outcome is Outcome.PREEMPTED else ""
+    # another status is that of a signal, which the command may not have heeded
+    has_saved = receipt is not None and receipt.outcome is Outcome.PREEMPTED and receipt.exit_status == EXIT_PREEMPTED
+    saved = "the state is saved" if has_saved else ""
     # who cancels a job that went on after preemptions knows that; of a job that ran out of time it matters
     return Verdict(state, _notes(words, saved, _preempted(evidence) if words else ""))
 

@@ -65,7 +65,11 @@ def _frame_problems(text: str, body: str) -> Iterator[str]:
         yield f"the script begins with {text[:20]!r}; sbatch takes only what begins with '#!', such as '#!/bin/bash'"
     if (count := text.count(body)) != 1:
         yield f"the script has {{{{ body }}}} {count} times; write it once, and without a filter"
-    after = [line for line in text.partition(body)[2].splitlines() if line.strip() and not line.startswith("#")]
+        return
+    before, _, rest = text.partition(body)
+    if stray := before.rpartition("\n")[2].strip():
+        yield f"{stray!r} stands before {{{{ body }}}}, which needs lines of its own"
+    after = [line for line in rest.splitlines() if line.strip() and not line.startswith("#")]
     if after:
         yield f"{after[0].strip()!r} would never run: {{{{ body }}}} does not return; move it up"
 
