@@ -81,7 +81,8 @@ def make_step() -> Callable[[], None]:
     inputs, targets = torch.randn(32, 32), torch.randn(32, 1)
 
     def step() -> None:
-        nn.functional.mse_loss(ddp(inputs), targets).backward()
+        loss = nn.functional.mse_loss(ddp(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 
