@@ -45,6 +45,7 @@ def explained(cls: type[Settings], data: Any, monkeypatch: pytest.MonkeyPatch) -
     """What the explaining way makes of data."""
     with monkeypatch.context() as patch:
         patch.setattr(settings_module, "build", lambda cls, data: None)
+        patch.setattr(settings_module, "settle", lambda instance: False)
         instance, problems = cls.decode(data, ())
     assert (instance is None) == bool(problems)
     return instance
@@ -61,6 +62,24 @@ def test_sections(monkeypatch: pytest.MonkeyPatch, case: tuple[type[Settings], d
         assert list(map(type, vars(quick).values())) == [type(vars(slow)[name]) for name in vars(quick)]
     if cls.decode(data, ())[0] is not None:
         assert slow is not None
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(section_data())
+def test_sections_that_are_constructed(monkeypatch: pytest.MonkeyPatch, case: tuple[Any, dict[str, Any]]) -> None:
+    cls, data = case
+
+    def construct() -> tuple[dict[str, Any] | None, list[str]]:
+        try:
+            made = cls(**data)
+        except (TypeError, ValueError) as error:
+            return None, [str(error)]
+        return vars(made), [str(type(value)) for value in vars(made).values()]
+
+    quick = construct()
+    with monkeypatch.context() as patch:
+        patch.setattr(settings_module, "settle", lambda instance: False)
+        assert construct() == quick
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

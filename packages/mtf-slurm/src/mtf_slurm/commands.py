@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtf_config import ConfigurationManager, ExecutionMode, ExperimentConfig, ParameterGridSearch, SweepSpec, load_sweep
+from mtf_config import ConfigurationManager, ExecutionMode, ParameterGridSearch, SweepSpec, load_sweep
 from mtf_slurm.cluster.sharing import shared_jobs
-from mtf_slurm.configurations import read_experiment
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.launcher import SLURMLauncher
+from mtf_slurm.monitored import monitored
 from mtf_slurm.render import DEFAULT_COMMAND
 from mtf_slurm.reports import plan_lines, ranking_lines, script_lines, status_lines
 from mtf_slurm.results import GridSearchResult
@@ -23,7 +22,6 @@ from mtf_slurm.sweep import sweep_name
 from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached, say
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 from mtf_utils.paths import ProjectRootError, get_project_root
-from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["PLAN", "RESULTS", "RUN", "STATUS", "SUBMIT"]
 
@@ -187,7 +185,7 @@ def _configure_results(parser: argparse.ArgumentParser) -> None:
 @explained
 def _results(arguments: argparse.Namespace) -> int:
     result = GridSearchResult.load(arguments.dir)
-    monitor, its_mode = _monitored(result)
+    monitor, its_mode = monitored(result)
     metric = arguments.metric or monitor
     if arguments.top is not None and arguments.top < 1:
         raise CommandError(f"--top {arguments.top}: expected a number from 1")
@@ -208,23 +206,6 @@ def _results(arguments: argparse.Namespace) -> int:
     for name, reason in result.failures().items():
         say(f"{name}: {reason}")
     return DONE
-
-
-def _monitored(result: GridSearchResult) -> tuple[str | None, Any]:
-    """The metric that the sweep's own checkpoints are ranked by, and which way; None if nothing readable tells."""
-    if not result.runs:
-        raise SLURMError(f"{result.output_dir}: the sweep has no runs")
-    directory = SweepDirectory(result.output_dir)
-    for run in result:
-        # one bad file is no reason to say nothing of the others
-        with contextlib.suppress(OSError, ValueError):
-            checkpoint = read_experiment(directory.run(run.name)).checkpoint
-            return checkpoint.monitor, checkpoint.mode
-    sweep = directory.sweep()
-    with contextlib.suppress(ValueError):  # a base may be no whole experiment without its grids
-        checkpoint = ExperimentConfig.from_dict(sweep.base if sweep else {}).checkpoint
-        return checkpoint.monitor, checkpoint.mode
-    return None, "min"
 
 
 def _print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None:

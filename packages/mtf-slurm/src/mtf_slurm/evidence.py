@@ -19,7 +19,7 @@ from mtf_slurm.policy import Cause
 from mtf_slurm.processes import is_alive
 from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
 from mtf_slurm.submissions import Submission, Submissions
-from mtf_utils.rundir import Attempt, Outcome, RunDirectory, RunDirectoryError, SweepDirectory
+from mtf_utils.rundir import Attempt, FinishReceipt, Outcome, RunDirectory, RunDirectoryError, SweepDirectory
 
 __all__ = ["CLAIM_SETTLES_S", "Witness", "has_finished", "read_attempts"]
 
@@ -30,9 +30,18 @@ CLAIM_SETTLES_S: Final = 10.0
 _TOLD_TO_STOP: Final = (Outcome.PREEMPTED, Outcome.WANTS_REQUEUE, Outcome.DO_NOT_REQUEUE)
 
 
-def read_attempts(run: RunDirectory) -> tuple[AttemptEvidence, ...]:
-    """The receipts of every claimed attempt: two files of each, and a listing of those that have not left both."""
-    return tuple(_read_attempt(attempt) for attempt in run.attempts())
+def read_attempts(run: RunDirectory, *, brief: bool = False) -> tuple[AttemptEvidence, ...]:
+    """The receipts of every claimed attempt.
+
+    Args:
+        run: its folder.
+        brief: whether the start receipts of a run that has finished may be left out.
+    """
+    attempts = run.attempts()
+    finished = [attempt.finished() for attempt in attempts]
+    if brief and any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in finished):
+        return tuple(AttemptEvidence(number=a.number, finished=end) for a, end in zip(attempts, finished, strict=True))
+    return tuple(_read_attempt(attempt, end) for attempt, end in zip(attempts, finished, strict=True))
 
 
 def has_finished(run: RunDirectory) -> bool:
@@ -43,8 +52,8 @@ def has_finished(run: RunDirectory) -> bool:
     return False
 
 
-def _read_attempt(attempt: Attempt) -> AttemptEvidence:
-    started, finished = attempt.started(), attempt.finished()
+def _read_attempt(attempt: Attempt, finished: FinishReceipt | None) -> AttemptEvidence:
+    started = attempt.started()
     if started is None or finished is None:
         # listing the folder makes an NFS client look at the server, where a file that it knows as missing may be by now
         with contextlib.suppress(OSError):
@@ -137,14 +146,18 @@ class Witness:
         """Whether the run left a receipt of success, so that nothing else needs to be known."""
         return has_finished(self.directory.run(name))
 
-    def evidence(self, name: str) -> Evidence:
+    def evidence(self, name: str, *, brief: bool = False) -> Evidence:
         """What is known of one run.
+
+        Args:
+            name: of the run.
+            brief: whether the start receipts may be left out if it has finished.
 
         Raises:
             RunDirectoryError: a receipt cannot be read.
         """
         run = self.directory.run(name)
-        attempts = read_attempts(run)
+        attempts = read_attempts(run, brief=brief)
         submission = self.latest.get(name)
         job = self._job(name, attempts)
         queued = self.launcher_at_work and submission is not None and submission.token == self.active_token
@@ -218,10 +231,15 @@ class Witness:
         noted = self._marks.given_up(submission, name)
         return noted or self.unnoted.get((submission.token, name), "")
 
-    def verdict(self, name: str) -> tuple[Evidence, Verdict]:
-        """What is known of one run, and what may be said of it; unknown if a receipt cannot be read."""
+    def verdict(self, name: str, *, brief: bool = False) -> tuple[Evidence, Verdict]:
+        """What is known of one run, and what may be said of it; unknown if a receipt cannot be read.
+
+        Args:
+            name: of the run.
+            brief: whether the start receipts may be left out if it has finished.
+        """
         try:
-            evidence = self.evidence(name)
+            evidence = self.evidence(name, brief=brief)
         except RunDirectoryError as error:
             return Evidence(), Verdict(JobStatus.UNKNOWN, str(error))
         return evidence, judge(evidence)

@@ -21,7 +21,7 @@ from mtf_utils.names import slip_of
 if TYPE_CHECKING:
     from mtf_utils.settings import Settings
 
-__all__ = ["build"]
+__all__ = ["build", "settle"]
 
 _NO: Final = object()
 _MISSING: Final = dataclasses.MISSING
@@ -70,6 +70,19 @@ def build(cls: type[S], data: Any) -> S | None:
     return None if any(True for _ in instance.cross_checks()) else instance
 
 
+def settle(instance: Settings) -> bool:
+    """Check and convert the fields of a new instance; False, with nothing done, if there is any doubt."""
+    cls: Any = type(instance)
+    plan, values = _plan(cls), instance.__dict__
+    if plan is None or (cls.open and values["extra"]):
+        return False
+    settled = {name: step(values[name]) for name, step in plan.steps.items()}
+    if any(value is _NO for value in settled.values()):
+        return False
+    values.update(settled)
+    return not any(True for _ in instance.cross_checks())
+
+
 @cache
 def _plan(cls: Any) -> _Plan | None:
     from mtf_utils.settings import Settings, field_types  # which builds its classes with what is here
@@ -108,10 +121,9 @@ def _step(annotation: Any, metadata: Mapping[str, Any], adopt: Step) -> Step | N
     if origin is dict:
         return _mapping_step(arguments, adopt)
     if isinstance(annotation, type) and issubclass(annotation, SelfDecoding):
-        section: Any = annotation
-        return lambda value: _NO if (made := build(section, value)) is None else made
+        return _section_step(annotation)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return _choice_step({member.value: member for member in annotation})
+        return _choice_step({member.value: member for member in annotation}, annotation)
     if annotation is bool:
         return lambda value: value if value is True or value is False else _NO
     if annotation in (int, float):
@@ -136,10 +148,19 @@ def _union_step(arguments: tuple[Any, ...], metadata: Mapping[str, Any], adopt: 
     return step
 
 
-def _choice_step(choices: dict[Any, Any]) -> Step | None:
+def _section_step(section: Any) -> Step:
+    def step(value: Any) -> Any:
+        if type(value) is section:
+            return value
+        return _NO if (made := build(section, value)) is None else made
+
+    return step
+
+
+def _choice_step(choices: dict[Any, Any], kind: type | None = None) -> Step | None:
     if not all(type(choice) is str for choice in choices):
         return None
-    return lambda value: choices.get(value, _NO) if type(value) is str else _NO
+    return lambda value: value if type(value) is kind else choices.get(value, _NO) if type(value) is str else _NO
 
 
 def _list_step(inner: Step | None) -> Step | None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, get_type_hints
 from weakref import WeakKeyDictionary
 
 from mtf_utils.decoding import SelfDecoding, check_limits, decode_value, plain
-from mtf_utils.fastpath import build
+from mtf_utils.fastpath import build, settle
 from mtf_utils.names import nearest, slip_of
 from mtf_utils.problems import KeyPath, Problem, SettingsError, describe, dotted
 
@@ -78,6 +78,8 @@ class Settings(SelfDecoding):
     renamed: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
+        if settle(self):
+            return
         problems = [*self._check_fields(), *self._check_extra()]
         if not problems:
             problems = list(self.cross_checks())
