@@ -1,4 +1,4 @@
-"""A sweep of any size as it looks in the midst of its work: planned by the product, its runs' files written by its writers.
+"""A sweep of any size in the midst of its work: planned by the product, its files written by the product's writers.
 
 No run is trained. Everything else is real: the folder comes from a dry submission, journals are written by the
 trainer's `Journal`, results and receipts by the records of the run directory.
