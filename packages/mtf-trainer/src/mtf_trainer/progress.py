@@ -17,6 +17,10 @@ __all__ = ["Progress"]
 logger = logging.getLogger(__name__)
 
 REDRAW_S: Final = 0.25
+SLOWEST_REDRAW_S: Final = 2.0
+SHARE: Final = 0.002
+"""How much of the training's time may go into drawing a bar, as long as that leaves one picture in two seconds."""
+
 FIRST_LINES_S: Final = 10.0
 LATER_LINES_S: Final = 60.0
 
@@ -47,6 +51,7 @@ class Progress:
         self._bar: Any | None = None
         self._waiting: tuple[ResumeState, Mapping[str, float]] | None = None
         self._started_at = self._shown_at = 0.0
+        self._redraw_s = REDRAW_S
         self._first_step = 0
         self._first_samples = 0.0
 
@@ -68,12 +73,13 @@ class Progress:
             return
         now = self._clock()
         lines_s = min(max((now - self._started_at) / 10, FIRST_LINES_S), LATER_LINES_S)
-        pause = lines_s if self._bar is None else REDRAW_S
+        pause = lines_s if self._bar is None else self._redraw_s
         if now - self._shown_at < pause and state.global_step != self._total:
             self._waiting = state, metrics
             return
         self._shown_at, self._waiting = now, None
         self._draw(state, metrics, now - self._started_at)
+        self._redraw_s = min(max((self._clock() - now) / SHARE, REDRAW_S), SLOWEST_REDRAW_S)
 
     def _draw(self, state: ResumeState, metrics: Mapping[str, float], elapsed: float) -> None:
         rate = (state.samples - self._first_samples) / elapsed if elapsed > 0 else math.nan
