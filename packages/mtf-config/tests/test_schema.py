@@ -63,7 +63,7 @@ def test_every_slurm_key_is_none_or_empty_by_default() -> None:
 
 def test_every_field_is_documented() -> None:
     classes = [getattr(mtf_config, name) for name in mtf_config.__all__ if name.endswith("Config")]
-    assert len(classes) == 12
+    assert len(classes) == 13
     for cls in classes:
         for field in dataclasses.fields(cls):
             assert field.metadata["doc"].endswith("."), (cls, field.name)
