@@ -74,7 +74,8 @@ class Progress:
         now = self._clock()
         lines_s = min(max((now - self._started_at) / 10, FIRST_LINES_S), LATER_LINES_S)
         pause = lines_s if self._bar is None else self._redraw_s
-        if now - self._shown_at < pause and state.global_step != self._total:
+        is_last = self._bar is not None and state.global_step == self._total  # the last line comes with `close`
+        if now - self._shown_at < pause and not is_last:
             self._waiting = state, metrics
             return
         self._shown_at, self._waiting = now, None
@@ -95,7 +96,7 @@ class Progress:
 
     def _line(self, state: ResumeState, shown: Mapping[str, str], elapsed: float) -> str:
         total = "" if self._total is None else f"/{self._total}"
-        parts = [f"epoch {state.epoch + 1}/{self._epochs}", f"step {state.global_step}{total}"]
+        parts = [f"epoch {min(state.epoch + 1, self._epochs)}/{self._epochs}", f"step {state.global_step}{total}"]
         parts += [f"{name} {value}" for name, value in shown.items()]
         done = state.global_step - self._first_step
         if self._total is not None and done > 0:
@@ -103,12 +104,11 @@ class Progress:
         return ", ".join(parts)
 
     def close(self) -> None:
-        """Leave the terminal in order."""
-        if self._bar is None:
-            return
+        """Show what is still to be shown, and leave the terminal in order."""
         if self._waiting is not None:
             self._draw(*self._waiting, self._clock() - self._started_at)
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         self._bar = self._waiting = None
 
 
