@@ -77,7 +77,7 @@ def release(root: Path, version: str, today: datetime.date) -> None:
         raise ChangelogError(f"{version!r} is no version such as 1.2.0 or 1.2.0rc1")
     changelog, folder = root / "CHANGELOG.md", root / ".changes"
     before, section, after = split(changelog.read_text("utf-8"))
-    if f"\n## {version} " in after:
+    if f"\n## {version} " in f"\n{after}":
         raise ChangelogError(f"the changelog has a section for {version} already")
     merged = merge(section, read_fragments(folder))
     if not merged:

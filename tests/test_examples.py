@@ -24,7 +24,7 @@ from repository import ROOT
 pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
 
 EXAMPLES = ROOT / "examples"
-EPOCHS = {"basic_training": 10, "custom_trainer": 1, "huggingface_model": 1}
+EPOCHS = {"basic_training": 10, "custom_trainer": 1, "huggingface_model": 1, "ddp": 3}
 """The examples that train in their own process, and how long they need to be killed three times."""
 
 PATIENCE_S = 240.0
@@ -43,11 +43,20 @@ def killable(name: str) -> Any:
 
 def start(name: str, folder: Path) -> subprocess.Popen[str]:
     """The example, with the state in `folder`."""
-    command = [sys.executable, EXAMPLES / f"{name}.py", "--epochs", str(EPOCHS[name]), "--checkpoints", folder]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if name == "ddp" else []
+    script = [EXAMPLES / f"{name}.py", "--epochs", str(EPOCHS[name]), "--checkpoints", folder]
+    command = [sys.executable, *torchrun, *script]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     folder.parent.mkdir(exist_ok=True)
     with (folder.parent / "log").open("a") as log:
         return subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=log, stderr=log, text=True)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process and those that it has started: the ranks of torchrun are in sessions of their own."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for number in (process.pid, *map(int, children)):
+        os.kill(number, signal.SIGKILL)
 
 
 def wait_for_records(process: subprocess.Popen[str], folder: Path, count: int) -> None:
@@ -84,10 +93,11 @@ def test_a_killed_example_ends_bit_identical(name: str, tmp_path: Path) -> None:
         before = len(records(killed))
         process = start(name, killed)
         wait_for_records(process, killed, before + 1)
-        process.send_signal(number)
+        kill(process) if number == signal.SIGKILL else process.send_signal(number)
         statuses.append(process.wait(PATIENCE_S))
     said = (killed.parent / "log").read_text()
-    assert statuses == [-signal.SIGKILL, 75, -signal.SIGKILL], said
+    preempted = 1 if name == "ddp" else 75  # torchrun has one status for whatever has ended its processes
+    assert statuses == [-signal.SIGKILL, preempted, -signal.SIGKILL], said
     assert start(name, killed).wait(PATIENCE_S) == 0, said
     assert records(killed) == records(whole)
     assert state(killed) == state(whole)
