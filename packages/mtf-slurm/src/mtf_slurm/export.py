@@ -90,6 +90,6 @@ def to_dataframe(table: Sequence[dict[str, Any]]) -> Any:
         pandas = importlib.import_module("pandas")
     except ImportError as error:
         raise SLURMError(
-            "to_dataframe needs pandas, which is not installed; to_csv and to_json need nothing"
+            "to_dataframe needs pandas, which is not installed: pip install pandas (to_csv and to_json need nothing)"
         ) from error
     return pandas.DataFrame(list(table))
