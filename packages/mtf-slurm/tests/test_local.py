@@ -216,6 +216,12 @@ def test_gpus_and_threads_are_dealt_out(launcher, make_search, folder, monkeypat
     assert {(omp, mkl) for _, omp, mkl in seen} == {(threads, "9")}
 
 
+def at_work(runs: dict[str, RunDirectory], count: int) -> list[RunDirectory]:
+    """The runs that hold, if there are so many of them; else none."""
+    held = [run for run in runs.values() if (run.path / "held").exists()]
+    return held if len(held) == count else []
+
+
 def test_every_run_at_work_has_a_gpu_of_its_own(
     launcher, make_search, folder, gate, in_background, wait_until, runs_of, monkeypatch
 ) -> None:
@@ -223,9 +229,7 @@ def test_every_run_at_work_has_a_gpu_of_its_own(
     values = [float(x) for x in range(1, 6)]
     search = make_search({"custom_params.x": values}, hold_at=1, gate=str(gate))
     call = in_background(lambda: launcher.submit_sweep(search, folder, LOCAL))
-    held = wait_until(
-        lambda: (names := [r for r in runs_of(folder).values() if (r.path / "held").exists()])[2:] and names
-    )
+    held = wait_until(lambda: at_work(runs_of(folder), 3))
     gpus = sorted(environment_of(pid_of(run))["CUDA_VISIBLE_DEVICES"] for run in held)
     assert gpus == ["0", "1", "GPU-2"]  # as many at a time as there are GPUs
     gate.touch()
