@@ -54,9 +54,9 @@ class RunView:
         return format_metric(name, self.telemetry.metrics[name]) if name else ""
 
     def left(self, now: float | None = None) -> str:
-        """The time that is left: `1:05`; empty if that is not known."""
+        """The time that is left: `1:05`; empty if that is not known, or over."""
         left_s = self.pace.left_s(now)
-        return "" if left_s is None else duration(left_s)
+        return duration(left_s) if left_s else ""
 
 
 def _part_of(value: int | None, whole: int | None) -> str:
