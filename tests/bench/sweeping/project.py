@@ -13,10 +13,10 @@ from mtf_utils.rundir import WALL_CLOCK_FIELDS, RunDirectory, read_metrics
 __all__ = ["base", "grid", "make_project", "outcome_of"]
 
 
-def make_project(root: Path) -> Path:
-    """The project's folder, with its training script."""
+def make_project(root: Path, script: Path | None = None) -> Path:
+    """The project's folder, with its training script; None is the one beside this module."""
     root.mkdir(parents=True)
-    text = Path(__file__).with_name("training.py").read_text("utf-8")
+    text = (script or Path(__file__).with_name("training.py")).read_text("utf-8")
     (root / "train.py").write_text(text, encoding="utf-8")
     return root
 
