@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtf_slurm.pace import Goal, Pace, duration, pace_of
-from mtf_utils.rundir import RunDirectory, StartReceipt
+from mtf_utils.rundir import GoalFile, RunDirectory, StartReceipt
 
 T0 = 1_800_000_000
 
@@ -82,6 +82,18 @@ def test_the_goal_is_that_of_the_configuration(tmp_path: Path, text: str, goal: 
     assert Goal.of(run) == Goal()  # not planned yet
     run.config_json.write_text(text)
     assert Goal.of(run) == goal
+
+
+def test_what_the_trainer_says_of_the_goal_counts(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.config_json.write_text('{"training": {"epochs": 3, "max_steps": 99}}')
+    GoalFile(epochs=4, total_steps=80).write(run.goal_file)
+    goal = Goal.of(run)
+    assert (goal.epochs, goal.total_steps) == (4, 80)
+    # known in the first epoch already
+    assert pace_of([train(10, 5), train(30, 15)], goal, started()).ends_at == T0 + 40
+    GoalFile(epochs=4).write(run.goal_file)  # streamed data
+    assert pace_of([train(10, 5)], Goal.of(run), started()).total_steps == 99
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from mtf_utils.rundir import RunDirectory, StartReceipt
+from mtf_utils.rundir import GoalFile, RunDirectory, StartReceipt
 
 __all__ = ["Goal", "Pace", "duration", "pace_of"]
 
@@ -25,25 +25,29 @@ class Goal:
     Attributes:
         epochs: of the whole training.
         max_steps: the optimizer steps after which it ends at the latest.
+        total_steps: the optimizer steps that it takes, which its trainer says once it has begun.
         monitor: the metric that its checkpoints are ranked by; empty if nothing tells.
     """
 
     epochs: int | None = None
     max_steps: int | None = None
+    total_steps: int | None = None
     monitor: str = ""
 
     @classmethod
     def of(cls, run: RunDirectory) -> Self:
-        """What the configuration of a run says; nothing if it cannot be read, which others complain of."""
+        """What a run's configuration and its trainer say; nothing if they cannot be read, which others complain of."""
         try:
             config = json.loads(run.config_json.read_text("utf-8"))
+            said = GoalFile.read(run.goal_file)
         except (OSError, ValueError):
             return cls()
         training, checkpoint = _section(config, "training"), _section(config, "checkpoint")
         monitor = checkpoint.get("monitor")
         return cls(
-            epochs=_count(training.get("epochs")),
+            epochs=said.epochs if said else _count(training.get("epochs")),
             max_steps=_count(training.get("max_steps")),
+            total_steps=said.total_steps if said else None,
             monitor=monitor if isinstance(monitor, str) else "",
         )
 
@@ -89,14 +93,14 @@ def pace_of(records: Sequence[Mapping[str, Any]], goal: Goal, started: StartRece
 
 
 def _total_steps(records: Sequence[Mapping[str, Any]], goal: Goal) -> int | None:
-    """Epochs are alike: one that is over tells how many steps all of them take."""
-    if goal.epochs is not None:
+    """How many steps training takes; epochs are alike, and one that is over tells how many all of them have."""
+    if goal.total_steps is None and goal.epochs is not None:
         for record in reversed(records):
             over, steps = _number(record, "epoch") + 1, _step(record)
             if record.get("event") == "epoch" and over >= 1 and steps >= 1:
                 total = round(steps / over * goal.epochs)
                 return total if goal.max_steps is None else min(total, goal.max_steps)
-    return goal.max_steps
+    return goal.total_steps or goal.max_steps
 
 
 def duration(seconds: float) -> str:
