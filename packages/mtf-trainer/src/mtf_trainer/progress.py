@@ -45,8 +45,8 @@ class Progress:
         self, kind: Kind, *, epochs: int, total_steps: int | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._kind = kind
-        self._epochs = epochs
-        self._total = total_steps
+        self.epochs = epochs
+        self.total_steps = total_steps
         self._clock = clock
         self._bar: Any | None = None
         self._waiting: tuple[ResumeState, Mapping[str, float]] | None = None
@@ -65,7 +65,7 @@ class Progress:
         if self._kind == "bar":
             from tqdm.auto import tqdm  # looks for a notebook, which takes time that only a bar is worth
 
-            self._bar = tqdm(total=self._total, initial=state.global_step, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=self.total_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
 
     def show(self, state: ResumeState, metrics: Mapping[str, float]) -> None:
         """Move to where the state is, unless that was just done."""
@@ -74,7 +74,7 @@ class Progress:
         now = self._clock()
         lines_s = min(max((now - self._started_at) / 10, FIRST_LINES_S), LATER_LINES_S)
         pause = lines_s if self._bar is None else self._redraw_s
-        is_last = self._bar is not None and state.global_step == self._total  # the last line comes with `close`
+        is_last = self._bar is not None and state.global_step == self.total_steps  # the last line comes with `close`
         if now - self._shown_at < pause and not is_last:
             self._waiting = state, metrics
             return
@@ -90,17 +90,17 @@ class Progress:
         if self._bar is None:
             logger.info("%s", self._line(state, shown, elapsed))
             return
-        self._bar.set_description(f"epoch {min(state.epoch + 1, self._epochs)}/{self._epochs}", refresh=False)
+        self._bar.set_description(f"epoch {min(state.epoch + 1, self.epochs)}/{self.epochs}", refresh=False)
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(state.global_step - self._bar.n)
 
     def _line(self, state: ResumeState, shown: Mapping[str, str], elapsed: float) -> str:
-        total = "" if self._total is None else f"/{self._total}"
-        parts = [f"epoch {min(state.epoch + 1, self._epochs)}/{self._epochs}", f"step {state.global_step}{total}"]
+        total = "" if self.total_steps is None else f"/{self.total_steps}"
+        parts = [f"epoch {min(state.epoch + 1, self.epochs)}/{self.epochs}", f"step {state.global_step}{total}"]
         parts += [f"{name} {value}" for name, value in shown.items()]
         done = state.global_step - self._first_step
-        if self._total is not None and done > 0:
-            parts.append(f"{_duration((self._total - state.global_step) * elapsed / done)} left")
+        if self.total_steps is not None and done > 0:
+            parts.append(f"{_duration((self.total_steps - state.global_step) * elapsed / done)} left")
         return ", ".join(parts)
 
     def close(self) -> None:
