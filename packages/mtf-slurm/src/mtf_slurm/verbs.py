@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from mtf_slurm.cluster.patience import NotYetError
 from mtf_slurm.errors import INTERRUPTED, ClusterUnreachableError, LaunchInterrupted, SLURMError
 from mtf_slurm.results import GridSearchResult
 from mtf_utils.cli import DONE, UNREACHABLE, USER_MISTAKE, CommandError
-from mtf_utils.display import json_text, printable
+from mtf_utils.display import printable
+from mtf_utils.output import print_json
 
 __all__ = ["add_folder", "add_json", "check_runs", "explained", "print_json", "print_lines", "reached", "say"]
 
@@ -43,12 +42,6 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The choice of JSON."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-
-
-def print_json(verb: str, data: dict[str, Any]) -> None:
-    """The envelope of every reading verb; `version` is that of the data's schema."""
-    envelope = {"verb": verb, "version": 1, "data": data}
-    sys.stdout.write(json_text(json.dumps(envelope, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
 def print_lines(lines: Iterable[str]) -> None:
