@@ -68,12 +68,14 @@ class LocalRunner:
         self.directory = directory
         self.submission = submission
         devices = list(visible_gpus() if gpus is None else gpus)
-        self._slots = Slots(max_concurrent or max(1, len(devices)), devices)
         self._display = display
         self._poll_s, self._clock, self._sleep = poll_s, clock, sleep
         self._marks = Submissions(directory)
         sweep = directory.sweep()
         self._identities = {run["name"]: run["identity"] for run in sweep.runs} if sweep else {}
+        # of the whole sweep, not of what is left of it: the number of threads changes results in their last digits
+        most = 1 if submission.single else max(1, len(self._identities))
+        self._slots = Slots(min(max_concurrent or max(1, len(devices)), most), devices)
         self._tasks = [Task(directory.run(name)) for name in submission.runs]
         self._witness = replace(Witness.look(directory, names=submission.runs), launcher_at_work=True)
         self._interrupts = Interrupts()

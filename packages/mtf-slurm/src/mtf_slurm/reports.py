@@ -35,8 +35,9 @@ def status_lines(result: GridSearchResult) -> Iterator[str]:
         )
     yield from columns(lines)
     yield ", ".join(f"{count} {status.value.lower()}" for status, count in result.counts.items())
-    if result.orphaned:
-        yield f"no longer a part of the sweep: {', '.join(result.orphaned)}"
+    if result.orphans:
+        names = (f"{run.name} ({run.status.value})" if run.status.is_active else run.name for run in result.orphans)
+        yield f"no longer a part of the sweep: {', '.join(names)}"
     if held := {run.name: run.held for run in result if run.held}:
         yield "not tried again until their code or settings change, or somebody asks for them:"
         yield from (f"  {line}" for line in by_reason(held))

@@ -41,6 +41,8 @@ __all__ = [
 
 
 SYNCS_AT_ONCE: Final = 16
+NAMED: Final = 20
+"""How many names a line lists; all of them are in `sweep.json`."""
 CHANGED: Final = "submitted with other code or settings"
 
 
@@ -109,6 +111,7 @@ class SweepPlan:
         code: the code of the runs that begin with it, and the inputs that have to be linked to it.
         kept_code: the names of runs that keep the code they have.
         new: the names of runs that were not there before.
+        added: the names of runs that were no part of the sweep; none if the whole sweep is new.
         orphaned: the names of runs that are there and not asked for any more.
         conflicts: why a run cannot be planned, by its name.
         estimate: how much room it will take; None if nobody asked.
@@ -120,6 +123,7 @@ class SweepPlan:
     code: Code
     kept_code: frozenset[str]
     new: tuple[str, ...]
+    added: tuple[str, ...]
     orphaned: tuple[str, ...]
     conflicts: Mapping[str, str]
     estimate: Estimate | None = None
@@ -134,6 +138,15 @@ class SweepPlan:
     def names(self) -> tuple[str, ...]:
         """The runs that are asked for and can be planned, in order."""
         return tuple(self.configs)
+
+    def changes(self) -> list[str]:
+        """What is different from the sweep that the folder had before, as lines for a person; none if nothing is."""
+        lines = []
+        if self.added:
+            lines.append(f"added to the sweep: {listed(self.added, NAMED)}")
+        if self.orphaned:
+            lines.append(f"no longer a part of the sweep, and left alone: {listed(self.orphaned, NAMED)}")
+        return lines
 
 
 def sweep_name(search: ParameterGridSearch) -> str:
@@ -160,6 +173,7 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
     """
     existing = directory.sweep()
     before = {run["name"]: run for run in existing.runs} if existing else {}
+    taking_part = {name for name, run in before.items() if not run.get("orphaned")}
     folders = {name.casefold(): name for name in before}
     entries: dict[str, dict[str, Any]] = {}
     configs: dict[str, ExperimentConfig] = {}
@@ -197,6 +211,7 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
         code=request.code,
         kept_code=frozenset(kept),
         new=tuple(name for name in configs if name not in before),
+        added=() if request.additive or not before else tuple(name for name in configs if name not in taking_part),
         orphaned=tuple(run["name"] for run in runs if run.get("orphaned")),
         conflicts=conflicts,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,10 @@ __all__ = [
     "last_error_line",
     "last_error_lines",
     "metrics_of",
+    "read_records",
     "read_telemetry",
     "tail_lines",
+    "telemetry_of",
 ]
 
 TAIL_BYTES: Final = 16 * 1024
@@ -36,7 +38,7 @@ class Telemetry:
         epoch: of the last record, counted from 1 as everything that people read; the journal counts from 0.
         global_step: of the last record.
         metrics: the last value of each metric among the records read.
-        headline: the first metric of the last record, for where there is room for one; None without any.
+        headline: the metric for where there is room for one; None without any.
     """
 
     epoch: int | None = None
@@ -55,26 +57,48 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def read_telemetry(path: Path) -> Telemetry:
-    """What the end of a metrics journal tells; empty when there is none yet.
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records at the end of a metrics journal; none when there is no journal yet.
 
     The journal may be cut back and written anew meanwhile, so lines that cannot be read are passed over.
     """
-    epoch = step = headline = None
-    metrics: dict[str, float | None] = {}
+    records = []
     for line in _tail(path).splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if not isinstance(record, dict):
-            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def read_telemetry(path: Path) -> Telemetry:
+    """What the end of a metrics journal tells; empty when there is none yet."""
+    return telemetry_of(read_records(path))
+
+
+def telemetry_of(records: Iterable[Mapping[str, Any]], monitor: str = "") -> Telemetry:
+    """What records tell of where a run stands.
+
+    Args:
+        records: the last ones, in order.
+        monitor: the metric to show where there is room for one; empty, or without a value, is the last one recorded.
+    """
+    epoch = step = headline = None
+    metrics: dict[str, float | None] = {}
+    for record in records:
         epoch = _position(record, "epoch", epoch)
         step = _position(record, "step", _position(record, "global_step", step))
         renewed = metrics_of(record)
         metrics |= renewed
         headline = next(iter(renewed), headline)
-    return Telemetry(epoch=None if epoch is None else epoch + 1, global_step=step, metrics=metrics, headline=headline)
+    return Telemetry(
+        epoch=None if epoch is None else epoch + 1,
+        global_step=step,
+        metrics=metrics,
+        headline=monitor if monitor in metrics else headline,
+    )
 
 
 def _position(record: Mapping[str, Any], key: str, before: int | None) -> int | None:

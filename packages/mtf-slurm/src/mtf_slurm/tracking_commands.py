@@ -126,7 +126,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
         raise CommandError("name the runs to cancel, or say --all; one of the two")
     result = GridSearchResult(arguments.dir)
     check_runs(result, arguments.runs)
-    before = {run.name: run.status for run in result}
+    before = {name: result[name].status for name in arguments.runs}
     done = result.cancel(None if arguments.all else arguments.runs)
     if arguments.json:
         runs = {name: {"cancelled": was, "status": result[name].status.value} for name, was in done.items()}

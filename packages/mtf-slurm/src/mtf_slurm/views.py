@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mtf_slurm.evidence import Witness
+from mtf_slurm.pace import Goal, Pace, duration, pace_of
 from mtf_slurm.status import JobStatus
-from mtf_slurm.telemetry import Telemetry, failure_reason, read_telemetry
+from mtf_slurm.telemetry import Telemetry, failure_reason, read_records, telemetry_of
 from mtf_utils.rundir import RunDirectory
 
 __all__ = ["Display", "RunView", "format_metric", "view_run"]
@@ -24,6 +25,8 @@ class RunView:
         attempts: how many were claimed.
         reason: why it is in that state, where there is something to say.
         telemetry: how far it is.
+        goal: how far it is to go.
+        pace: how fast it goes, while it is at work.
     """
 
     name: str
@@ -31,13 +34,35 @@ class RunView:
     attempts: int = 0
     reason: str = ""
     telemetry: Telemetry = field(default_factory=Telemetry)
+    goal: Goal = field(default_factory=Goal)
+    pace: Pace = field(default_factory=Pace)
 
     @property
-    def note(self) -> str:
-        """The leading metric, and the reason."""
+    def epoch(self) -> str:
+        """The epoch, and of how many: `3/10`; empty before the first."""
+        return _part_of(self.telemetry.epoch, self.goal.epochs)
+
+    @property
+    def step(self) -> str:
+        """The optimizer step, and of how many where that is known; empty before the first record."""
+        return _part_of(self.telemetry.global_step, self.pace.total_steps)
+
+    @property
+    def metric(self) -> str:
+        """The leading metric: `val_loss 0.1234`; empty without one."""
         name = self.telemetry.headline
-        shown = [format_metric(name, self.telemetry.metrics[name])] if name else []
-        return "; ".join(shown + ([self.reason] if self.reason else []))
+        return format_metric(name, self.telemetry.metrics[name]) if name else ""
+
+    def left(self, now: float | None = None) -> str:
+        """The time that is left: `1:05`; empty if that is not known."""
+        left_s = self.pace.left_s(now)
+        return "" if left_s is None else duration(left_s)
+
+
+def _part_of(value: int | None, whole: int | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if whole is None else f"{value}/{whole}"
 
 
 def format_metric(name: str, value: float | None) -> str:
@@ -62,10 +87,14 @@ def view_run(witness: Witness, run: RunDirectory) -> RunView:
     """A run as a display shows it."""
     evidence, verdict = witness.verdict(run.name)
     log = run.log_file(evidence.last.number) if evidence.last else None
+    goal, records = Goal.of(run), read_records(run.metrics_file)
+    started = evidence.last.started if evidence.last and verdict.status is JobStatus.RUNNING else None
     return RunView(
         name=run.name,
         status=verdict.status,
         attempts=len(evidence.attempts),
         reason=failure_reason(evidence, verdict, log),
-        telemetry=read_telemetry(run.metrics_file),
+        telemetry=telemetry_of(records, goal.monitor),
+        goal=goal,
+        pace=pace_of(records, goal, started),
     )
