@@ -22,13 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["columns", "plan_lines", "ranking_lines", "script_lines", "status_lines"]
 
 
-def status_lines(result: GridSearchResult) -> Iterator[str]:
-    """How the runs stand, and how many stand so; with their jobs if Slurm has numbered any."""
+def status_lines(
+    result: GridSearchResult, *, runs: Sequence[RunResult] | None = None, metric: str = ""
+) -> Iterator[str]:
+    """How the runs stand, and how many stand so; with their jobs if Slurm has numbered any.
+
+    Args:
+        result: all of them.
+        runs: those that are shown, in order; None is all.
+        metric: the one to show; empty is each run's leading one.
+    """
     jobs = any(run.job_id and run.job_id[0].isdecimal() for run in result)
     lines = [["run", "state", *(["job"] if jobs else []), "epoch", "step", "attempts", "note"]]
-    for run in result:
-        metric = format_metric(run.headline, run.metrics[run.headline]) if run.headline else ""
-        note = "; ".join(text for text in (metric, run.reason) if text)
+    for run in result if runs is None else runs:
+        name = metric or run.headline
+        metric_text = format_metric(name, run.metrics[name]) if name and name in run.metrics else ""
+        note = "; ".join(text for text in (metric_text, run.reason) if text)
         job = [run.job_id or ""] if jobs else []
         lines.append(
             [run.name, run.status.value, *job, _text(run.epoch), _text(run.global_step), str(run.attempts), note]
