@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mtf_config import ExecutionMode, ExperimentConfig
+from mtf_config import ExecutionMode
 from mtf_config.setting_words import add_settings
 from mtf_slurm.cluster.sharing import shared_jobs
-from mtf_slurm.configurations import read_experiment
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.finding import find_sweep
 from mtf_slurm.launcher import SLURMLauncher
+from mtf_slurm.monitored import monitored
 from mtf_slurm.opening import open_sweep
 from mtf_slurm.reports import plan_lines, ranking_lines, script_lines
 from mtf_slurm.results import GridSearchResult
@@ -22,7 +21,6 @@ from mtf_slurm.retry_options import add_retries
 from mtf_slurm.status import JobStatus
 from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, print_status, reached, say
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
-from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["PLAN", "RESULTS", "RUN", "SUBMIT"]
 
@@ -146,7 +144,7 @@ def _configure_results(parser: argparse.ArgumentParser) -> None:
 @explained
 def _results(arguments: argparse.Namespace) -> int:
     result = GridSearchResult.load(find_sweep(arguments.dir))
-    monitor, its_mode = _monitored(result)
+    monitor, its_mode = monitored(result)
     metric = arguments.metric or monitor
     if arguments.top is not None and arguments.top < 1:
         raise CommandError(f"--top {arguments.top}: expected a number from 1")
@@ -169,21 +167,6 @@ def _results(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _monitored(result: GridSearchResult) -> tuple[str | None, Any]:
-    """The metric that the sweep's own checkpoints are ranked by, and which way; None if nothing readable tells."""
-    if not result.runs:
-        raise SLURMError(f"{result.output_dir}: the sweep has no runs")
-    directory = SweepDirectory(result.output_dir)
-    for run in result:
-        # one bad file is no reason to say nothing of the others
-        with contextlib.suppress(OSError, ValueError):
-            checkpoint = read_experiment(directory.run(run.name)).checkpoint
-            return checkpoint.monitor, checkpoint.mode
-    sweep = directory.sweep()
-    with contextlib.suppress(ValueError):  # a base may be no whole experiment without its grids
-        checkpoint = ExperimentConfig.from_dict(sweep.base if sweep else {}).checkpoint
-        return checkpoint.monitor, checkpoint.mode
-    return None, "min"
 
 
 PLAN = Command("show what a sweep would run, and write nothing", _configure_plan, _plan)

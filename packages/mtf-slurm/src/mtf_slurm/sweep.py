@@ -106,7 +106,7 @@ class SweepPlan:
 
     Attributes:
         sweep: the content of `sweep.json` to be.
-        scripts: `job.sh` by the name of the run.
+        jobs: what each `job.sh` is made of, by the name of the run.
         configs: the experiments by the name of the run.
         code: the code of the runs that begin with it, and the inputs that have to be linked to it.
         kept_code: the names of runs that keep the code they have.
@@ -118,7 +118,7 @@ class SweepPlan:
     """
 
     sweep: SweepFile
-    scripts: Mapping[str, str]
+    jobs: Mapping[str, JobScript]
     configs: Mapping[str, ExperimentConfig]
     code: Code
     kept_code: frozenset[str]
@@ -133,6 +133,10 @@ class SweepPlan:
         """The inputs that runs need beside the code."""
         listed = (config.slurm.link for config in self.configs.values() if config.slurm)
         return tuple(dict.fromkeys(link for links in listed for link in links))
+
+    def script(self, name: str) -> str:
+        """The text of a run's `job.sh`, made when it is asked for: those of a large sweep would fill the memory."""
+        return render_job(self.jobs[name])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -204,9 +208,12 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
         left = {name: run | {"orphaned": True} for name, run in left.items()}
     runs = [*left.values(), *entries.values()] if request.additive else [*entries.values(), *left.values()]
     kept = {name: code for name in request.keep_code if (code := code_file_of(directory.run(name)))}
+    jobs = {name: _job(config, request, kept.get(name, request.code.record)) for name, config in configs.items()}
+    for job in jobs.values():
+        render_job(job)  # now is the time to say that one cannot be
     return SweepPlan(
         sweep=_sweep_file(request, runs, existing),
-        scripts={name: _script(c, request, kept.get(name, request.code.record)) for name, c in configs.items()},
+        jobs=jobs,
         configs=configs,
         code=request.code,
         kept_code=frozenset(kept),
@@ -259,14 +266,15 @@ def _write_run(run: RunDirectory, plan: SweepPlan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     data = plan.configs[run.name].to_dict()
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if _is_begun(run) and not (_reads(run.config_json, text) and _reads(run.job_script, plan.scripts[run.name])):
+    script = plan.script(run.name)
+    if _is_begun(run) and not (_reads(run.config_json, text) and _reads(run.job_script, script)):
         # noted first: should this be cut off here, the next call finds the change again
         ask_for(run, CHANGED, **({} if run.name in plan.kept_code else code_change(run, plan.code.record)))
     _replace(run.config_json, text)
     _replace(run.config_yaml, dump_yaml(data))
     if run.name not in plan.kept_code:
         write_code_of_run(run, plan.code)
-    _replace(run.job_script, plan.scripts[run.name], mode=0o777)
+    _replace(run.job_script, script, mode=0o777)
 
 
 def code_change(run: RunDirectory, code: CodeFile) -> dict[str, str]:
@@ -300,24 +308,22 @@ def _replace(path: Path, text: str, *, mode: int = 0o666) -> None:
         write_text(path, text, mode=mode)
 
 
-def _script(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> str:
-    return render_job(
-        JobScript(
-            name=config.experiment_name,
-            project_root=request.project_root,
-            place=workplace(code),
-            command=request.command,
-            python=sys.executable,
-            setup=tuple(config.slurm.setup) if config.slurm else (),
-            signals=tuple(config.preemption.signals),
-            deterministic=config.deterministic,
-            nodes=node_count(config.slurm),
-            tasks=task_count(config.slurm),
-            max_preemptions=config.preemption.max_preemptions,
-            retries=(config.slurm.retries if config.slurm else None) or RetryConfig(),
-            warning_s=warning_s(config.slurm, config.preemption),
-            checkpoints=config.checkpoint.checkpoint_dir,
-        )
+def _job(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> JobScript:
+    return JobScript(
+        name=config.experiment_name,
+        project_root=request.project_root,
+        place=workplace(code),
+        command=request.command,
+        python=sys.executable,
+        setup=tuple(config.slurm.setup) if config.slurm else (),
+        signals=tuple(config.preemption.signals),
+        deterministic=config.deterministic,
+        nodes=node_count(config.slurm),
+        tasks=task_count(config.slurm),
+        max_preemptions=config.preemption.max_preemptions,
+        retries=(config.slurm.retries if config.slurm else None) or RetryConfig(),
+        warning_s=warning_s(config.slurm, config.preemption),
+        checkpoints=config.checkpoint.checkpoint_dir,
     )
 
 

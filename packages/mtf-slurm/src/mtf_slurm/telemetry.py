@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,15 +64,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
     The journal may be cut back and written anew meanwhile, so lines that cannot be read are passed over.
     """
-    records = []
-    for line in _tail(path).splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
+    return list(_records(_tail(path)))
 
 
 def read_telemetry(path: Path) -> Telemetry:
@@ -85,9 +79,12 @@ def telemetry_of(records: Iterable[Mapping[str, Any]], monitor: str = "") -> Tel
         records: the last ones, in order.
         monitor: the metric to show where there is room for one; empty, or without a value, is the last one recorded.
     """
+    last: dict[tuple[str, ...], tuple[int, Mapping[str, Any]]] = {}
+    for place, record in enumerate(records):
+        last[tuple(record)] = place, record  # of records that are alike, the last one tells all
     epoch = step = headline = None
-    metrics: dict[str, float | None] = {}
-    for record in records:
+    metrics: dict[str, float | None] = {name: None for _, record in last.values() for name in metrics_of(record)}
+    for _, record in sorted(last.values(), key=itemgetter(0)):
         epoch = _position(record, "epoch", epoch)
         step = _position(record, "step", _position(record, "global_step", step))
         renewed = metrics_of(record)
@@ -99,6 +96,19 @@ def telemetry_of(records: Iterable[Mapping[str, Any]], monitor: str = "") -> Tel
         metrics=metrics,
         headline=monitor if monitor in metrics else headline,
     )
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    """The records among the lines of a journal's end."""
+    lines = [line for line in text.splitlines() if line]
+    try:
+        values = json.loads(f"[{','.join(lines)}]")  # in one go: a tail has a hundred lines
+    except ValueError:
+        values = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                values.append(json.loads(line))
+    return (value for value in values if isinstance(value, dict))
 
 
 def _position(record: Mapping[str, Any], key: str, before: int | None) -> int | None:

@@ -33,6 +33,7 @@ class FileContract:
 
 CONTRACT: Final = (
     FileContract("sweep.json", "launcher", "launcher, results", "what was asked", 1, SweepFile),
+    FileContract("report.html", "launcher", "people", "the sweep to look at, where asked for"),
     FileContract(".lock", "launcher", "launcher", "held (flock) by the one launcher at work in this folder"),
     FileContract("submissions/<token>/intent.json", "launcher", "launcher", "which runs, as which jobs", 1),
     FileContract("submissions/<token>/<k>.sh", "launcher", "sbatch, people", "what sbatch gets for job k"),

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -174,12 +175,7 @@ class RunDirectory:
         return max(self._asked(), default=1)
 
     def _asked(self) -> list[int]:
-        try:
-            names = [entry.name for entry in self.asked_dir.iterdir()]
-        except FileNotFoundError:
-            return []
-        numbers = (_attempt_number(name.removesuffix(".json")) for name in names if name.endswith(".json"))
-        return sorted(number for number in numbers if number is not None)
+        return _numbers(self.asked_dir, ".json")
 
     @property
     def logs_dir(self) -> Path:
@@ -216,12 +212,8 @@ class RunDirectory:
 
     def attempts(self) -> list[Attempt]:
         """The claimed attempts in order."""
-        try:
-            names = [entry.name for entry in self.attempts_dir.iterdir()]
-        except FileNotFoundError:
-            return []
-        numbers = [number for name in names if (number := _attempt_number(name)) is not None]
-        return [self.attempt(number) for number in sorted(numbers)]
+        folder = self.attempts_dir
+        return [Attempt(folder / str(number), number) for number in _numbers(folder)]
 
     def result(self) -> RunResultFile | None:
         """What training came to, or None while it is not complete."""
@@ -244,7 +236,7 @@ class SweepDirectory:
         """Held by the one launcher at work in this folder."""
         return self.path / ".lock"
 
-    @property
+    @cached_property
     def runs_dir(self) -> Path:
         """Parent of the runs' folders."""
         return self.path / "runs"
@@ -297,6 +289,16 @@ def current_run(environ: Mapping[str, str] | None = None) -> tuple[RunDirectory,
 
 def _attempt_number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
+
+
+def _numbers(folder: Path, suffix: str = "") -> list[int]:
+    """The numbers that entries of a folder are called by, in order; none if it is not there."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - a path for every entry costs more than the listing
+    except FileNotFoundError:
+        return []
+    numbers = (_attempt_number(name.removesuffix(suffix)) for name in names if name.endswith(suffix))
+    return sorted(number for number in numbers if number is not None)
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
