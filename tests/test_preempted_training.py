@@ -25,5 +25,5 @@ def campaign(*arguments: str) -> str:
     "settings", [(), ("--grace", "5", "--user-signal")], ids=["at once, default signals", "grace, user signal"]
 )
 def test_preempted_trainings_end_bit_identical(settings: tuple[str, ...]) -> None:
-    said = campaign("--runs", "2", "--preemptions", "2", "--seed", "5", *settings)
+    said = campaign("--runs", "2", "--stops", "2", "--seed", "5", *settings)
     assert "bit-identical after 2 or more preemptions each: 2 of 2 runs" in said

@@ -63,6 +63,7 @@ class ModelTrainingFramework:
         *,
         command: str | Sequence[str] | None = None,
         naming_strategy: NamingStrategy = NamingStrategy.HASH_BASED,
+        resume_across_code: bool = False,
     ) -> GridSearchResult:
         """Run every experiment of the grids; in a folder that has them already, what is missing.
 
@@ -77,6 +78,8 @@ class ModelTrainingFramework:
                 many as the cluster likes.
             command: what a run executes; None is `{python} train.py --config {config}`.
             naming_strategy: how runs are named.
+            resume_across_code: whether to continue checkpoints that other code has made, which is recorded; else such
+                runs are left out.
 
         Raises:
             ConfigurationError: the base or a grid is not acceptable, or there is no base, or two.
@@ -91,7 +94,14 @@ class ModelTrainingFramework:
         for grid in parameter_grids:
             search.add_grid(grid)
         folder = output_dir if output_dir is not None else self._launcher.output_dir / sweep_name(search)
-        return self._launcher.submit_sweep(search, folder, execution_mode, max_concurrent_jobs, command=command)
+        return self._launcher.submit_sweep(
+            search,
+            folder,
+            execution_mode,
+            max_concurrent_jobs,
+            command=command,
+            resume_across_code=resume_across_code,
+        )
 
     def get_config_manager(self) -> ConfigurationManager:
         """The manager of the project's configurations."""

@@ -17,7 +17,7 @@ from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.render import DEFAULT_COMMAND
 from mtf_slurm.reports import plan_lines, ranking_lines, script_lines, status_lines
 from mtf_slurm.results import GridSearchResult
-from mtf_slurm.retry_options import add_retries, with_retries
+from mtf_slurm.retry_options import add_resume_across_code, add_retries, with_retries
 from mtf_slurm.status import JobStatus
 from mtf_slurm.sweep import sweep_name
 from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached, say
@@ -74,6 +74,12 @@ def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
     add_json(parser)
 
 
+def _configure_submission(parser: argparse.ArgumentParser, what: str, jobs: str) -> None:
+    _configure_sweep(parser, what)
+    parser.add_argument("-j", "--jobs", type=int, help=f"how many run at a time (default: {jobs})")
+    add_resume_across_code(parser)
+
+
 def _configure_plan(parser: argparse.ArgumentParser) -> None:
     _configure_sweep(parser, "a sweep file")
     parser.add_argument("--scripts", action="store_true", help="also show the scripts that Slurm would get")
@@ -100,8 +106,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
-    _configure_sweep(parser, "a sweep file, or the folder of a sweep that is to be continued")
-    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: one per GPU, else one)")
+    what = "a sweep file, or the folder of a sweep that is to be continued"
+    _configure_submission(parser, what, "one per GPU, else one")
     parser.add_argument(
         "-e",
         "--execution",
@@ -118,6 +124,8 @@ def _run(arguments: argparse.Namespace) -> int:
             raise CommandError(f"--execution {mode}: a folder is continued on this machine; name the sweep file")
         if arguments.retries:
             raise CommandError(f"--retries {arguments.retries}: a folder is continued as planned; name the sweep file")
+        if arguments.resume_across_code:
+            raise CommandError("--resume-across-code: a folder is continued with the code it has; name the sweep file")
         _refuse_template(arguments)
         folder = Path(arguments.sweep)
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
@@ -127,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
         mode = mode or opened.spec.execution or ExecutionMode.LOCAL
         if mode is ExecutionMode.LOCAL:
             _refuse_template(arguments)
-        result = opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs)
+        result = _submit_opened(opened, mode, jobs, arguments)
     _print_status("run", result, as_json=arguments.json)
     if mode is ExecutionMode.SLURM:
         return _submitted(result)
@@ -142,17 +150,23 @@ def _refuse_template(arguments: argparse.Namespace) -> None:
 
 
 def _configure_submit(parser: argparse.ArgumentParser) -> None:
-    _configure_sweep(parser, "a sweep file")
-    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: as the file says)")
+    _configure_submission(parser, "a sweep file", "as the file says")
 
 
 @explained
 def _submit(arguments: argparse.Namespace) -> int:
     opened = _open(arguments)
     jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
-    result = opened.launcher.submit_sweep(opened.search, opened.folder, ExecutionMode.SLURM, jobs)
+    result = _submit_opened(opened, ExecutionMode.SLURM, jobs, arguments)
     _print_status("submit", result, as_json=arguments.json)
     return _submitted(result)
+
+
+def _submit_opened(
+    opened: _Opened, mode: ExecutionMode, jobs: int | None, arguments: argparse.Namespace
+) -> GridSearchResult:
+    across = arguments.resume_across_code
+    return opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs, resume_across_code=across)
 
 
 def _submitted(result: GridSearchResult) -> int:

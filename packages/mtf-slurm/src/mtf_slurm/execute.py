@@ -55,6 +55,7 @@ class Executed:
         unnoted: why runs were given up, by token and name, where the disk took no note of it.
         left: why a run was left as it is though it was asked for, by its name.
         held: why runs were left out that are not tried again until somebody asks for them, by name.
+        foreign: why runs were left out whose checkpoints other code has made, by name; it has been said.
     """
 
     job_ids: dict[str, str]
@@ -62,6 +63,7 @@ class Executed:
     unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager

@@ -98,11 +98,20 @@ class SLURMLauncher:
         self._folders = [self.output_dir / SINGLE]
 
     def submit_experiment(
-        self, experiment_config: ExperimentConfig, execution_mode: ExecutionMode = ExecutionMode.SLURM
+        self,
+        experiment_config: ExperimentConfig,
+        execution_mode: ExecutionMode = ExecutionMode.SLURM,
+        *,
+        resume_across_code: bool = False,
     ) -> str:
         """Submit one experiment.
 
         An experiment that is already active keeps its id; a finished one is not run again.
+
+        Args:
+            experiment_config: the experiment.
+            execution_mode: how it is executed.
+            resume_across_code: whether to continue checkpoints of other code, which is recorded.
 
         Returns:
             Its job id: `123` as Slurm numbers it, `local-<token>` after the run ended, or `dry-<token>`.
@@ -114,7 +123,7 @@ class SLURMLauncher:
             LaunchInterrupted: the launcher was told to stop; the run has saved and ended.
         """
         check_experiment("experiment_config", experiment_config)
-        batch = self._submit_lone([experiment_config], execution_mode, None, single=True)
+        batch = self._submit_lone([experiment_config], execution_mode, None, resume_across_code, single=True)
         name = experiment_config.experiment_name
         if name in batch.failed:
             raise JobSubmissionError(f"{name}: {batch.failed[name]}", reasons=batch.failed)
@@ -125,6 +134,8 @@ class SLURMLauncher:
         experiments: Sequence[ExperimentConfig],
         execution_mode: ExecutionMode = ExecutionMode.SLURM,
         max_concurrent_jobs: int | None = None,
+        *,
+        resume_across_code: bool = False,
     ) -> BatchSubmissionResult:
         """Submit experiments together.
 
@@ -133,13 +144,14 @@ class SLURMLauncher:
             execution_mode: how they are executed.
             max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one; in Slurm as
                 many as the cluster likes.
+            resume_across_code: whether to continue checkpoints of other code, which is recorded.
 
         Raises:
             JobSubmissionError: the cluster takes no jobs for too long; a repeated call goes on.
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
-        return self._submit_lone(experiments, execution_mode, max_concurrent_jobs, single=False)
+        return self._submit_lone(experiments, execution_mode, max_concurrent_jobs, resume_across_code, single=False)
 
     def submit_sweep(
         self,
@@ -149,6 +161,7 @@ class SLURMLauncher:
         max_concurrent_jobs: int | None = None,
         *,
         command: str | Sequence[str] | None = None,
+        resume_across_code: bool = False,
     ) -> GridSearchResult:
         """Submit every experiment of a search; in a folder that has a sweep already, what is missing of it.
 
@@ -159,6 +172,7 @@ class SLURMLauncher:
             max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one; in Slurm as
                 many as the cluster likes.
             command: instead of the launcher's.
+            resume_across_code: whether to continue checkpoints of other code, which is recorded.
 
         Raises:
             JobSubmissionError: names are taken by runs with other settings, or what runs ask for cannot be had, and
@@ -187,7 +201,7 @@ class SLURMLauncher:
             plan = plan_sweep(directory, request)
             refuse_conflicts(directory, plan.conflicts)
             self._remember(directory)
-            done = executor.carry_out(plan, execution_mode, max_concurrent_jobs, single=False)
+            done = executor.carry_out(plan, execution_mode, max_concurrent_jobs, resume_across_code=resume_across_code)
         if done is not None and execution_mode is ExecutionMode.SLURM:
             tell_left(directory, done, self._say)
         return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
@@ -273,7 +287,7 @@ class SLURMLauncher:
 
         Args:
             sweep_dir: its folder.
-            names: the runs, whose budgets begin anew; None: those that their budgets allow.
+            names: the runs, whose budgets begin anew; None: those that `submit_sweep` would submit again.
             same_code: whether they run the code of their last attempts; else that of now.
             resume_across_code: whether to continue checkpoints of other code, which is recorded.
             execution_mode: how they are executed; None, here and for the next: as at the last submission.
@@ -330,7 +344,13 @@ class SLURMLauncher:
         return found is not None and cancel_submitted(*found, self._watch)
 
     def _submit_lone(
-        self, experiments: Sequence[ExperimentConfig], mode: ExecutionMode, limit: int | None, *, single: bool
+        self,
+        experiments: Sequence[ExperimentConfig],
+        mode: ExecutionMode,
+        limit: int | None,
+        resume_across_code: bool,
+        *,
+        single: bool,
     ) -> BatchSubmissionResult:
         check_request(mode, limit)
         directory = SweepDirectory(self.output_dir / SINGLE)
@@ -356,7 +376,9 @@ class SLURMLauncher:
         with self._held(directory, mode):
             plan = plan_sweep(directory, request)
             asked = BY_NAME if single else ""
-            done = executor.carry_out(plan, mode, limit, single=single, asked=asked)
+            done = executor.carry_out(
+                plan, mode, limit, single=single, asked=asked, resume_across_code=resume_across_code
+            )
             return batch_result(plan, done, problems)
 
     def draft_scripts(self, sweep_dir: str | os.PathLike[str], configs: Mapping[str, ExperimentConfig]) -> list[Draft]:
