@@ -19,6 +19,7 @@ from mtf_config import (
 from mtf_config.compose import Composition
 from mtf_slurm import GridSearchResult, SLURMLauncher, sweep_name
 from mtf_utils import ProjectRootError
+from mtf_utils.paths import given_path
 
 __all__ = ["ModelTrainingFramework"]
 
@@ -35,6 +36,8 @@ class ModelTrainingFramework:
 
     Raises:
         ProjectRootError: the project root is no folder.
+        TypeError: an argument is no path.
+        SLURMError: there is no such template.
     """
 
     def __init__(
@@ -43,11 +46,12 @@ class ModelTrainingFramework:
         config_dir: PathLike | None = None,
         slurm_template_path: PathLike | None = None,
     ) -> None:
-        self.project_root = Path(project_root).expanduser().absolute()
+        self.project_root = given_path("project_root", project_root, "the root folder of your project")
+        self.project_root = self.project_root.expanduser().absolute()
         if not self.project_root.is_dir():
             what = "is not a folder" if self.project_root.exists() else "does not exist"
             raise ProjectRootError(f"project_root: {self.project_root} {what}; name the root folder of your project")
-        self._config_manager = ConfigurationManager(self.project_root, None if config_dir is None else Path(config_dir))
+        self._config_manager = ConfigurationManager(self.project_root, config_dir)
         self._launcher = SLURMLauncher(
             slurm_template_path, self.project_root / "experiments", project_root=self.project_root
         )

@@ -20,7 +20,7 @@ from mtf_slurm.results import GridSearchResult
 from mtf_slurm.retry_options import add_resume_across_code, add_retries, with_retries
 from mtf_slurm.status import JobStatus
 from mtf_slurm.sweep import sweep_name
-from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached, say
+from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached, reading, say
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 from mtf_utils.paths import ProjectRootError, get_project_root
 from mtf_utils.rundir import SweepDirectory
@@ -85,7 +85,7 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scripts", action="store_true", help="also show the scripts that Slurm would get")
 
 
-@explained
+@reading
 def _plan(arguments: argparse.Namespace) -> int:
     opened = _open(arguments)
     plan = opened.launcher.plan_sweep(opened.search, opened.folder)
@@ -181,7 +181,7 @@ def _configure_status(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-@explained
+@reading
 def _status(arguments: argparse.Namespace) -> int:
     result = GridSearchResult.load(arguments.dir)
     _print_status("status", result, as_json=arguments.json)
@@ -198,7 +198,7 @@ def _configure_results(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-@explained
+@reading
 def _results(arguments: argparse.Namespace) -> int:
     result = GridSearchResult.load(arguments.dir)
     monitor, its_mode = _monitored(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,17 @@ from typing import TYPE_CHECKING
 from mtf_config import ExecutionMode, ExperimentConfig
 from mtf_slurm.cluster.answers import ClusterConfig
 from mtf_slurm.cluster.controller import Controller
-from mtf_slurm.cluster.interrupted import explaining_interrupts
 from mtf_slurm.command_script import script_problems
 from mtf_slurm.errors import ClusterUnreachableError, by_reason
-from mtf_slurm.execute import Executed, execute_locally, explain_write_errors, plan_only, submit
+from mtf_slurm.execute import (
+    LOCK_WAIT_S,
+    Executed,
+    execute_locally,
+    explain_write_errors,
+    held,
+    plan_only,
+    submit,
+)
 from mtf_slurm.room import estimate_room
 from mtf_slurm.setup_lines import check_setups
 from mtf_slurm.sweep import SweepPlan, without_foreign, write_plan
@@ -49,6 +57,14 @@ class Executor:
     say: Callable[[str], None]
     submit_timeout_s: float
     display: Display | None = None
+
+    def held(self, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
+        """Hold the folder; a submission to Slurm, which is over soon, waits for another one.
+
+        Args:
+            mode: how runs are to be executed.
+        """
+        return held(self.directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0, say=self.say)
 
     def problems(
         self,
@@ -127,9 +143,8 @@ class Executor:
             self._write(plan)
             return plan_only(planner, names, self._most_tasks(), max_concurrent_jobs, single=single)
         launch = self._launch(planner)
-        with explaining_interrupts(self.directory, names, self.say):
-            launch.reach()
-            self._write(plan)
+        launch.reach()
+        self._write(plan)
         return submit(launch, names, max_concurrent_jobs, single=single, asked=asked)
 
     def _write(self, plan: SweepPlan) -> None:

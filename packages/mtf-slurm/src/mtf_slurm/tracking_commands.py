@@ -12,7 +12,7 @@ from mtf_slurm.evidence import Witness
 from mtf_slurm.explain import explain
 from mtf_slurm.logs import LogReader, choose_attempt, follow, tail_start
 from mtf_slurm.results import GridSearchResult, RunResult
-from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached, say
+from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached, reading, say
 from mtf_slurm.wording import counted, listed
 from mtf_utils.cli import DONE, Command, CommandError
 from mtf_utils.display import for_terminal
@@ -97,7 +97,7 @@ def _configure_explain(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-@explained
+@reading
 def _explain(arguments: argparse.Namespace) -> int:
     watch = Watch()
     result = GridSearchResult(arguments.dir, watch=watch)

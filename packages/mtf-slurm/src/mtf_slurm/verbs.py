@@ -12,11 +12,22 @@ from typing import Any
 
 from mtf_slurm.cluster.patience import NotYetError
 from mtf_slurm.errors import INTERRUPTED, ClusterUnreachableError, LaunchInterrupted, SLURMError
+from mtf_slurm.interrupts import saying
 from mtf_slurm.results import GridSearchResult
 from mtf_utils.cli import DONE, UNREACHABLE, USER_MISTAKE, CommandError
 from mtf_utils.display import json_text, printable
 
-__all__ = ["add_folder", "add_json", "check_runs", "explained", "print_json", "print_lines", "reached", "say"]
+__all__ = [
+    "add_folder",
+    "add_json",
+    "check_runs",
+    "explained",
+    "print_json",
+    "print_lines",
+    "reached",
+    "reading",
+    "say",
+]
 
 
 def explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -33,6 +44,17 @@ def explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
             return INTERRUPTED  # the launcher has said why
 
     return call
+
+
+def reading(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The same for a verb that changes nothing, which Ctrl-C says, too."""
+
+    @functools.wraps(run)
+    def call(arguments: argparse.Namespace) -> int:
+        with saying("interrupted; nothing was changed"):
+            return run(arguments)
+
+    return explained(call)
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
