@@ -14,7 +14,7 @@ import torch
 from mtf_trainer.identity import training_identity
 from mtf_trainer.run_config import Experiment, read_config
 from mtf_utils.envref import hiding_env_values, resolve_env
-from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
+from mtf_utils.sections import CheckpointConfig, DistributedConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import Problem, Settings, SettingsError, about, describe, nearest
 
 __all__ = ["GenericTrainerConfig"]
@@ -43,6 +43,7 @@ TOP_LEVEL_KEYS: Final[tuple[str, ...]] = (
     "checkpoint",
     "preemption",
     "performance",
+    "distributed",
     "logging",
 )
 """Keys of an experiment that the trainer has under the same name."""
@@ -141,6 +142,9 @@ class GenericTrainerConfig(Settings):
     )
     performance: PerformanceConfig = field(
         default_factory=PerformanceConfig, metadata=about("How data is loaded, and how the model is run.")
+    )
+    distributed: DistributedConfig = field(
+        default_factory=DistributedConfig, metadata=about("How several processes train together.")
     )
     logging: LoggingConfig = field(default_factory=LoggingConfig, metadata=about("What to say, and where."))
     experiment_name: str | None = field(default=None, metadata=about("The run's name in logs; null: none."))

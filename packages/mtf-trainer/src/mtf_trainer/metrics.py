@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from functools import reduce
@@ -13,7 +14,7 @@ import torch
 
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["Means", "count_samples", "to_numbers", "to_scalars"]
+__all__ = ["Means", "combined", "count_samples", "named", "to_numbers", "to_scalars"]
 
 Scalar = float | torch.Tensor
 
@@ -93,6 +94,27 @@ def _fetched(pending: list[tuple[Mapping[str, Scalar], float]]) -> list[tuple[Ma
         )
         for values, weight in pending
     ]
+
+
+def combined(ranks: Iterable[Mapping[str, Iterable[float]]]) -> dict[str, float]:
+    """The means out of the sums of several ranks, added in the order of the ranks."""
+    added: dict[str, list[float]] = {}
+    for sums in ranks:
+        for name, (total, weight) in sums.items():
+            pair = added.setdefault(name, [0.0, 0.0])
+            pair[0] += total
+            pair[1] += weight
+    return Means(added).means()
+
+
+def named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The values with a prefix before every name that lacks it."""
+    return {_name(name, prefix): value for name, value in values.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(name: str, prefix: str) -> str:
+    return name if name.startswith(prefix) else prefix + name
 
 
 def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mtf_utils.settings import Problem, Settings, about, nearest
 
-__all__ = ["CheckpointConfig", "LoggingConfig", "PerformanceConfig", "PreemptionConfig"]
+__all__ = ["CheckpointConfig", "DistributedConfig", "LoggingConfig", "PerformanceConfig", "PreemptionConfig"]
 
 # Those of POSIX by name, so that Windows, which lacks most, can declare a run for Linux.
 _POSIX_SIGNALS = {"SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGCONT", "SIGXCPU"}
@@ -162,3 +162,24 @@ class PerformanceConfig(Settings):
         """Whether torch.compile, asked for this, takes what turns out fastest, so that results may differ."""
         mode = asked.get("mode") if isinstance(asked, Mapping) else asked
         return isinstance(mode, str) and mode.startswith("max-autotune")
+
+
+@dataclass(kw_only=True)
+class DistributedConfig(Settings):
+    """How the processes of one run train together; without effect where there is one."""
+
+    strategy: Literal["auto", "none", "ddp", "fsdp"] = field(
+        default="auto",
+        metadata=about(
+            "ddp: every rank has the whole model; fsdp: every rank has a part of it; auto: ddp where torchrun or srun "
+            "started several processes; none: every process trains for itself."
+        ),
+    )
+    timeout_minutes: float = field(
+        default=10.0,
+        metadata=about("How long a rank waits for the others before it gives up.", above=0, unit="minutes"),
+    )
+    unused_parameters: bool = field(
+        default=False,
+        metadata=about("Whether a training step may leave parameters of the model unused, which takes some time."),
+    )
