@@ -101,7 +101,8 @@ def held(
                     if waited >= wait_s:
                         raise
                     if say is not None and waited >= TOLD_AFTER_S:
-                        say(f"{directory.path}: another launcher is at work here ({error.holder}); waiting for it")
+                        who = f"another launcher is at work here ({error.holder})"
+                        say(f"{directory.path}: {who}; waiting for it, for {wait_s:g} s at most")
                         say = None
         yield
 
