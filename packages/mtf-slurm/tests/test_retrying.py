@@ -359,6 +359,8 @@ def test_the_verb(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert [entry["name"] for entry in data["retried"]] == [name]
     assert data["left_out"] == {}
     assert [run.attempts for run in GridSearchResult.load(folder) if run.name == name] == [3]
+    assert f"{name}: would be tried again" in mtf("retry", folder, "--same-code", "--dry-run", name)
+    assert f"{name}: would be tried again" in mtf("retry", "--same-code", folder, "--dry-run", name, "-j", "1")
     assert main(["retry", folder, "--same-code", "--resume-across-code"]) == 2
     assert "exclude each other" in capsys.readouterr().err
     assert main(["retry", folder, f"{name}x"]) == 2
