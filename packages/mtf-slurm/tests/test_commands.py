@@ -97,7 +97,7 @@ def test_runs_are_executed_where_the_file_says_unless_told_otherwise(
     assert json.loads(capsys.readouterr().out)["data"]["counts"] == {"NOT_SUBMITTED": 4}
     sweep.write_text(SWEEP.replace("execution: local", "execution: dry_run"))
     assert main(["run", "sweep.yaml", "-o", "other"]) == 0
-    assert "4 not_submitted" in capsys.readouterr().out
+    assert "4 not submitted" in capsys.readouterr().out
     assert main(["run", "sweep.yaml", "-o", "other", "-e", "local", "--json"]) == 1  # two of the runs fail
     assert json.loads(capsys.readouterr().out)["data"]["counts"] == {"COMPLETED": 2, "FAILED": 2}
     sweep.write_text(SWEEP.replace("execution: local\n", ""))

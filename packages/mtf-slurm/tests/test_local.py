@@ -6,18 +6,20 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mtf_config import ExecutionMode
-from mtf_slurm import JobStatus, SLURMError, SweepLockedError
+from mtf_slurm import GridSearchResult, JobStatus, SLURMError, SweepLockedError
+from mtf_slurm.cancelling import cancel_runs
 from mtf_slurm.local import LocalRunner
 from mtf_slurm.lock import hold
 from mtf_slurm.processes import environment_of
 from mtf_slurm.submissions import Submissions
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
-LOCAL = ExecutionMode.LOCAL
+LOCAL, DRY_RUN = ExecutionMode.LOCAL, ExecutionMode.DRY_RUN
 
 
 @pytest.fixture
@@ -277,6 +279,46 @@ def test_a_bad_number_of_places_is_refused(launcher, make_search, folder) -> Non
     with pytest.raises(SLURMError, match="max_concurrent_jobs=0"):
         launcher.submit_sweep(make_search({}), folder, LOCAL, 0)
     assert not folder.exists()
+
+
+def test_a_run_that_is_cancelled_while_it_begins_is_ended(launcher, make_search, folder, gate, runs_of) -> None:
+    """Whoever cancelled it saw no process yet; the launcher had decided to start it."""
+    launcher.submit_sweep(make_search({}, hold_at=1, gate=str(gate)), folder, DRY_RUN)
+    directory = SweepDirectory(folder)
+    (name,) = runs_of(folder)
+    submissions = Submissions(directory)
+    submission = submissions.add(LOCAL, [name])
+
+    def sleep(seconds: float) -> None:
+        submissions.cancel(submission, name)
+        time.sleep(seconds)
+
+    LocalRunner(directory, submission, sleep=sleep).run()
+    (run,) = GridSearchResult.load(folder)
+    assert (run.status, run.attempts) == (JobStatus.CANCELLED, 1)
+
+
+def test_a_run_that_begins_while_it_is_cancelled_is_ended(
+    launcher, make_search, folder, gate, in_background, wait_until, runs_of, monkeypatch
+) -> None:
+    """The launcher found it not cancelled yet; whoever cancels it had found it waiting."""
+    search = make_search({"custom_params.x": [1.0, 2.0]}, hold_at=1, gate=str(gate))
+    call = in_background(lambda: launcher.submit_sweep(search, folder, LOCAL, 1))
+    wait_until(lambda: folder.exists() and len(runs_of(folder)) == 2)
+    first, second = runs_of(folder).values()
+    wait_until((first.path / "held").exists)
+    cancel = Submissions.cancel
+
+    def late(self: Submissions, submission: Any, name: str) -> None:
+        gate.touch()
+        wait_until((first.path / "result.json").exists)
+        gate.unlink()
+        wait_until((second.path / "held").exists)
+        cancel(self, submission, name)
+
+    monkeypatch.setattr(Submissions, "cancel", late)
+    assert cancel_runs(SweepDirectory(folder), [second.name]) == {second.name: True}
+    assert [run.status for run in call.result()] == [JobStatus.COMPLETED, JobStatus.CANCELLED]
 
 
 def test_the_launcher_sleeps_between_its_looks(launcher, make_search, folder) -> None:

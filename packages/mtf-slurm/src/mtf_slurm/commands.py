@@ -14,12 +14,22 @@ from mtf_slurm.errors import SLURMError
 from mtf_slurm.finding import find_sweep
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.monitored import monitored
-from mtf_slurm.opening import open_sweep
+from mtf_slurm.opening import OpenedSweep, open_sweep
 from mtf_slurm.reports import plan_lines, ranking_lines, script_lines
 from mtf_slurm.results import GridSearchResult
-from mtf_slurm.retry_options import add_retries
+from mtf_slurm.retry_options import add_resume_across_code, add_retries
 from mtf_slurm.status import JobStatus
-from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, print_status, reached, say
+from mtf_slurm.verbs import (
+    add_folder,
+    add_json,
+    explained,
+    print_json,
+    print_lines,
+    print_status,
+    reached,
+    reading,
+    say,
+)
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 
 __all__ = ["PLAN", "RESULTS", "RUN", "SUBMIT"]
@@ -41,12 +51,18 @@ def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
     add_json(parser)
 
 
+def _configure_submission(parser: argparse.ArgumentParser, what: str, jobs: str) -> None:
+    _configure_sweep(parser, what)
+    parser.add_argument("-j", "--jobs", type=int, help=f"how many run at a time (default: {jobs})")
+    add_resume_across_code(parser)
+
+
 def _configure_plan(parser: argparse.ArgumentParser) -> None:
     _configure_sweep(parser, "a sweep file")
     parser.add_argument("--scripts", action="store_true", help="also show the scripts that Slurm would get")
 
 
-@explained
+@reading
 def _plan(arguments: argparse.Namespace) -> int:
     opened = open_sweep(arguments)
     plan = opened.launcher.plan_sweep(opened.search, opened.folder)
@@ -67,8 +83,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
-    _configure_sweep(parser, "a sweep file, or the folder of a sweep that is to be continued")
-    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: one per GPU, else one)")
+    what = "a sweep file, or the folder of a sweep that is to be continued"
+    _configure_submission(parser, what, "one per GPU, else one")
     parser.add_argument(
         "-e",
         "--execution",
@@ -87,6 +103,8 @@ def _run(arguments: argparse.Namespace) -> int:
             raise CommandError(f"--retries {arguments.retries}: a folder is continued as planned; name the sweep file")
         if arguments.settings:
             raise CommandError(f"{arguments.settings[0]}: a folder is continued as planned; name the sweep file")
+        if arguments.resume_across_code:
+            raise CommandError("--resume-across-code: a folder is continued with the code it has; name the sweep file")
         _refuse_template(arguments)
         folder = Path(arguments.sweep)
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
@@ -96,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
         mode = mode or opened.spec.execution or ExecutionMode.LOCAL
         if mode is ExecutionMode.LOCAL:
             _refuse_template(arguments)
-        result = opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs)
+        result = _submit_opened(opened, mode, jobs, arguments)
     print_status("run", result, as_json=arguments.json)
     if mode is ExecutionMode.SLURM:
         return _submitted(result)
@@ -111,17 +129,23 @@ def _refuse_template(arguments: argparse.Namespace) -> None:
 
 
 def _configure_submit(parser: argparse.ArgumentParser) -> None:
-    _configure_sweep(parser, "a sweep file")
-    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: as the file says)")
+    _configure_submission(parser, "a sweep file", "as the file says")
 
 
 @explained
 def _submit(arguments: argparse.Namespace) -> int:
     opened = open_sweep(arguments)
     jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
-    result = opened.launcher.submit_sweep(opened.search, opened.folder, ExecutionMode.SLURM, jobs)
+    result = _submit_opened(opened, ExecutionMode.SLURM, jobs, arguments)
     print_status("submit", result, as_json=arguments.json)
     return _submitted(result)
+
+
+def _submit_opened(
+    opened: OpenedSweep, mode: ExecutionMode, jobs: int | None, arguments: argparse.Namespace
+) -> GridSearchResult:
+    across = arguments.resume_across_code
+    return opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs, resume_across_code=across)
 
 
 def _submitted(result: GridSearchResult) -> int:
@@ -141,7 +165,7 @@ def _configure_results(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-@explained
+@reading
 def _results(arguments: argparse.Namespace) -> int:
     result = GridSearchResult.load(find_sweep(arguments.dir))
     monitor, its_mode = monitored(result)
@@ -165,8 +189,6 @@ def _results(arguments: argparse.Namespace) -> int:
     for name, reason in result.failures().items():
         say(f"{name}: {reason}")
     return DONE
-
-
 
 
 PLAN = Command("show what a sweep would run, and write nothing", _configure_plan, _plan)

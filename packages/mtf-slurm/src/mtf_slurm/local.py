@@ -120,6 +120,9 @@ class LocalRunner:
             if task.active and task.has_ended():
                 self._slots.give_back(task.name)
                 self._settle(task)
+            elif task.active and task.has_just_begun() and self._marks.is_cancelled(self.submission, task.name):
+                # who cancels a run leaves a mark, and then tells it if it has made its claim: one of the two is seen
+                task.terminate()
         if self._interrupts.requested:
             self._stop()
             waiting = False

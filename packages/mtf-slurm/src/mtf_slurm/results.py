@@ -18,7 +18,7 @@ from mtf_slurm.cluster.holders import rebalance
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.requests import check_names, check_seconds
+from mtf_slurm.requests import check_names, check_path, check_seconds
 from mtf_slurm.run_result import RunResult, read_run
 from mtf_slurm.status import JobStatus
 from mtf_slurm.wording import counted
@@ -80,7 +80,7 @@ class GridSearchResult:
         unnoted: Mapping[tuple[str, str], str] | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.output_dir = Path(output_dir).absolute()
+        self.output_dir = check_path("output_dir", output_dir, "the folder of a sweep")
         self._unnoted = dict(unnoted or {})
         self._watch = watch or Watch()
         self.name = ""

@@ -11,6 +11,7 @@ from mtf_slurm.errors import SLURMError, by_reason
 from mtf_slurm.finding import find_sweep
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.results import GridSearchResult
+from mtf_slurm.retry_options import add_resume_across_code
 from mtf_slurm.retrying import KINDS, RetryResult
 from mtf_slurm.status import JobStatus
 from mtf_slurm.verbs import add_folder, add_json, add_runs, check_runs, explained, print_json, print_lines, reached
@@ -30,11 +31,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--same-code", action="store_true", help="run the code of their last attempts (default: as it is now)"
     )
-    parser.add_argument(
-        "--resume-across-code",
-        action="store_true",
-        help="continue checkpoints that other code has made (default: leave such runs out)",
-    )
+    add_resume_across_code(parser)
     parser.add_argument(
         "-e",
         "--execution",
@@ -74,7 +71,7 @@ def _retry(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(result: GridSearchResult, arguments: argparse.Namespace) -> list[str] | None:
-    """The names that were asked for; None if nothing was chosen, so that the budgets choose."""
+    """The names that were asked for; None if nothing was chosen."""
     if not arguments.runs and not arguments.kinds:
         return None
     statuses = {status for kind in arguments.kinds or () for status in KINDS[kind]}

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from mtf_utils.atomic import write_text
 from mtf_utils.rundir import Outcome, RunDirectory, RunDirectoryError, SweepDirectory, SweepFile, now
 
 __all__ = [
+    "FOREIGN",
     "SweepPlan",
     "SweepRequest",
     "code_change",
@@ -36,6 +37,7 @@ __all__ = [
     "plan_sweep",
     "refuse_conflicts",
     "sweep_name",
+    "without_foreign",
     "write_plan",
 ]
 
@@ -44,6 +46,10 @@ SYNCS_AT_ONCE: Final = 16
 NAMED: Final = 20
 """How many names a line lists; all of them are in `sweep.json`."""
 CHANGED: Final = "submitted with other code or settings"
+FOREIGN: Final = (
+    "its checkpoints were made by other code; --resume-across-code (resume_across_code=True) continues them with the "
+    "code as it is now, and `mtf retry` with --same-code (same_code=True) goes on with the code that made them"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +289,23 @@ def code_change(run: RunDirectory, code: CodeFile) -> dict[str, str]:
     if before is None or not before.tree or not code.tree or before.tree == code.tree or not has_checkpoints(run):
         return {}
     return {"code_before": before.tree, "code_after": code.tree}
+
+
+def without_foreign(
+    directory: SweepDirectory, plan: SweepPlan, *, resume_across_code: bool
+) -> tuple[SweepPlan, dict[str, str]]:
+    """A plan without the runs whose checkpoints other code has made, and why each of them is left out.
+
+    Args:
+        directory: the folder of the sweep.
+        plan: for it.
+        resume_across_code: whether such checkpoints may be continued; then nothing is left out.
+    """
+    if resume_across_code:
+        return plan, {}
+    new = (name for name in plan.configs if name not in plan.kept_code)
+    left = {name: FOREIGN for name in new if code_change(directory.run(name), plan.code.record)}
+    return replace(plan, configs={name: plan.configs[name] for name in plan.configs if name not in left}), left
 
 
 def _is_begun(run: RunDirectory) -> bool:

@@ -16,7 +16,18 @@ from mtf_slurm.explain import explain
 from mtf_slurm.finding import find_run, find_sweep
 from mtf_slurm.logs import LogReader, choose_attempt, follow, tail_start
 from mtf_slurm.results import GridSearchResult, RunResult
-from mtf_slurm.verbs import add_folder, add_json, add_runs, check_runs, explained, print_json, print_lines, reached, say
+from mtf_slurm.verbs import (
+    add_folder,
+    add_json,
+    add_runs,
+    check_runs,
+    explained,
+    print_json,
+    print_lines,
+    reached,
+    reading,
+    say,
+)
 from mtf_slurm.wording import counted, listed
 from mtf_utils.cli import DONE, Command, CommandError
 from mtf_utils.display import for_terminal
@@ -116,7 +127,7 @@ def _configure_explain(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-@explained
+@reading
 def _explain(arguments: argparse.Namespace) -> int:
     watch = Watch()
     folder, name = find_run(arguments.dir, arguments.run)

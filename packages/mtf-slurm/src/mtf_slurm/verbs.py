@@ -12,6 +12,7 @@ from typing import Any
 from mtf_slurm.cluster.patience import NotYetError
 from mtf_slurm.errors import INTERRUPTED, ClusterUnreachableError, LaunchInterrupted, SLURMError
 from mtf_slurm.finding import find_sweep
+from mtf_slurm.interrupts import saying
 from mtf_slurm.reports import status_lines
 from mtf_slurm.results import GridSearchResult
 from mtf_utils.arguments import completed_by
@@ -30,6 +31,7 @@ __all__ = [
     "print_lines",
     "print_status",
     "reached",
+    "reading",
     "say",
 ]
 
@@ -48,6 +50,17 @@ def explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
             return INTERRUPTED  # the launcher has said why
 
     return call
+
+
+def reading(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The same for a verb that changes nothing, which Ctrl-C says, too."""
+
+    @functools.wraps(run)
+    def call(arguments: argparse.Namespace) -> int:
+        with saying("interrupted; nothing was changed"):
+            return run(arguments)
+
+    return explained(call)
 
 
 def add_folder(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
