@@ -202,13 +202,16 @@ class Submissions:
         for name, text in files.items():
             write_text(folder / name, text)
 
-    def all(self) -> list[Submission]:
-        """Every recorded submission."""
+    def tokens(self) -> list[str]:
+        """Those of every submission, in order."""
         try:
-            tokens = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+            return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
-        found = (Submission.read(self.path / token / "intent.json") for token in tokens)
+
+    def all(self) -> list[Submission]:
+        """Every recorded submission."""
+        found = (Submission.read(self.path / token / "intent.json") for token in self.tokens())
         return [submission for submission in found if submission is not None]
 
     def find(self, token: str) -> Submission | None:

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from mtf_utils.atomic import write_text
 from mtf_utils.rundir import Outcome, RunDirectory, RunDirectoryError, SweepDirectory, SweepFile, now
 
 __all__ = [
+    "FOREIGN",
     "SweepPlan",
     "SweepRequest",
     "code_change",
@@ -36,12 +37,19 @@ __all__ = [
     "plan_sweep",
     "refuse_conflicts",
     "sweep_name",
+    "without_foreign",
     "write_plan",
 ]
 
 
 SYNCS_AT_ONCE: Final = 16
+NAMED: Final = 20
+"""How many names a line lists; all of them are in `sweep.json`."""
 CHANGED: Final = "submitted with other code or settings"
+FOREIGN: Final = (
+    "its checkpoints were made by other code; --resume-across-code (resume_across_code=True) continues them with the "
+    "code as it is now, and `mtf retry` with --same-code (same_code=True) goes on with the code that made them"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +117,7 @@ class SweepPlan:
         code: the code of the runs that begin with it, and the inputs that have to be linked to it.
         kept_code: the names of runs that keep the code they have.
         new: the names of runs that were not there before.
+        added: the names of runs that were no part of the sweep; none if the whole sweep is new.
         orphaned: the names of runs that are there and not asked for any more.
         conflicts: why a run cannot be planned, by its name.
         estimate: how much room it will take; None if nobody asked.
@@ -120,6 +129,7 @@ class SweepPlan:
     code: Code
     kept_code: frozenset[str]
     new: tuple[str, ...]
+    added: tuple[str, ...]
     orphaned: tuple[str, ...]
     conflicts: Mapping[str, str]
     estimate: Estimate | None = None
@@ -138,6 +148,15 @@ class SweepPlan:
     def names(self) -> tuple[str, ...]:
         """The runs that are asked for and can be planned, in order."""
         return tuple(self.configs)
+
+    def changes(self) -> list[str]:
+        """What is different from the sweep that the folder had before, as lines for a person; none if nothing is."""
+        lines = []
+        if self.added:
+            lines.append(f"added to the sweep: {listed(self.added, NAMED)}")
+        if self.orphaned:
+            lines.append(f"no longer a part of the sweep, and left alone: {listed(self.orphaned, NAMED)}")
+        return lines
 
 
 def sweep_name(search: ParameterGridSearch) -> str:
@@ -164,6 +183,7 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
     """
     existing = directory.sweep()
     before = {run["name"]: run for run in existing.runs} if existing else {}
+    taking_part = {name for name, run in before.items() if not run.get("orphaned")}
     folders = {name.casefold(): name for name in before}
     entries: dict[str, dict[str, Any]] = {}
     configs: dict[str, ExperimentConfig] = {}
@@ -204,6 +224,7 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
         code=request.code,
         kept_code=frozenset(kept),
         new=tuple(name for name in configs if name not in before),
+        added=() if request.additive or not before else tuple(name for name in configs if name not in taking_part),
         orphaned=tuple(run["name"] for run in runs if run.get("orphaned")),
         conflicts=conflicts,
     )
@@ -268,6 +289,23 @@ def code_change(run: RunDirectory, code: CodeFile) -> dict[str, str]:
     if before is None or not before.tree or not code.tree or before.tree == code.tree or not has_checkpoints(run):
         return {}
     return {"code_before": before.tree, "code_after": code.tree}
+
+
+def without_foreign(
+    directory: SweepDirectory, plan: SweepPlan, *, resume_across_code: bool
+) -> tuple[SweepPlan, dict[str, str]]:
+    """A plan without the runs whose checkpoints other code has made, and why each of them is left out.
+
+    Args:
+        directory: the folder of the sweep.
+        plan: for it.
+        resume_across_code: whether such checkpoints may be continued; then nothing is left out.
+    """
+    if resume_across_code:
+        return plan, {}
+    new = (name for name in plan.configs if name not in plan.kept_code)
+    left = {name: FOREIGN for name in new if code_change(directory.run(name), plan.code.record)}
+    return replace(plan, configs={name: plan.configs[name] for name in plan.configs if name not in left}), left
 
 
 def _is_begun(run: RunDirectory) -> bool:

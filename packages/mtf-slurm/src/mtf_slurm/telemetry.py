@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -20,8 +20,10 @@ __all__ = [
     "last_error_line",
     "last_error_lines",
     "metrics_of",
+    "read_records",
     "read_telemetry",
     "tail_lines",
+    "telemetry_of",
 ]
 
 TAIL_BYTES: Final = 16 * 1024
@@ -38,7 +40,7 @@ class Telemetry:
         epoch: of the last record, counted from 1 as everything that people read; the journal counts from 0.
         global_step: of the last record.
         metrics: the last value of each metric among the records read.
-        headline: the first metric of the last record, for where there is room for one; None without any.
+        headline: the metric for where there is room for one; None without any.
     """
 
     epoch: int | None = None
@@ -57,13 +59,28 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def read_telemetry(path: Path) -> Telemetry:
-    """What the end of a metrics journal tells; empty when there is none yet.
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records at the end of a metrics journal; none when there is no journal yet.
 
     The journal may be cut back and written anew meanwhile, so lines that cannot be read are passed over.
     """
-    last: dict[tuple[str, ...], tuple[int, dict[str, Any]]] = {}
-    for place, record in enumerate(_records(_tail(path))):
+    return list(_records(_tail(path)))
+
+
+def read_telemetry(path: Path) -> Telemetry:
+    """What the end of a metrics journal tells; empty when there is none yet."""
+    return telemetry_of(read_records(path))
+
+
+def telemetry_of(records: Iterable[Mapping[str, Any]], monitor: str = "") -> Telemetry:
+    """What records tell of where a run stands.
+
+    Args:
+        records: the last ones, in order.
+        monitor: the metric to show where there is room for one; empty, or without a value, is the last one recorded.
+    """
+    last: dict[tuple[str, ...], tuple[int, Mapping[str, Any]]] = {}
+    for place, record in enumerate(records):
         last[tuple(record)] = place, record  # of records that are alike, the last one tells all
     epoch = step = headline = None
     metrics: dict[str, float | None] = {name: None for _, record in last.values() for name in metrics_of(record)}
@@ -73,7 +90,12 @@ def read_telemetry(path: Path) -> Telemetry:
         renewed = metrics_of(record)
         metrics |= renewed
         headline = next(iter(renewed), headline)
-    return Telemetry(epoch=None if epoch is None else epoch + 1, global_step=step, metrics=metrics, headline=headline)
+    return Telemetry(
+        epoch=None if epoch is None else epoch + 1,
+        global_step=step,
+        metrics=metrics,
+        headline=monitor if monitor in metrics else headline,
+    )
 
 
 def _records(text: str) -> Iterator[dict[str, Any]]:

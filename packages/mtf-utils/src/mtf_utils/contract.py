@@ -1,11 +1,11 @@
-"""Every file of a sweep's folder: who writes it, who reads it, and in which version."""
+"""What lies where in the folder of a sweep, who writes it, who reads it, and in which version."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from mtf_utils.records import Ask, FinishReceipt, Record, RunResultFile, StartReceipt, SweepFile
+from mtf_utils.records import Ask, FinishReceipt, GoalFile, Record, RunResultFile, StartReceipt, SweepFile
 
 __all__ = ["CONTRACT", "FileContract"]
 
@@ -95,6 +95,7 @@ CONTRACT: Final = (
     FileContract("runs/<name>/tensorboard/", "trainer", "TensorBoard", "the same as an event file, where asked for"),
     FileContract("runs/<name>/media/", "trainer", "people", "logged images; metrics.jsonl says when and what"),
     FileContract("runs/<name>/profile/", "trainer", "people", "traces of torch.profiler"),
+    FileContract("runs/<name>/goal.json", "trainer", "displays", "how far training is to go", 1, GoalFile),
     FileContract("runs/<name>/result.json", "trainer", "results", "what training came to", 1, RunResultFile),
 )
 """Every file of a sweep's folder: path, writer, readers, content, schema."""

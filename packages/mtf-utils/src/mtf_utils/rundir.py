@@ -1,4 +1,4 @@
-"""The run directory: what lies where, who writes it, who reads it, and in which version.
+"""The run directory: the paths of its files, and the records in them.
 
 The folders of a sweep and of its runs are the only database there is. Every file is written atomically by its one
 writer and carries a version; everything else that is ever said about a run is derived from these files (and from
@@ -20,6 +20,7 @@ from mtf_utils.contract import CONTRACT, FileContract
 from mtf_utils.records import (
     Ask,
     FinishReceipt,
+    GoalFile,
     Outcome,
     Record,
     RunDirectoryError,
@@ -42,6 +43,7 @@ __all__ = [
     "Attempt",
     "FileContract",
     "FinishReceipt",
+    "GoalFile",
     "Outcome",
     "Record",
     "RunDirectory",
@@ -189,6 +191,11 @@ class RunDirectory:
     def metrics_file(self) -> Path:
         """The journal of metrics."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def goal_file(self) -> Path:
+        """How far training is to go."""
+        return self.path / "goal.json"
 
     @property
     def result_file(self) -> Path:
