@@ -204,7 +204,7 @@ class RunDirectory:
 
     def log_file(self, attempt: int) -> Path:
         """The output of an attempt."""
-        return self.logs_dir / f"attempt-{attempt}.log"
+        return self.path / f"logs/attempt-{attempt}.log"
 
     def attempt(self, number: int) -> Attempt:
         """The attempt of that number, whether it exists or not."""
