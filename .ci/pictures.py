@@ -7,6 +7,7 @@ Chromium, light and dark; `mtf status --watch` is drawn by rich. The pictures go
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -16,18 +17,24 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "bench")]
 
 from browser import browser, missing  # noqa: E402
-from scaling.making import fill, sweep_file  # noqa: E402
-
 from mtf_config import ConfigurationManager, ExecutionMode, load_sweep  # noqa: E402
 from mtf_slurm import SLURMLauncher  # noqa: E402
 from mtf_slurm.report import write_report  # noqa: E402
+from scaling.making import fill, sweep_file  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 PICTURES = ROOT / "docs" / "assets" / "report"
 WIDTH, HEIGHT = 1366, 768
-VIEWS = ("runs", "curves", "parameters", "timeline")
+VIEWS = {
+    "light-8": ("runs", "parameters", "timeline"),
+    "dark-8": ("runs", "curves"),
+    "light-1000": ("runs", "curves"),
+    "dark-1000": ("runs", "parameters", "timeline"),
+}
+DENSE = ("parameters",)  # thousands of fine lines, which make a large PNG
+SEED = 32  # of eight runs with some preemptions and a failure among them
 COLUMNS, LINES = 118, 28
 # Plots are drawn when they come into view; there is nothing to wait for once they have their traces.
 DRAWN = "document.querySelectorAll('#{view} .js-plotly-plot').length > 0 || '{view}' === 'runs'"
@@ -49,7 +56,7 @@ def main() -> None:
             for theme in ("light", "dark"):
                 page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=theme)
                 page.goto(report.as_uri())
-                take(page, f"{theme}-{runs}", VIEWS if theme == "light" else ("runs", "parameters"))
+                take(page, f"{theme}-{runs}")
                 page.close()
         watch(sweep)
 
@@ -61,18 +68,21 @@ def made(folder: Path, runs: int) -> Path:
         search = load_sweep(file, ConfigurationManager(folder)).search
         launcher = SLURMLauncher(None, folder, project_root=folder, command="python train.py --config {config}")
         launcher.submit_sweep(search, output, ExecutionMode.DRY_RUN)
-        fill(output)
+        fill(output, seed=SEED)
     return output
 
 
-def take(page: Page, name: str, views: tuple[str, ...]) -> None:
+def take(page: Page, name: str) -> None:
     """Pictures of parts of a page."""
-    for view in views:
+    for view in VIEWS[name]:
         page.evaluate(f"document.documentElement.style.scrollBehavior = 'auto'; location.hash = '#{view}'")
         page.wait_for_function(DRAWN.format(view=view))
         page.wait_for_timeout(SETTLED_MS)
         page.mouse.move(0, 0)
-        save(PICTURES / f"{name}-{view}.png", page.screenshot())
+        if view in DENSE:
+            save(PICTURES / f"{name}-{view}.jpg", page.screenshot(type="jpeg", quality=85))
+        else:
+            save(PICTURES / f"{name}-{view}.png", page.screenshot())
 
 
 def save(path: Path, data: bytes) -> None:
@@ -95,7 +105,7 @@ def watch(sweep: Path) -> None:
         ("watch", Screen(Selection(sort="val_loss"), metric="val_loss")),
         ("watch-groups", Screen(Selection(), group="optimizer.name")),
     ):
-        console = Console(record=True, width=COLUMNS, file=tempfile.TemporaryFile("w", encoding="utf-8"))
+        console = Console(record=True, width=COLUMNS, file=io.StringIO())
         console.print(screen.render(board, board.rows(), LINES, COLUMNS))
         save(PICTURES / f"{name}.svg", console.export_svg(title=f"mtf status {sweep.name} --watch").encode())
 
