@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
@@ -40,10 +40,10 @@ def read_attempts(run: RunDirectory, *, brief: bool = False) -> tuple[AttemptEvi
     Raises:
         RunDirectoryError: a receipt cannot be read.
     """
-    attempts = [(attempt, attempt.finished()) for attempt in run.attempts()]
-    if brief and any(_is_success(finished) for _, finished in attempts):
-        return _without_starts(attempts)
-    return tuple(_read_attempt(attempt, finished) for attempt, finished in attempts)
+    receipts = list(run.finish_receipts())
+    if brief and any(_is_success(finished) for _, finished in receipts):
+        return _without_starts(receipts)
+    return tuple(_read_attempt(run.attempt(number), finished) for number, finished in reversed(receipts))
 
 
 def has_finished(run: RunDirectory) -> bool:
@@ -53,17 +53,18 @@ def has_finished(run: RunDirectory) -> bool:
 
 def _look_for_success(run: RunDirectory) -> tuple[bool, tuple[AttemptEvidence, ...]]:
     """Whether a run has finished, and with which finish receipts; none of them if one cannot be read."""
-    read: list[tuple[Attempt, FinishReceipt | None]] = []
+    read: list[tuple[int, FinishReceipt | None]] = []
     try:
-        for attempt in reversed(run.attempts()):
-            read.append((attempt, attempt.finished()))
+        for receipt in run.finish_receipts():
+            read.append(receipt)  # those before one that cannot be read count
     except RunDirectoryError:
         return any(_is_success(finished) for _, finished in read), ()
-    return any(_is_success(finished) for _, finished in read), _without_starts(reversed(read))
+    return any(_is_success(finished) for _, finished in read), _without_starts(read)
 
 
-def _without_starts(attempts: Iterable[tuple[Attempt, FinishReceipt | None]]) -> tuple[AttemptEvidence, ...]:
-    return tuple(AttemptEvidence(number=attempt.number, finished=finished) for attempt, finished in attempts)
+def _without_starts(receipts: Sequence[tuple[int, FinishReceipt | None]]) -> tuple[AttemptEvidence, ...]:
+    """What a run that has finished left, from its finish receipts, newest first."""
+    return tuple(AttemptEvidence(number=number, finished=finished) for number, finished in reversed(receipts))
 
 
 def _is_success(receipt: FinishReceipt | None) -> bool:
