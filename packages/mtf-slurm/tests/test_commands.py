@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mtf_slurm.cluster.commands import CLUSTER, DOCTOR
-from mtf_slurm.commands import PLAN, RESULTS, RUN, STATUS, SUBMIT
+from mtf_slurm.commands import PLAN, RESULTS, RUN, SUBMIT
+from mtf_slurm.status_command import STATUS
 from mtf_slurm.tracking_commands import CANCEL, EXPLAIN, LOGS
 from mtf_utils.cli import main
 

@@ -15,6 +15,7 @@ from mtf_slurm import GridSearchResult, JobStatus, SLURMError, SweepLockedError
 from mtf_slurm.cancelling import cancel_runs
 from mtf_slurm.local import LocalRunner
 from mtf_slurm.lock import hold
+from mtf_slurm.processes import environment_of
 from mtf_slurm.submissions import Submissions
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
@@ -215,6 +216,39 @@ def test_gpus_and_threads_are_dealt_out(launcher, make_search, folder, monkeypat
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
     assert {gpu for gpu, _, _ in seen} == {"3", "5"}  # two at a time by default, one GPU each
     assert {(omp, mkl) for _, omp, mkl in seen} == {(threads, "9")}
+
+
+def at_work(runs: dict[str, RunDirectory], count: int) -> list[RunDirectory]:
+    """The runs that hold, if there are so many of them; else none."""
+    held = [run for run in runs.values() if (run.path / "held").exists()]
+    return held if len(held) == count else []
+
+
+def test_every_run_at_work_has_a_gpu_of_its_own(
+    launcher, make_search, folder, gate, in_background, wait_until, runs_of, monkeypatch
+) -> None:
+    monkeypatch.setattr("mtf_slurm.local.visible_gpus", lambda: ["0", "1", "GPU-2"])
+    values = [float(x) for x in range(1, 6)]
+    search = make_search({"custom_params.x": values}, hold_at=1, gate=str(gate))
+    call = in_background(lambda: launcher.submit_sweep(search, folder, LOCAL))
+    held = wait_until(lambda: at_work(runs_of(folder), 3))
+    gpus = sorted(environment_of(pid_of(run))["CUDA_VISIBLE_DEVICES"] for run in held)
+    assert gpus == ["0", "1", "GPU-2"]  # as many at a time as there are GPUs
+    gate.touch()
+    assert call.result().counts == {JobStatus.COMPLETED: 5}
+
+
+@pytest.mark.parametrize(("jobs", "sharing"), [(2, 2), (64, 3)], ids=["places", "more places than runs"])
+def test_threads_are_shared_by_as_many_as_can_be_at_work(
+    launcher, make_search, folder, monkeypatch, project, runs_of, jobs: int, sharing: int
+) -> None:
+    monkeypatch.setattr("mtf_slurm.slots._usable_cores", lambda: 12)
+    monkeypatch.setattr("mtf_slurm.local.visible_gpus", list)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    train = project / "train.py"
+    train.write_text(train.read_text() + "(run.path / 'env').write_text(os.environ['OMP_NUM_THREADS'])\n")
+    launcher.submit_sweep(make_search({"custom_params.x": [1.0, 2.0, 3.0]}), folder, LOCAL, jobs)
+    assert {(run.path / "env").read_text() for run in runs_of(folder).values()} == {str(12 // sharing)}
 
 
 def test_inside_an_allocation_runs_are_local_all_the_same(launcher, make_search, folder, monkeypatch, runs_of) -> None:

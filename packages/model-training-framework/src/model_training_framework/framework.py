@@ -69,7 +69,10 @@ class ModelTrainingFramework:
         naming_strategy: NamingStrategy = NamingStrategy.HASH_BASED,
         resume_across_code: bool = False,
     ) -> GridSearchResult:
-        """Run every experiment of the grids; in a folder that has them already, what is missing.
+        """Run every experiment of the grids; in a folder that has some of them already, what is missing.
+
+        Called again, it does what is new, has failed or was cut off, and nothing that has finished. Runs of an earlier
+        call that the grids no longer ask for are left alone, and named: see `GridSearchResult.orphans`.
 
         Args:
             parameter_grids: the grids; runs are the union of their points.
@@ -106,6 +109,17 @@ class ModelTrainingFramework:
             command=command,
             resume_across_code=resume_across_code,
         )
+
+    def load_results(self, output_dir: PathLike) -> GridSearchResult:
+        """The results in the folder of a sweep, in whatever process it was started, and while it goes on.
+
+        Args:
+            output_dir: the folder, such as the `output_dir` of an earlier result.
+
+        Raises:
+            SLURMError: there is no sweep in that folder.
+        """
+        return GridSearchResult.load(output_dir)
 
     def get_config_manager(self) -> ConfigurationManager:
         """The manager of the project's configurations."""

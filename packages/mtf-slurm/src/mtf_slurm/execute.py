@@ -128,7 +128,7 @@ def execute_locally(
     *,
     single: bool = False,
     display: Display | None = None,
-    remark: str = "",
+    remarks: Sequence[str] = (),
     asked: str = "",
 ) -> Executed:
     """Run planned runs on this machine, to their ends; the caller holds the folder.
@@ -139,7 +139,7 @@ def execute_locally(
         max_concurrent_jobs: how many run at a time.
         single: whether it is one experiment, submitted by itself.
         display: shows the progress; None chooses by the terminal.
-        remark: a line for the user, shown with the progress.
+        remarks: lines for the user, shown with the progress.
         asked: how the runs were asked for explicitly, so that their budgets begin anew; empty if they were not.
 
     Raises:
@@ -151,7 +151,7 @@ def execute_locally(
         submission = Submissions(directory).add(ExecutionMode.LOCAL, names, single=single, ended=ended)
     display = display or default_display()
     runner = LocalRunner(directory, submission, max_concurrent=max_concurrent_jobs, display=display)
-    if remark:
+    for remark in remarks:
         display.say(remark)
     runner.run()
     return Executed({name: submission.job_id(name) for name in names}, runner.refused, runner.unnoted, held=runner.held)

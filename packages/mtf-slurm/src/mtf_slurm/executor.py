@@ -127,24 +127,24 @@ class Executor:
         names = plan.names
         if mode is ExecutionMode.LOCAL:
             self._write(plan)
-            orphaned = ", ".join(plan.orphaned)
-            remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
             return execute_locally(
                 self.directory,
                 names,
                 max_concurrent_jobs,
                 single=single,
                 display=self.display,
-                remark=remark,
+                remarks=plan.changes(),
                 asked=asked,
             )
         planner = self._planner(plan)
         if mode is ExecutionMode.DRY_RUN:
             self._write(plan)
+            self._tell_changes(plan)
             return plan_only(planner, names, self._most_tasks(), max_concurrent_jobs, single=single)
         launch = self._launch(planner)
         launch.reach()
         self._write(plan)
+        self._tell_changes(plan)
         return submit(launch, names, max_concurrent_jobs, single=single, asked=asked)
 
     def _write(self, plan: SweepPlan) -> None:
@@ -152,6 +152,10 @@ class Executor:
             self.say(f"warning: {self.directory.path}: {problem}")
         with explain_write_errors(self.directory):
             write_plan(self.directory, plan)
+
+    def _tell_changes(self, plan: SweepPlan) -> None:
+        for line in plan.changes():
+            self.say(line)
 
     def _templates(self) -> Templates:
         from mtf_slurm.cluster.choosing import Templates  # loads Jinja2
