@@ -1,4 +1,4 @@
-"""Real trainings that a real Slurm preempts; skipped where Slurm is not installed."""
+"""Real trainings that a real Slurm stops, for other jobs or for want of time; skipped where Slurm is not installed."""
 
 from __future__ import annotations
 
@@ -25,5 +25,11 @@ def campaign(*arguments: str) -> str:
     "settings", [(), ("--grace", "5", "--user-signal")], ids=["at once, default signals", "grace, user signal"]
 )
 def test_preempted_trainings_end_bit_identical(settings: tuple[str, ...]) -> None:
-    said = campaign("--runs", "2", "--preemptions", "2", "--seed", "5", *settings)
-    assert "bit-identical after 2 or more preemptions each: 2 of 2 runs" in said
+    said = campaign("--runs", "2", "--stops", "2", "--seed", "5", *settings)
+    assert "bit-identical after 2 or more stops each: 2 of 2 runs" in said
+
+
+@pytest.mark.parametrize("settings", [(), ("--until-limit",)], ids=["at the warning", "at the limit itself"])
+def test_trainings_whose_time_is_up_end_bit_identical(settings: tuple[str, ...]) -> None:
+    said = campaign("--runs", "2", "--stops", "1", "--seed", "5", "--time-limit", "1", *settings)
+    assert "bit-identical after 1 or more stops each: 2 of 2 runs" in said

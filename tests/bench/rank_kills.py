@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
+import queue
 import random
 import sys
 import tempfile
@@ -18,7 +20,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ranking.launches import VICTIMS, Kill
+from killing.lane import Lane
+from ranking.launches import VICTIMS, Kill, Starter, fork_from, start_afresh
 from ranking.runs import RankRun, Setup, disturbed, undisturbed
 
 
@@ -32,31 +35,51 @@ def main() -> None:
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS), help="who is killed, in turn")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--lanes", type=int, default=1, help="runs under way at once (default: 1)")
+    parser.add_argument("--afresh", action="store_true", help="import torch in every process anew, which takes longer")
     parser.add_argument("--keep", type=Path, help="a new folder in which to keep the runs for inspection")
     arguments = parser.parse_args()
     if arguments.keep is not None and arguments.keep.exists():
         parser.error(f"--keep {arguments.keep}: it exists already; name a new folder")
     setup = Setup(arguments.ranks, arguments.strategy, arguments.workers)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="rank-kills-") as temporary:
-        folder = arguments.keep or Path(temporary)
-        reference, lifetime_s = undisturbed(setup, folder / "undisturbed")
-
-        def kill_one(index: int) -> RankRun:
-            draw = random.Random(f"{arguments.seed}/{index}")
-            victim = arguments.victims[index % len(arguments.victims)]
-            kill = Kill(victim, draw.randrange(arguments.ranks), draw.uniform(0.0, lifetime_s))
-            run = disturbed(setup, folder / f"run-{index}", kill, reference)
-            print(run.line(index), flush=True)
-            return run
-
-        with ThreadPoolExecutor(arguments.lanes) as pool:
-            runs = list(pool.map(kill_one, range(arguments.kills)))
+    with contextlib.ExitStack() as stack:
+        starters: queue.SimpleQueue[Starter] = queue.SimpleQueue()
+        for number in range(arguments.lanes):
+            starters.put(start_afresh if arguments.afresh else fork_from(stack.enter_context(_lane(number))))
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="rank-kills-"))
+        runs = _campaign(setup, arguments, arguments.keep or Path(temporary), starters)
     hits = collections.Counter(run.kill.victim for run in runs if run.hit)
     faults = [run for run in runs if run.faults]
     print(f"{len(runs)} runs of {setup}, {sum(hits.values())} killed: {dict(hits)}; {len(faults)} with faults")
     print(f"{time.monotonic() - began:.0f} s")
     sys.exit(1 if faults else 0)
+
+
+def _lane(number: int) -> Lane:
+    return Lane("ranking.forked", number)
+
+
+def _campaign(
+    setup: Setup, arguments: argparse.Namespace, folder: Path, starters: queue.SimpleQueue[Starter]
+) -> list[RankRun]:
+    start = starters.get()
+    reference, lifetime_s = undisturbed(setup, start, folder / "undisturbed")
+    starters.put(start)
+
+    def kill_one(index: int) -> RankRun:
+        draw = random.Random(f"{arguments.seed}/{index}")
+        victim = arguments.victims[index % len(arguments.victims)]
+        kill = Kill(victim, draw.randrange(arguments.ranks), draw.uniform(0.0, lifetime_s))
+        start = starters.get()
+        try:
+            run = disturbed(setup, start, folder / f"run-{index}", kill, reference)
+        finally:
+            starters.put(start)
+        print(run.line(index), flush=True)
+        return run
+
+    with ThreadPoolExecutor(arguments.lanes) as pool:
+        return list(pool.map(kill_one, range(arguments.kills)))
 
 
 if __name__ == "__main__":

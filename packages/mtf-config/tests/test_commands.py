@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from config_support import DATA
@@ -82,7 +83,7 @@ def test_a_valid_file_that_our_own_schema_refuses_is_reported_as_our_defect(
 def test_validate_in_json(project: Path) -> None:
     result = mtf(project, "validate", "--json", "bad.yaml", "vision.yaml")
     assert result.returncode == 2
-    first, second = json.loads(result.stdout)
+    first, second = data_of(result)["files"]
     assert (first["valid"], second["valid"]) == (False, True)
     assert [(item["key"], item["line"], item["column"], item["suggestion"]) for item in first["problems"]] == [
         ("training.epohcs", 3, 3, "epochs"),
@@ -99,45 +100,54 @@ def test_validate_with_a_schema_of_the_users_own(project: Path) -> None:
     assert "child.yaml:3:16: model.hidden_size: 7 is less than the minimum of 100" in result.stdout
 
 
+def data_of(result: subprocess.CompletedProcess[str]) -> Any:
+    envelope = json.loads(result.stdout)
+    assert envelope.keys() == {"verb", "version", "data"}
+    return envelope["data"]
+
+
 def test_show(project: Path) -> None:
-    result = mtf(project, "show", "child.yaml", "--set", "training.batch_size=8", "--set", "tags=[a, b]")
+    result = mtf(project, "show", "child.yaml", "training.batch_size=8", "tags=[a, b]")
     assert (result.returncode, result.stderr) == (0, "")
     (project / "configs/shown.yaml").write_text(result.stdout)
-    shown = json.loads(mtf(project, "show", "shown.yaml", "--json").stdout)
+    shown = data_of(mtf(project, "show", "shown.yaml", "--json"))["config"]
     assert shown["model"]["hidden_size"] == 7
     assert shown["training"]["batch_size"] == 8
     assert shown["tags"] == ["a", "b"]
     assert "seed" not in shown
-    assert json.loads(mtf(project, "show", "shown.yaml", "--defaults", "--json").stdout)["seed"] is None
+    assert data_of(mtf(project, "show", "shown.yaml", "--defaults", "--json"))["config"]["seed"] is None
 
 
 def test_show_with_origins(project: Path) -> None:
-    arguments = ("show", "--origin", "--defaults", "child.yaml", "vision.yaml", "--set", "training.batch_size=8")
+    arguments = ("show", "--origin", "--defaults", "child.yaml", "vision.yaml", "training.batch_size=8")
     result = mtf(project, *arguments, "--json")
     assert result.returncode == 0, result.stderr
-    entries = json.loads(result.stdout)
-    assert entries["model.hidden_size"]["origin"].endswith("child.yaml:3:16")
-    assert entries["model.num_layers"]["origin"].endswith("complete.yaml:7:15")
-    assert entries["training.precision"] == {"value": "bf16", "origin": str(project / "configs/vision.yaml") + ":17:14"}
-    assert entries["training.batch_size"] == {"value": 8, "origin": "parameter_overrides"}
-    assert entries["checkpoint.async_save"] == {"value": True, "origin": "default"}
+    shown = data_of(result)
+    origins = shown["origins"]
+    assert origins["model.hidden_size"].endswith("child.yaml:3:16")
+    assert origins["model.num_layers"].endswith("complete.yaml:7:15")
+    assert origins["training.precision"] == str(project / "configs/vision.yaml") + ":17:14"
+    assert origins["training.batch_size"] == "command line"
+    assert origins["checkpoint.async_save"] == "default"
+    assert (shown["config"]["training"]["batch_size"], shown["config"]["training"]["precision"]) == (8, "bf16")
     lines = mtf(project, *arguments).stdout.splitlines()
-    assert len(lines) == len(entries)
-    assert any(line.startswith("training.batch_size: 8 ") and line.endswith("# parameter_overrides") for line in lines)
+    assert len(lines) == len(origins)
+    assert any(line.startswith("training.batch_size: 8 ") and line.endswith("# command line") for line in lines)
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("training.batch_size", "expected KEY=VALUE"),
         ("=1", "expected KEY=VALUE"),
-        ("training.batchsize=1", "did you mean 'batch_size'"),
-        ("model=[", "--set model:1:2: while parsing a flow"),
-        ("training.epochs=x", "parameter_overrides: training.epochs: expected an integer"),
+        ("training.batchsize=1", "did you mean 'training.batch_size'"),
+        ("batch_size=1", "did you mean 'training.batch_size'"),
+        ("model.hiden_size=1", "did you mean 'model.hidden_size'"),
+        ("model=[", "command line: model:1:2: while parsing a flow"),
+        ("training.epochs=x", "command line: training.epochs: expected an integer"),
     ],
 )
 def test_unusable_settings(project: Path, setting: str, message: str) -> None:
-    result = mtf(project, "show", "complete.yaml", "--set", setting)
+    result = mtf(project, "show", "complete.yaml", setting)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -149,7 +159,7 @@ def test_diff(project: Path) -> None:
     other = mtf(project, "diff", "complete.yaml", "child.yaml")
     assert other.returncode == 1
     assert other.stdout.splitlines() == ["model.hidden_size: 512 -> 7", "seed: 42 -> null", "different runs"]
-    assert json.loads(mtf(project, "diff", "complete.yaml", "child.yaml", "--json").stdout) == {
+    assert data_of(mtf(project, "diff", "complete.yaml", "child.yaml", "--json")) == {
         "same_run": False,
         "changes": [
             {"key": "model.hidden_size", "first": 512, "second": 7},
@@ -180,7 +190,7 @@ def test_no_value_steers_the_terminal(project: Path, capsys: pytest.CaptureFixtu
         ["validate", "first.json", "wrong.json", evil],
         ["validate", "wrong.json", "--json"],
         ["show", "wrong.json"],
-        ["show", "first.json", "--set", f"{evil}={evil}"],
+        ["show", "first.json", f"{evil}={evil}"],
     ):
         main(words)
         shown = capsys.readouterr()
@@ -188,7 +198,7 @@ def test_no_value_steers_the_terminal(project: Path, capsys: pytest.CaptureFixtu
         assert text
         assert printable(text, lines=True) == text, words
     main(["show", "first.json", "--json"])
-    assert json.loads(capsys.readouterr().out)["tags"] == [evil]
+    assert json.loads(capsys.readouterr().out)["data"]["config"]["tags"] == [evil]
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     main(["show", "first.json"])
     text = capsys.readouterr().out

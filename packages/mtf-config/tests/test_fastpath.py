@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mtf_config
-from mtf_config import ExperimentConfig, SweepSpec, base
-from mtf_config.fastpath import build
+from mtf_config import ExperimentConfig, SweepSpec
 from mtf_config.reader import read_document
+from mtf_utils import settings as settings_module
+from mtf_utils.fastpath import build
 from mtf_utils.settings import Settings
 
 SECTIONS = [getattr(mtf_config, name) for name in mtf_config.__all__ if name.endswith("Config")]
@@ -43,7 +44,8 @@ def section_data(draw: st.DrawFn) -> tuple[type[Settings], dict[str, Any]]:
 def explained(cls: type[Settings], data: Any, monkeypatch: pytest.MonkeyPatch) -> Settings | None:
     """What the explaining way makes of data."""
     with monkeypatch.context() as patch:
-        patch.setattr(base, "build", lambda cls, data: None)
+        patch.setattr(settings_module, "build", lambda cls, data: None)
+        patch.setattr(settings_module, "settle", lambda instance: False)
         instance, problems = cls.decode(data, ())
     assert (instance is None) == bool(problems)
     return instance
@@ -60,6 +62,24 @@ def test_sections(monkeypatch: pytest.MonkeyPatch, case: tuple[type[Settings], d
         assert list(map(type, vars(quick).values())) == [type(vars(slow)[name]) for name in vars(quick)]
     if cls.decode(data, ())[0] is not None:
         assert slow is not None
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(section_data())
+def test_sections_that_are_constructed(monkeypatch: pytest.MonkeyPatch, case: tuple[Any, dict[str, Any]]) -> None:
+    cls, data = case
+
+    def construct() -> tuple[dict[str, Any] | None, list[str]]:
+        try:
+            made = cls(**data)
+        except (TypeError, ValueError) as error:
+            return None, [str(error)]
+        return vars(made), [str(type(value)) for value in vars(made).values()]
+
+    quick = construct()
+    with monkeypatch.context() as patch:
+        patch.setattr(settings_module, "settle", lambda instance: False)
+        assert construct() == quick
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -50,7 +50,7 @@ def test_reading_and_sweeping_load_no_json_schema() -> None:
 
 def test_the_verbs_are_commands() -> None:
     entries = [entry for entry in metadata.entry_points(group="mtf.commands") if entry.value.startswith("mtf_config.")]
-    assert {entry.name for entry in entries} == {"validate", "show", "diff", "schema"}
+    assert {entry.name for entry in entries} == {"init", "validate", "show", "diff", "schema"}
     for entry in entries:
         assert isinstance(entry.load(), Command)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mtf_slurm.cluster.commands import CLUSTER, DOCTOR
-from mtf_slurm.commands import PLAN, RESULTS, RUN, STATUS, SUBMIT
+from mtf_slurm.commands import PLAN, RESULTS, RUN, SUBMIT
+from mtf_slurm.status_command import STATUS
 from mtf_slurm.tracking_commands import CANCEL, EXPLAIN, LOGS
 from mtf_utils.cli import main
 
@@ -96,7 +97,7 @@ def test_runs_are_executed_where_the_file_says_unless_told_otherwise(
     assert json.loads(capsys.readouterr().out)["data"]["counts"] == {"NOT_SUBMITTED": 4}
     sweep.write_text(SWEEP.replace("execution: local", "execution: dry_run"))
     assert main(["run", "sweep.yaml", "-o", "other"]) == 0
-    assert "4 not_submitted" in capsys.readouterr().out
+    assert "4 not submitted" in capsys.readouterr().out
     assert main(["run", "sweep.yaml", "-o", "other", "-e", "local", "--json"]) == 1  # two of the runs fail
     assert json.loads(capsys.readouterr().out)["data"]["counts"] == {"COMPLETED": 2, "FAILED": 2}
     sweep.write_text(SWEEP.replace("execution: local\n", ""))

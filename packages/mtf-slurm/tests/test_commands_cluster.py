@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mtf_slurm.cluster.doctor import Doctor, judge_clock
+from mtf_slurm.cluster.machine import _torch, check_speed, judge_speed
 from mtf_slurm.cluster.programs import Ran
 from mtf_slurm.testing import is_available
 from mtf_utils.cli import main
@@ -100,7 +101,7 @@ def examine(tmp_path: Path, answers: dict[str, Ran], monkeypatch: pytest.MonkeyP
     def run(words: Sequence[str], *, text_in: str = "", timeout_s: float = 0) -> Ran:
         return answers[words[0]]
 
-    doctor = Doctor(tmp_path / "out", tmp_path, run=run)
+    doctor = Doctor(tmp_path / "out", tmp_path, run=run, ask_torch=lambda: Ran(0, json.dumps(TORCH)))
     return {check.name: (check.level, check.said + check.remedy) for check in doctor.checks()}
 
 
@@ -125,13 +126,59 @@ def test_a_machine_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     assert main(["doctor"]) == 1
     text = capsys.readouterr().out
-    assert "problem  Slurm's programs: sbatch, squeue, scancel, scontrol, sinfo not found" in text
-    assert "note     git:" in text
+    assert "note     Slurm: not on this machine; `mtf run` needs none" in text
+    assert "problem  git: not found; install it" in text
+
+
+def test_a_part_of_slurm_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sbatch").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    first = next(Doctor(tmp_path, tmp_path).checks())
+    assert (first.level, first.said) == ("problem", "squeue, scancel, scontrol, sinfo not found")
+
+
+TORCH = {"version": "2.9", "cuda": None, "devices": [], "mps": False, "threads": 4}
+
+
+@pytest.mark.parametrize(
+    ("answer", "driver", "levels", "says"),
+    [
+        (Ran(0, json.dumps(TORCH)), False, ["ok", "note"], "training here uses the CPU"),
+        (Ran(0, json.dumps(TORCH)), True, ["ok", "problem"], "built without CUDA"),
+        (Ran(0, json.dumps(TORCH | {"cuda": "12.8"})), True, ["ok", "problem"], "torch sees no GPU"),
+        (Ran(0, json.dumps(TORCH | {"cuda": "12.8", "devices": ["H", "H"]})), True, ["ok", "ok"], "2: H"),
+        (Ran(0, json.dumps(TORCH | {"mps": True})), False, ["ok", "ok"], "by MPS"),
+        (Ran(1, err="Traceback\nOSError: libcudart.so"), False, ["problem"], "cannot be loaded: OSError: libcudart.so"),
+        (Ran(-11), False, ["problem"], "ends without a word"),
+    ],
+)
+def test_what_torch_says_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Ran, driver: bool, levels: list[str], says: str
+) -> None:
+    if driver:
+        (tmp_path / "nvidia-smi").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = list(_torch(answer))
+    assert [check.level for check in found] == levels
+    assert says in found[-1].said + found[-1].remedy
+    assert all(check.remedy for check in found if check.level != "ok")
+
+
+@pytest.mark.parametrize(("rate", "each_ms", "level"), [(500.0, 1.0, "ok"), (49.0, 1.0, "note"), (500.0, 51.0, "note")])
+def test_slow_file_systems(rate: float, each_ms: float, level: str) -> None:
+    check = judge_speed(rate, each_ms, "measured")
+    assert (check.level, bool(check.remedy)) == (level, level != "ok")
+
+
+def test_speed_is_measured(tmp_path: Path) -> None:
+    ticks = iter([0.0, 1.0, 1.0, 3.0])
+    (check,) = check_speed(tmp_path, clock=lambda: next(ticks))
+    assert check.said.startswith("34 MB/s for large files, 100.0 ms")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = {check.name: check for check in Doctor(Path("/proc/none"), tmp_path).checks()}
+    found = {check.name: check for check in Doctor(Path("/proc/none"), tmp_path, ask_torch=lambda: Ran(1)).checks()}
     assert found["output folder"].level == "problem"
     assert "/proc cannot be written" in found["output folder"].said
 

@@ -11,14 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf_config import SLURMConfig
+from mtf_config import ExperimentConfig, SLURMConfig
 from mtf_config.errors import ValidationError
+from mtf_slurm.cluster.choosing import Templates, draft_scripts
 from mtf_slurm.cluster.options import sbatch_options
 from mtf_slurm.cluster.script import JobScriptSpec, SubmissionTemplate
 from mtf_slurm.cluster.templates import Template
 from mtf_slurm.errors import SLURMError
+from mtf_utils.rundir import SweepDirectory
 from mtf_utils.sections import PreemptionConfig
 
+KEYS = {"experiment_name": "a", "model": {"name": "m"}, "data": {"dataset_name": "d"}, "optimizer": {"name": "o"}}
 HOSTILE = [
     "$(touch hacked)",
     "`touch hacked`",
@@ -133,3 +136,48 @@ def test_any_value_is_one_word_or_refused(value: str, quoted: bool) -> None:
         return
     line = script.split("\n")[1]
     assert shlex.split(line.removeprefix("set -- ")) == [value]
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "said"),
+    [
+        ("if true; then\necho a", ":3", "bash cannot read 'echo a': syntax error: unexpected end of file"),
+        ("echo 'x", ":2", "unexpected EOF while looking for matching"),
+        ("echo a\nfi", ":3", "bash cannot read 'fi': syntax error near unexpected token `fi'"),
+        ("cat <<E\nhi", ":2", "here-document delimited by end-of-file (wanted `E')"),
+        ("for x in {{ account }}; do\necho\ndone done", ":4", "near unexpected token `done'"),
+        ("fi\nfi", ": line 2 of the script", "bash cannot read 'fi'"),
+    ],
+)
+@pytest.mark.parametrize("shell", ["/bin/bash", "/usr/bin/env bash", "/bin/sh"])
+def test_what_bash_cannot_read_is_told_before_it_is_submitted(
+    tmp_path: Path, shell: str, lines: str, place: str, said: str
+) -> None:
+    path = tmp_path / "site.j2"
+    path.write_text(f"#!{shell}\n{lines}\n{{{{ body }}}}\n")
+    config = ExperimentConfig.from_dict(KEYS | {"slurm": {"account": "a"}})
+    (draft,) = draft_scripts(SweepDirectory(tmp_path / "sweep"), {"a": config}, Templates(tmp_path, path))
+    assert draft.problem.startswith(f"{path}{place}: bash cannot read ")
+    assert said in draft.problem
+    assert draft.text == ""
+
+
+def test_what_bash_need_not_read_is_left_to_who_does(tmp_path: Path) -> None:
+    path = tmp_path / "site.j2"
+    for text in ("#!/bin/zsh\nfi\n{{ body }}\n", "#!/bin/bash\nshopt -s extglob\nrm -f !(x)\n{{ body }}\n"):
+        path.write_text(text)
+        template = SubmissionTemplate.read(path)
+        assert template.unreadable(template.render(specify())) == ""
+
+
+@pytest.mark.parametrize(
+    "tag", ["include 'x.sh'", "extends 'x.sh'", "import 'x.sh' as x", "from 'x.sh' import y", "include account"]
+)
+def test_a_template_reads_no_other_file(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(SLURMError) as caught:
+        render(tmp_path, f"#!/bin/sh\n{{% {tag} %}}\n{{{{ body }}}}\n")
+    word = tag.partition(" ")[0]
+    assert str(caught.value) == (
+        f"{tmp_path / 'site.j2'}:2: {{% {word} %}} reads another file, and a template is one; "
+        "write here what that file would bring"
+    )

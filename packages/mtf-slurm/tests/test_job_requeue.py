@@ -214,6 +214,27 @@ def test_any_progress_in_three_attempts_is_enough(slurm: Slurm, progress: str) -
     assert [slurm.execute(restart)[0] for restart in range(7)] == [75] * 7
 
 
+@pytest.mark.parametrize(
+    ("written", "environ"),
+    [
+        ("${env:SHELF}", {"SHELF": "it's $HOME;x"}),
+        ("${env:SHELF,it's $HOME;x}", {}),
+        ("it's${env:SHELF} $HOME${env:OTHER,;}x", {"SHELF": ""}),
+    ],
+)
+@pytest.mark.parametrize("grows", [True, False])
+def test_progress_is_looked_for_where_the_environment_says(
+    slurm: Slurm, written: str, environ: dict[str, str], grows: bool
+) -> None:
+    shelf = slurm.script.run.path / "it's $HOME;x"
+    name = "os.environ['MTF_ATTEMPT']" if grows else "'one'"
+    slurm.script.write(
+        f"import os; os.makedirs({str(shelf)!r} + '/' + {name}, exist_ok=True); exit(75)", checkpoints=written
+    )
+    ends = [slurm.execute(restart=restart, **environ)[0] for restart in range(4)]
+    assert ends == [75] * 4 if grows else ends == [75, 75, 75, 76]
+
+
 def test_names_that_come_and_go_are_no_progress(slurm: Slurm) -> None:
     """A checkpoint that is removed again, hidden files, and files that have been there before."""
     shelf = slurm.script.run.path / "checkpoints"

@@ -299,6 +299,26 @@ def test_nonsense_in_the_environment_is_refused(script: Script, variables: dict[
     assert script.run.attempts() == []
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("descriptors", range(4, 12))
+def test_where_descriptors_are_missing_there_is_a_receipt_or_an_error(
+    script: Script, descriptors: int, by_hand: bool
+) -> None:
+    """The last that a script needs is that of what wakes it, without which it waits all the same."""
+    script.write("print('step')")
+    words = ["bash", "-c", f'ulimit -n {descriptors}; exec bash "$0"', str(script.run.job_script)]
+    environ = os.environ | ({} if by_hand else {"MTF_FIRST_ATTEMPT": "1"})
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    attempts = script.run.attempts()
+    if attempts and attempts[-1].started() is not None:
+        assert (done.returncode, script.receipt().outcome) == (0, Outcome.FINISHED)
+        assert "step" in script.run.log_file(1).read_text()
+    else:
+        assert done.returncode == 1
+        assert "mtf: run-1: cannot " in done.stderr
+        assert descriptors < 6
+
+
 def test_no_space_is_one_clear_line(small_disk) -> None:
     with small_disk() as disk:
         script = Script(disk.path)

@@ -189,6 +189,23 @@ def test_cancelling_lets_the_run_save_and_starts_it_no_more(
     assert [run.attempts for run in again] == [2, 1, 1]
 
 
+def test_a_cancelled_attempt_counts_against_nothing(
+    launcher, make_search, gate, in_background, wait_until, project
+) -> None:
+    """It ends as a preempted one does, of which there may be none; and asking for the run again is said to be that."""
+    folder = project / "experiments" / "sweep"
+    search = make_search({}, hold_at=1, gate=str(gate), preemption={"max_preemptions": 0})
+    call = in_background(lambda: launcher.submit_sweep(search, folder, LOCAL))
+    (run,) = wait_until(lambda: folder.exists() and SweepDirectory(folder).runs())
+    wait_until((run.path / "held").exists)
+    assert GridSearchResult.load(folder).cancel() == {run.name: True}
+    assert [(each.status, each.held) for each in call.result()] == [(JobStatus.CANCELLED, "")]
+    assert run.asks() == []
+    gate.touch()
+    assert launcher.submit_sweep(search, folder, LOCAL).is_complete
+    assert [(ask.attempt, ask.how) for ask in run.asks()] == [(2, "submitted again after it was cancelled")]
+
+
 @pytest.mark.parametrize("job_id", ["local-0123abc", "dry-0123abc_4", "123", "123_4"])
 def test_nothing_is_known_of_an_unknown_job(launcher, job_id: str) -> None:
     assert launcher.get_job_status(job_id) is JobStatus.UNKNOWN

@@ -6,17 +6,20 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mtf_config import ExecutionMode
-from mtf_slurm import JobStatus, SLURMError, SweepLockedError
+from mtf_slurm import GridSearchResult, JobStatus, SLURMError, SweepLockedError
+from mtf_slurm.cancelling import cancel_runs
 from mtf_slurm.local import LocalRunner
 from mtf_slurm.lock import hold
+from mtf_slurm.processes import environment_of
 from mtf_slurm.submissions import Submissions
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
-LOCAL = ExecutionMode.LOCAL
+LOCAL, DRY_RUN = ExecutionMode.LOCAL, ExecutionMode.DRY_RUN
 
 
 @pytest.fixture
@@ -215,6 +218,39 @@ def test_gpus_and_threads_are_dealt_out(launcher, make_search, folder, monkeypat
     assert {(omp, mkl) for _, omp, mkl in seen} == {(threads, "9")}
 
 
+def at_work(runs: dict[str, RunDirectory], count: int) -> list[RunDirectory]:
+    """The runs that hold, if there are so many of them; else none."""
+    held = [run for run in runs.values() if (run.path / "held").exists()]
+    return held if len(held) == count else []
+
+
+def test_every_run_at_work_has_a_gpu_of_its_own(
+    launcher, make_search, folder, gate, in_background, wait_until, runs_of, monkeypatch
+) -> None:
+    monkeypatch.setattr("mtf_slurm.local.visible_gpus", lambda: ["0", "1", "GPU-2"])
+    values = [float(x) for x in range(1, 6)]
+    search = make_search({"custom_params.x": values}, hold_at=1, gate=str(gate))
+    call = in_background(lambda: launcher.submit_sweep(search, folder, LOCAL))
+    held = wait_until(lambda: at_work(runs_of(folder), 3))
+    gpus = sorted(environment_of(pid_of(run))["CUDA_VISIBLE_DEVICES"] for run in held)
+    assert gpus == ["0", "1", "GPU-2"]  # as many at a time as there are GPUs
+    gate.touch()
+    assert call.result().counts == {JobStatus.COMPLETED: 5}
+
+
+@pytest.mark.parametrize(("jobs", "sharing"), [(2, 2), (64, 3)], ids=["places", "more places than runs"])
+def test_threads_are_shared_by_as_many_as_can_be_at_work(
+    launcher, make_search, folder, monkeypatch, project, runs_of, jobs: int, sharing: int
+) -> None:
+    monkeypatch.setattr("mtf_slurm.slots._usable_cores", lambda: 12)
+    monkeypatch.setattr("mtf_slurm.local.visible_gpus", list)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    train = project / "train.py"
+    train.write_text(train.read_text() + "(run.path / 'env').write_text(os.environ['OMP_NUM_THREADS'])\n")
+    launcher.submit_sweep(make_search({"custom_params.x": [1.0, 2.0, 3.0]}), folder, LOCAL, jobs)
+    assert {(run.path / "env").read_text() for run in runs_of(folder).values()} == {str(12 // sharing)}
+
+
 def test_inside_an_allocation_runs_are_local_all_the_same(launcher, make_search, folder, monkeypatch, runs_of) -> None:
     for name, value in {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "2", "MTF_FIRST_ATTEMPT": "7"}.items():
         monkeypatch.setenv(name, value)
@@ -243,6 +279,46 @@ def test_a_bad_number_of_places_is_refused(launcher, make_search, folder) -> Non
     with pytest.raises(SLURMError, match="max_concurrent_jobs=0"):
         launcher.submit_sweep(make_search({}), folder, LOCAL, 0)
     assert not folder.exists()
+
+
+def test_a_run_that_is_cancelled_while_it_begins_is_ended(launcher, make_search, folder, gate, runs_of) -> None:
+    """Whoever cancelled it saw no process yet; the launcher had decided to start it."""
+    launcher.submit_sweep(make_search({}, hold_at=1, gate=str(gate)), folder, DRY_RUN)
+    directory = SweepDirectory(folder)
+    (name,) = runs_of(folder)
+    submissions = Submissions(directory)
+    submission = submissions.add(LOCAL, [name])
+
+    def sleep(seconds: float) -> None:
+        submissions.cancel(submission, name)
+        time.sleep(seconds)
+
+    LocalRunner(directory, submission, sleep=sleep).run()
+    (run,) = GridSearchResult.load(folder)
+    assert (run.status, run.attempts) == (JobStatus.CANCELLED, 1)
+
+
+def test_a_run_that_begins_while_it_is_cancelled_is_ended(
+    launcher, make_search, folder, gate, in_background, wait_until, runs_of, monkeypatch
+) -> None:
+    """The launcher found it not cancelled yet; whoever cancels it had found it waiting."""
+    search = make_search({"custom_params.x": [1.0, 2.0]}, hold_at=1, gate=str(gate))
+    call = in_background(lambda: launcher.submit_sweep(search, folder, LOCAL, 1))
+    wait_until(lambda: folder.exists() and len(runs_of(folder)) == 2)
+    first, second = runs_of(folder).values()
+    wait_until((first.path / "held").exists)
+    cancel = Submissions.cancel
+
+    def late(self: Submissions, submission: Any, name: str) -> None:
+        gate.touch()
+        wait_until((first.path / "result.json").exists)
+        gate.unlink()
+        wait_until((second.path / "held").exists)
+        cancel(self, submission, name)
+
+    monkeypatch.setattr(Submissions, "cancel", late)
+    assert cancel_runs(SweepDirectory(folder), [second.name]) == {second.name: True}
+    assert [run.status for run in call.result()] == [JobStatus.COMPLETED, JobStatus.CANCELLED]
 
 
 def test_the_launcher_sleeps_between_its_looks(launcher, make_search, folder) -> None:

@@ -104,10 +104,20 @@ def test_a_metric_that_is_called_like_a_column_keeps_its_own(launcher, make_sear
     assert text[1].startswith(f"{name},COMPLETED,1,2,10,1,5.0,6.0,")
 
 
-def test_to_dataframe(result: GridSearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_dataframe_says_what_to_install(result: GridSearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(SLURMError, match="pandas"):
+    with pytest.raises(SLURMError, match="pip install pandas"):
         result.to_dataframe()
+
+
+def test_to_dataframe(result: GridSearchResult) -> None:
+    pytest.importorskip("pandas")
+    table = result.to_dataframe()
+    assert list(table["name"]) == [run.name for run in result]
+    assert list(table["custom_params.x"]) == [1.0, 2.0, 3.0, 4.0]
+    assert table["val_loss"].dtype == float
+    assert table.loc[table["val_loss"].idxmin(), "name"] == "tiny-x=4.0"
+    assert table["val_loss"].isna().tolist() == [False, False, True, False]
 
 
 def test_wait_ends_when_nothing_is_active(launcher, make_search, folder) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mtf_config import ExecutionMode, ParameterGridSearch
-from mtf_slurm import GridSearchResult, JobStatus, SLURMLauncher
-from mtf_slurm.budgets import ask_for
+from mtf_slurm import GridSearchResult, JobStatus, JobSubmissionError, SLURMLauncher
+from mtf_slurm.budgets import ask_for, has_checkpoints
 from mtf_slurm.reports import status_lines
 from mtf_utils.cli import main
 from mtf_utils.rundir import RunDirectory, SweepDirectory
@@ -50,8 +50,9 @@ class Bench:
             again.add_grid(grid)
         return again
 
-    def submit(self, *args: Any, **params: Any) -> GridSearchResult:
-        return self.launcher.submit_sweep(self.search(*args, **params), self.folder, LOCAL)
+    def submit(self, *args: Any, resume_across_code: bool = False, **params: Any) -> GridSearchResult:
+        search = self.search(*args, **params)
+        return self.launcher.submit_sweep(search, self.folder, LOCAL, resume_across_code=resume_across_code)
 
     @property
     def run(self) -> RunDirectory:
@@ -89,7 +90,7 @@ def test_a_failed_run_is_left_out_until_its_code_changes(bench: Bench) -> None:
     assert f"{failed.name}: failed once, and slurm.retries.failure is 0" in shown
     assert f"to ask: mtf retry {bench.folder} RUN" in shown
     bench.mend()
-    mended = bench.submit(values)
+    mended = bench.submit(values, resume_across_code=True)
     assert mended.is_complete
     assert sorted(attempts(mended)) == [1, 2]
     (ask,) = SweepDirectory(bench.folder).run(failed.name).asks()
@@ -213,6 +214,52 @@ def test_other_code_continues_a_checkpoint_only_when_told_to(bench: Bench) -> No
     assert ask.code_before != ask.code_after
 
 
+def test_a_submission_continues_checkpoints_of_other_code_only_when_told_to(bench: Bench) -> None:
+    values = {"custom_params.fail_at": [1, 2]}
+    bench.submit(values)
+    bench.mend()
+    assert attempts(bench.submit(values)) == [1, 1]
+    (said,) = [text for text in bench.display.said if "other code" in text]
+    names = ", ".join(run.name for run in GridSearchResult.load(bench.folder))
+    assert said.startswith(f"left out: {names}: its checkpoints were made by other code")
+    assert "--resume-across-code" in said
+    assert bench.submit(values, resume_across_code=True).is_complete
+
+
+def test_an_experiment_by_itself_continues_checkpoints_of_other_code_only_when_told_to(bench: Bench) -> None:
+    (point,) = bench.search(fail_at=1).points()
+    job_id = bench.launcher.submit_experiment(point.config, LOCAL)
+    assert bench.launcher.get_job_status(job_id) is JobStatus.FAILED
+    bench.mend()
+    with pytest.raises(JobSubmissionError, match="--resume-across-code"):
+        bench.launcher.submit_experiment(point.config, LOCAL)
+    batch = bench.launcher.submit_experiment_batch([point.config], LOCAL)
+    assert "--resume-across-code" in batch.failed[point.name]
+    job_id = bench.launcher.submit_experiment(point.config, LOCAL, resume_across_code=True)
+    assert bench.launcher.get_job_status(job_id) is JobStatus.COMPLETED
+
+
+def test_without_names_other_code_counts_as_asking_as_it_does_for_a_submission(bench: Bench) -> None:
+    bench.submit({"custom_params.exit": [3, None], "custom_params.fail_at": [0, 1]})
+    runs = {run.name: run for run in GridSearchResult.load(bench.folder) if run.held}
+    kept = bench.launcher.retry(bench.folder)
+    assert (kept.retried, list(kept.left_out)) == ((), list(runs))
+    bench.mend()
+    assert bench.launcher.retry(bench.folder, same_code=True).retried == ()
+    crossing = {name for name in runs if has_checkpoints(SweepDirectory(bench.folder).run(name))}
+    assert 0 < len(crossing) < len(runs)
+    planned = bench.launcher.retry(bench.folder, dry_run=True)
+    done = bench.launcher.retry(bench.folder)
+    assert planned.retried == done.retried == tuple(name for name in runs if name not in crossing)
+    assert set(done.left_out) == crossing
+    assert all("--resume-across-code" in reason for reason in done.left_out.values())
+    rest = bench.launcher.retry(bench.folder, resume_across_code=True)
+    assert set(rest.retried) == crossing
+    assert rest.result.is_complete
+    (how,) = {ask.how for name in crossing for ask in SweepDirectory(bench.folder).run(name).asks()}
+    assert how == "submitted again, across code"
+
+
 def test_without_a_checkpoint_there_is_nothing_to_cross(bench: Bench) -> None:
     bench.write(note_version(bench, "one"))
     bench.submit(exit=3)
@@ -312,6 +359,8 @@ def test_the_verb(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert [entry["name"] for entry in data["retried"]] == [name]
     assert data["left_out"] == {}
     assert [run.attempts for run in GridSearchResult.load(folder) if run.name == name] == [3]
+    assert f"{name}: would be tried again" in mtf("retry", folder, "--same-code", "--dry-run", name)
+    assert f"{name}: would be tried again" in mtf("retry", "--same-code", folder, "--dry-run", name, "-j", "1")
     assert main(["retry", folder, "--same-code", "--resume-across-code"]) == 2
     assert "exclude each other" in capsys.readouterr().err
     assert main(["retry", folder, f"{name}x"]) == 2

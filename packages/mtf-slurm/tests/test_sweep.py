@@ -11,6 +11,7 @@ import pytest
 
 from mtf_config import ExecutionMode, ExperimentConfig
 from mtf_slurm import GridSearchResult, JobStatus, JobSubmissionError, SLURMError, SLURMLauncher, sweep_name
+from mtf_slurm.reports import status_lines
 from mtf_utils.rundir import SweepDirectory
 
 LOCAL, DRY_RUN = ExecutionMode.LOCAL, ExecutionMode.DRY_RUN
@@ -67,10 +68,36 @@ def test_a_changed_grid_adds_runs_and_names_what_is_orphaned(launcher, make_sear
     assert [(run.name, run.attempts) for run in result] == [("tiny-x=2.0", 1), ("tiny-x=3.0", 1)]
     assert result.is_complete
     assert result.orphaned == ("tiny-x=1.0",)
-    assert "no longer a part of the sweep, and left alone: tiny-x=1.0" in display.said
+    assert display.said[-2:] == [
+        "added to the sweep: tiny-x=3.0",
+        "no longer a part of the sweep, and left alone: tiny-x=1.0",
+    ]
+    assert [(run.name, run.status) for run in result.orphans] == [("tiny-x=1.0", JobStatus.COMPLETED)]
+    assert result["tiny-x=1.0"].attempts == 1
+    on_disk = {run["name"]: run.get("orphaned", False) for run in SweepDirectory(folder).sweep().runs}
+    assert on_disk == {"tiny-x=1.0": True, "tiny-x=2.0": False, "tiny-x=3.0": False}
     back = launcher.submit_sweep(make_search({"custom_params.x": [1.0, 2.0, 3.0]}), folder, LOCAL)
     assert [run.attempts for run in back] == [1, 1, 1]
     assert back.orphaned == ()
+    assert display.said[-1] == "added to the sweep: tiny-x=1.0"
+
+
+def test_an_orphan_at_work_is_told_of_and_can_be_cancelled(
+    launcher, make_search, project, folder, in_background, wait_until, display
+) -> None:
+    gate = project / "gate"
+    first = make_search({"custom_params.x": [1.0]}, hold_at=1, gate=str(gate))
+    in_background(lambda: launcher.submit_sweep(first, folder, LOCAL))
+    wait_until((folder / "runs" / "tiny-x=1.0" / "held").exists)
+    (folder / ".lock").unlink()  # as if its launcher had been killed
+    result = launcher.submit_sweep(make_search({"custom_params.x": [2.0]}, hold_at=1, gate=str(gate)), folder, DRY_RUN)
+    assert [(run.name, run.status) for run in result.orphans] == [("tiny-x=1.0", JobStatus.RUNNING)]
+    assert "no longer a part of the sweep, and left alone: tiny-x=1.0" in display.said
+    assert list(status_lines(result))[-1] == "no longer a part of the sweep: tiny-x=1.0 (RUNNING)"
+    assert result.cancel() == {"tiny-x=2.0": False}  # all that are in the sweep
+    assert result.cancel(["tiny-x=1.0"]) == {"tiny-x=1.0": True}
+    wait_until(lambda: not result.refresh()["tiny-x=1.0"].may_change)
+    assert result["tiny-x=1.0"].status is JobStatus.CANCELLED
 
 
 def test_the_same_name_with_other_settings_is_refused_and_nothing_written(launcher, make_search, folder) -> None:

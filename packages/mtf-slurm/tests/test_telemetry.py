@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from mtf_slurm.pace import Goal, Pace
 from mtf_slurm.progress import PlainLines, choose_display, runs_table
 from mtf_slurm.status import JobStatus
 from mtf_slurm.telemetry import Telemetry, last_error_line, read_telemetry
@@ -76,18 +80,41 @@ def view(name: str, status: JobStatus, attempts: int = 1, epoch: int | None = No
 
 
 def test_plain_lines_tell_what_changed_once() -> None:
+    out, now = io.StringIO(), [0.0]
+    lines = PlainLines(Console(file=out, width=20), clock=lambda: now[0])
+
+    def told(run: RunView, after_s: float = 0.0) -> str:
+        now[0] += after_s
+        start = out.tell()
+        lines.update([run])
+        return out.getvalue()[start:].removesuffix("\n")
+
+    running = partial(view, "a[b]", JobStatus.RUNNING)
+    assert told(view("a[b]", JobStatus.PENDING, 0)) == ""
+    assert told(running(epoch=1)) == "a[b]: RUNNING epoch 1: loss 0.25"
+    assert told(running(epoch=1), 60) == ""  # nothing is new
+    assert told(running(epoch=2)) == "a[b]: RUNNING epoch 2: loss 0.25"
+    assert told(running(epoch=3), 9.9) == ""  # a while after the last one
+    assert told(running(epoch=4), 0.2) == "a[b]: RUNNING epoch 4: loss 0.25"
+    assert told(running(epoch=5), 1000) == "a[b]: RUNNING epoch 5: loss 0.25"
+    assert told(running(epoch=6), 59) == ""  # and more rarely later
+    assert told(running(epoch=7), 1) == "a[b]: RUNNING epoch 7: loss 0.25"
+    failed = view("a[b]", JobStatus.FAILED, 2, 7, "ValueError: [red]x[/] " + "long " * 9)
+    assert told(failed) == f"a[b]: FAILED attempt 2 epoch 7: loss 0.25; ValueError: [red]x[/] {'long ' * 9}"
+
+
+def test_a_line_says_how_far_it_is_and_what_is_left() -> None:
     out = io.StringIO()
-    lines = PlainLines(Console(file=out, width=20))
-    lines.update([view("a[b]", JobStatus.PENDING, 0)])
-    lines.update([view("a[b]", JobStatus.RUNNING, epoch=0)])
-    lines.update([view("a[b]", JobStatus.RUNNING, epoch=0)])
-    lines.update([view("a[b]", JobStatus.RUNNING, epoch=1)])
-    lines.update([view("a[b]", JobStatus.FAILED, 2, 1, "ValueError: [red]x[/] " + "long " * 9)])
-    assert out.getvalue().splitlines() == [
-        "a[b]: RUNNING epoch 0: loss 0.25",
-        "a[b]: RUNNING epoch 1: loss 0.25",
-        f"a[b]: FAILED attempt 2 epoch 1: loss 0.25; ValueError: [red]x[/] {'long ' * 9}",
-    ]
+    telemetry = Telemetry(epoch=2, global_step=30, metrics={"loss": 0.25}, headline="loss")
+    pace = Pace(total_steps=80, ends_at=time.time() + 3600)
+    run = RunView(name="a", status=JobStatus.RUNNING, telemetry=telemetry, goal=Goal(epochs=5), pace=pace)
+    PlainLines(Console(file=out, width=20)).update([run])
+    assert re.fullmatch(r"a: RUNNING epoch 2/5 step 30/80: loss 0\.25; (1:00:00|59:\d\d) left\n", out.getvalue()), (
+        out.getvalue()
+    )
+    out = io.StringIO()
+    Console(file=out, width=120).print(runs_table([run]))
+    assert re.search(r"a\W+RUNNING\W+2/5\W+30/80\W+loss 0\.25\W+(1:00:00|59:\d\d)", out.getvalue()), out.getvalue()
 
 
 def test_a_table_for_a_small_screen_shows_what_matters() -> None:

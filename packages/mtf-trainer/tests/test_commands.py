@@ -39,7 +39,9 @@ def run(tmp_path: Path) -> Path:
 
 def output(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
     assert call(*arguments) == DONE
-    return json.loads(capsys.readouterr().out)
+    envelope = json.loads(capsys.readouterr().out)
+    assert (envelope["verb"], envelope["version"]) == ("checkpoint", 1)
+    return envelope["data"]
 
 
 def spoil(run: Path) -> Path:
@@ -55,7 +57,7 @@ def test_ls(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("ckpt-000001-step-00000001  initial    0 epochs done")
     assert second.endswith("a-run  metric 0.5  pinned")
-    rows = output(capsys, "ls", run / "checkpoints", "--json")
+    rows = output(capsys, "ls", run / "checkpoints", "--json")["checkpoints"]
     assert [row["global_step"] for row in rows] == [1, 2]
     (run / "checkpoints" / rows[0]["name"] / "manifest.json").unlink()
     assert call("ls", run) == DONE
@@ -69,7 +71,7 @@ def test_verify(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("verify", run) == WORK_FAILED
     assert f"damaged: {file}: the bytes of the tensor" in capsys.readouterr().out
     assert call("verify", "--json", file.parent) == WORK_FAILED
-    assert [row["valid"] for row in json.loads(capsys.readouterr().out)] == [False]
+    assert [row["valid"] for row in json.loads(capsys.readouterr().out)["data"]["checkpoints"]] == [False]
 
 
 def test_show(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ def test_every_sample_comes_once_an_epoch_although_the_number_of_ranks_changes(r
     else:
         ranks.train("ranks_simple.py", tmp_path, 1, *options, "--stop", "0:7", status=75)
     ranks.train("ranks_simple.py", tmp_path, 2, *options)
-    assert re.search(r"no longer exact: environment.ranks was [13], is 2", (tmp_path / "log-0").read_text())
+    assert re.search(r"no longer exact: ranks was [13], is 2", (tmp_path / "log-0").read_text())
     seen = collections.Counter(line for file in tmp_path.glob("seen-*") for line in file.read_text().splitlines())
     assert seen == {f"{epoch} {index}": 1 for epoch in (0, 1) for index in range(58)}
 

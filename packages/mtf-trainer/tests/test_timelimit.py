@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from mtf_trainer.preemption import StopFlag
-from mtf_trainer.timelimit import TIME_LIMIT, TimeLimit, job_end
+from mtf_trainer.timelimit import TIME_LIMIT, SaveBounds, TimeLimit, job_end
+from mtf_utils.rundir import Outcome, RunDirectory
+from mtf_utils.sections import PreemptionConfig
 
 TASK = Path(__file__).with_name("exact_task.py")
 
@@ -46,6 +48,59 @@ def test_the_flag_is_set_when_nothing_is_left_to_spare() -> None:
     while not flag.requested:
         assert time.monotonic() < end
     assert flag.signal_name == TIME_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "estimate_s", "left_s"),
+    [(0, 5, 60), (20, 5, 40), (54, 5, 6), (55, 5, 60), (60, 5, 60), (300, 5, 60), (20, None, 40), (300, None, 60)],
+)
+def test_the_grace_period_begins_anew_where_a_save_does_not_fit_into_it(
+    elapsed_s: float, estimate_s: float | None, left_s: float
+) -> None:
+    now = iter([100.0, 100.0 + elapsed_s])
+    flag = StopFlag(clock=lambda: next(now))
+    flag.request("SIGUSR1")
+    bounds = SaveBounds(PreemptionConfig(grace_period_seconds=60), flag, lambda: estimate_s)
+    assert bounds.left_s() == left_s
+
+
+LATE = """
+import sys
+from pathlib import Path
+import exact_task
+from mtf_trainer import PreemptionConfig, TrainingCallback
+
+class Late(TrainingCallback):
+    def on_batch_end(self, trainer, batch_idx, logs):
+        if trainer.global_step == 2:
+            import os, signal
+            os.kill(os.getpid(), signal.SIGTERM)
+
+trainer, train = exact_task.prepare(Path(sys.argv[1]), preemption=PreemptionConfig(grace_period_seconds=1e-6))
+trainer.add_callback(Late())
+train()
+"""
+
+
+def test_a_save_that_is_late_leaves_a_preempted_attempt(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    attempt = run.attempt(1)
+    attempt.path.mkdir(parents=True)
+    environ = {
+        "MTF_RUN_DIR": str(run.path),
+        "MTF_ATTEMPT": "1",
+        "PYTHONPATH": f"{TASK.parent}:{os.environ.get('PYTHONPATH', '')}",
+    }
+    command = [sys.executable, "-c", LATE, str(run.path)]
+    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "PreemptionTimeoutError: the checkpoint was not durable within 1e-06 s" in done.stderr
+    receipt = attempt.finished()
+    assert receipt is not None
+    assert receipt.outcome is Outcome.PREEMPTED
+    assert receipt.reason is not None
+    assert receipt.reason.startswith("stopped by SIGTERM, and not saved in time: the checkpoint was not durable")
+    assert "the last durable one is intact" in receipt.reason
 
 
 def test_a_run_leaves_before_its_time_limit_and_goes_on_in_the_next_job(tmp_path: Path) -> None:

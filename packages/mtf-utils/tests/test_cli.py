@@ -28,6 +28,8 @@ class Preempted(RuntimeError, SystemExit):
 
 def configure(parser):
     parser.add_argument("what", nargs="?", default="done")
+    parser.add_argument("--amount", choices=["little", "plenty"], help="how much")
+    parser.add_argument("--lines")
 
 def run(arguments):
     what = arguments.what
@@ -118,7 +120,7 @@ def test_help_lists_what_is_installed_and_what_to_install(installation: Installa
     assert "  validate    check configuration files" in installed
     assert "From other packages:\n  deploy      somebodys-extension" in installed
     assert "Sweeps" not in installed
-    assert "pip install mtf-slurm: plan, run, submit, status" in missing
+    assert "pip install mtf-slurm: demo, plan, run, submit, status" in missing
     assert "pip install mtf-trainer: checkpoint" in missing
     assert "mtf-config" not in missing
 
@@ -133,7 +135,7 @@ def test_no_verb_is_a_mistake_that_shows_help(installation: Installation) -> Non
 def test_help_of_a_verb(arguments: tuple[str, ...], installation: Installation) -> None:
     done = installation.mtf(*arguments)
     assert done.returncode == 0
-    assert done.stdout.startswith("usage: mtf validate [-h] [what]")
+    assert done.stdout.startswith("usage: mtf validate [-h] ")
     assert "does what it is told" in done.stdout
 
 
@@ -227,7 +229,26 @@ def test_a_known_verb_belongs_to_its_own_package(installation: Installation, tmp
 def test_wrong_arguments_of_a_verb(installation: Installation) -> None:
     done = installation.mtf("validate", "done", "--no-such-option")
     assert done.returncode == 2
-    assert "mtf validate: error: unrecognized arguments: --no-such-option" in done.stderr
+    assert "mtf validate: error: unrecognized arguments: --no-such-option\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--line", "3"], "unrecognized arguments: --line; did you mean --lines?"),
+        (["--lnes=3"], "unrecognized arguments: --lnes=3; did you mean --lines?"),
+        (["--amount", "plent"], "did you mean 'plenty'?"),
+        (["done", "more"], "unrecognized arguments: more\n"),
+    ],
+)
+def test_what_somebody_meant(words: list[str], message: str, installation: Installation) -> None:
+    done = installation.mtf("validate", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_help_is_a_verb_too(installation: Installation) -> None:
+    assert installation.mtf("help").stdout == installation.mtf("--help").stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

@@ -1,6 +1,7 @@
-"""One attempt of a training that stops at a chosen event and waits there to be preempted.
+"""One attempt of a training that stops at a chosen event and waits there to be told to go.
 
-`python training.py SEED PREEMPTIONS` in the environment that job.sh sets. At the end it writes a digest of everything.
+`python training.py SEED STOPS [SIGNAL]` in the environment that job.sh sets. In the first STOPS attempts it waits for
+the signal, or for any that announces a preemption. At the end it writes a digest of everything.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +31,22 @@ EVENTS = (
     "on_epoch_start",
     "on_epoch_end",
 )
-LONGEST_WAIT_S = 240.0
+SIGNALS = ("SIGTERM", "SIGUSR1")
+LONGEST_WAIT_S = 600.0
 
 
 class Wait(TrainingCallback):
-    """At the n-th of the events, says that it waits, and goes on when a signal has come."""
+    """At the n-th of the events, says that it waits, and goes on when one of the signals has come."""
 
-    def __init__(self, mark: Path, choice: random.Random) -> None:
+    def __init__(self, mark: Path, choice: random.Random, signals: Sequence[str]) -> None:
         self._told, self._mark = False, mark  # no Event: a handler that takes its lock may interrupt itself
+        self._signals = signals
         self._event = choice.choice(EVENTS)
         self._left = choice.randrange(1, 8 if self._event.startswith("on_batch") else 2)
 
     def setup(self, trainer: Any) -> None:
         """Listen beside the trainer, which listens by now; before that a signal ends the process."""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.Signals[name] for name in self._signals):
             signal.signal(number, self._beside(signal.getsignal(number)))
 
     def _beside(self, handler: Any) -> Any:
@@ -82,8 +86,8 @@ class Wait(TrainingCallback):
 
 
 def main() -> None:
-    """Train until training is complete or Slurm wants the node."""
-    seed, preemptions = sys.argv[1], int(sys.argv[2])
+    """Train until training is complete or Slurm says that it must go."""
+    seed, stops, signals = sys.argv[1], int(sys.argv[2]), sys.argv[3:] or SIGNALS
     run = current_run()
     assert run is not None
     directory, attempt = run
@@ -92,9 +96,9 @@ def main() -> None:
     task = load_task()
     saving = CheckpointConfig(checkpoint_dir=str(directory.checkpoints_dir), save_every_n_steps=2)
     trainer, train = task.prepare(directory.path, epochs=8, checkpoint=saving)
-    if attempt.number <= preemptions:
+    if attempt.number <= stops:
         choice = random.Random(f"{seed} {directory.name} {attempt.number}")
-        trainer.add_callback(Wait(directory.path / f"waits-{attempt.number}", choice))
+        trainer.add_callback(Wait(directory.path / f"waits-{attempt.number}", choice, signals))
     train()
     (directory.path / "digest.json").write_text(json.dumps(task.digest(trainer)))
 

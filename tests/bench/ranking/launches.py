@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-__all__ = ["PATIENCE_S", "VICTIMS", "Kill", "Launch", "Outcome"]
+from killing.lane import Lane, environment
+
+__all__ = ["PATIENCE_S", "VICTIMS", "Kill", "Launch", "Launcher", "Outcome", "Starter", "fork_from", "start_afresh"]
 
 PATIENCE_S: Final = 120.0
 """After so many seconds a launch counts as hanging."""
@@ -48,7 +50,7 @@ class Outcome:
         hit: whether the signal found the training under way.
         status: of the launcher; None if it did not end.
         took_s: seconds from the signal to the end of every process.
-        stayed: ranks that did not end.
+        stayed: processes of the training that did not end.
     """
 
     hit: bool
@@ -57,30 +59,74 @@ class Outcome:
     stayed: tuple[int, ...]
 
 
+class Launcher(Protocol):
+    """torchrun, at work."""
+
+    pid: int
+
+    def has_ended(self) -> bool:
+        """Whether it is gone."""
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for its exit status; None if it does not come in time."""
+
+
+Starter = Callable[[Sequence[str], int, Path], Launcher]
+"""Starts torchrun with some words and so many ranks; what it says goes to the end of a file."""
+
+
+class _Process:
+    def __init__(self, words: Sequence[str], log: Path) -> None:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "torch.distributed.run", *words],
+                stdout=output,
+                stderr=output,
+                env=environment(),
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait(self, timeout_s: float) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout_s)
+        return None
+
+
+def start_afresh(words: Sequence[str], ranks: int, log: Path) -> Launcher:
+    """Start it as a user does."""
+    return _Process(words, log)
+
+
+def fork_from(lane: Lane) -> Starter:
+    """Fork it and its ranks from processes that have imported torch already, which saves most of the time."""
+
+    def start(words: Sequence[str], ranks: int, log: Path) -> Launcher:
+        return lane.start({"words": list(words), "ranks": ranks, "log": str(log)})
+
+    return start
+
+
 class Launch:
-    """A training under torchrun, in a session of its own.
+    """A training under torchrun.
 
     Args:
+        start: starts torchrun.
         command: what the ranks run.
         folder: where each rank says who it is, in `pace-<rank>`.
         ranks: how many there are.
         log: takes what they say.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, ranks: int, log: Path) -> None:
+    def __init__(self, start: Starter, command: Sequence[str], folder: Path, ranks: int, log: Path) -> None:
         self._folder = folder
         self._ranks = ranks
         for rank in range(ranks):
             self._pace(rank).unlink(missing_ok=True)
-        words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *command]
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                words,
-                stdout=output,
-                stderr=output,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                start_new_session=True,
-            )
+        self._launcher = start(["--standalone", f"--nproc-per-node={ranks}", *command], ranks, log)
 
     def _pace(self, rank: int) -> Path:
         return self._folder / f"pace-{rank}"
@@ -96,30 +142,27 @@ class Launch:
 
     def execute(self, kill: Kill | None) -> Outcome:
         """Kill it, if so asked, and wait for its end."""
-        pids, hit = {}, False
-        if kill is not None and _within(PATIENCE_S, lambda: self._has_begun() or self._has_ended()):
+        everyone: set[int] = set()
+        hit, ended = False, self._launcher.has_ended
+        if kill is not None and _within(PATIENCE_S, lambda: self._has_begun() or ended()):
             time.sleep(kill.after_s)
-            pids = self.pids()
-            hit = not self._has_ended() and self._shoot(kill, pids)
+            everyone = _descendants(self._launcher.pid)
+            hit = not ended() and self._shoot(kill, self.pids())
         began = time.monotonic()
-        _within(PATIENCE_S, self._has_ended)
-        status = self._process.poll()
-        everyone = [*pids.values(), *self.pids().values()]
+        status = self._launcher.wait(PATIENCE_S)
+        everyone.update(self.pids().values())
         _within(GONE_S, lambda: not any(map(_is_alive, everyone)))
-        stayed = tuple(pid for pid in dict.fromkeys(everyone) if _is_alive(pid))
-        self._sweep_up()
+        stayed = tuple(sorted(filter(_is_alive, everyone)))
+        self._sweep_up(everyone)
         return Outcome(hit, status, time.monotonic() - began, stayed)
 
     def _has_begun(self) -> bool:
         return len(self.pids()) == self._ranks
 
-    def _has_ended(self) -> bool:
-        return self._process.poll() is not None
-
     def _shoot(self, kill: Kill, pids: dict[int, int]) -> bool:
         number = signal.SIGKILL if kill.victim.startswith("kill") else signal.SIGTERM
         if kill.victim.endswith("launcher"):
-            victims = [self._process.pid]
+            victims = [self._launcher.pid]
         else:
             victims = list(pids.values()) if kill.victim == "all" else [pids[kill.rank]]
         try:
@@ -129,14 +172,24 @@ class Launch:
             return False
         return True
 
-    def _sweep_up(self) -> None:
+    def _sweep_up(self, processes: set[int]) -> None:
         """End whatever is left, so that it does not disturb what comes next."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for pid in self.pids().values():
-            if _is_alive(pid):
+            os.killpg(self._launcher.pid, signal.SIGKILL)
+        for pid in filter(_is_alive, processes):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.wait()
+        self._launcher.wait(GONE_S)
+
+
+def _descendants(pid: int) -> set[int]:
+    """What a process has started, and what that has started: ranks, and their loader workers."""
+    found: set[int] = set()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found |= {child} | _descendants(child)
+    return found
 
 
 def _within(limit_s: float, condition: Callable[[], bool]) -> bool:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ranking.launches import Kill, Launch, Outcome
+from ranking.launches import Kill, Launch, Outcome, Starter
+from ranking.task import TASK
 
 __all__ = ["RankRun", "Setup", "disturbed", "undisturbed"]
 
-TASK: Final = Path(__file__).resolve().parents[3] / "packages" / "mtf-trainer" / "tests" / "ranks_task.py"
 PACE_S: Final = 0.02
 MOST_STARTS: Final = 4
 
@@ -33,11 +33,11 @@ class Setup:
     strategy: str
     workers: int
 
-    def launch(self, folder: Path) -> Launch:
+    def launch(self, start: Starter, folder: Path) -> Launch:
         """Start the training, or go on with it."""
         folder.mkdir(parents=True, exist_ok=True)
         options = ["--workers", str(self.workers), "--pace", str(PACE_S), "--strategy", self.strategy]
-        return Launch([str(TASK), str(folder), *options], folder, self.ranks, folder / "log")
+        return Launch(start, [str(TASK), str(folder), *options], folder, self.ranks, folder / "log")
 
     def digests(self, folder: Path) -> Digests:
         """What came of a complete run, on every rank."""
@@ -71,9 +71,9 @@ class RankRun:
         return f"{index}: {place}, {'hit' if self.hit else 'missed'}, over after {self.killed.took_s:.1f} s: {said}"
 
 
-def undisturbed(setup: Setup, folder: Path) -> tuple[Digests, float]:
+def undisturbed(setup: Setup, start: Starter, folder: Path) -> tuple[Digests, float]:
     """What a run comes to, and how long it trains."""
-    launch, began = setup.launch(folder), time.monotonic()
+    launch, began = setup.launch(start, folder), time.monotonic()
     while not launch.pids():
         began = time.monotonic()
         time.sleep(0.01)
@@ -83,15 +83,15 @@ def undisturbed(setup: Setup, folder: Path) -> tuple[Digests, float]:
     return setup.digests(folder), time.monotonic() - began
 
 
-def disturbed(setup: Setup, folder: Path, kill: Kill, reference: Digests) -> RankRun:
+def disturbed(setup: Setup, start: Starter, folder: Path, kill: Kill, reference: Digests) -> RankRun:
     """A run that is killed once and started again until it is complete."""
-    killed = setup.launch(folder).execute(kill)
+    killed = setup.launch(start, folder).execute(kill)
     faults = list(_faults_of_end(killed))
     if killed.hit and not kill.victim.startswith("kill") and not setup.is_complete(folder) and not _is_saved(folder):
         faults.append("work was lost")
     starts = 1
     while not setup.is_complete(folder) and starts < MOST_STARTS and not faults:
-        faults += _faults_of_end(setup.launch(folder).execute(None))
+        faults += _faults_of_end(setup.launch(start, folder).execute(None))
         starts += 1
     if not setup.is_complete(folder):
         faults.append(f"not complete after {starts} starts")

@@ -19,6 +19,7 @@ from mtf_config import (
 from mtf_config.compose import Composition
 from mtf_slurm import GridSearchResult, SLURMLauncher, sweep_name
 from mtf_utils import ProjectRootError
+from mtf_utils.paths import given_path
 
 __all__ = ["ModelTrainingFramework"]
 
@@ -35,6 +36,8 @@ class ModelTrainingFramework:
 
     Raises:
         ProjectRootError: the project root is no folder.
+        TypeError: an argument is no path.
+        SLURMError: there is no such template.
     """
 
     def __init__(
@@ -43,11 +46,12 @@ class ModelTrainingFramework:
         config_dir: PathLike | None = None,
         slurm_template_path: PathLike | None = None,
     ) -> None:
-        self.project_root = Path(project_root).expanduser().absolute()
+        self.project_root = given_path("project_root", project_root, "the root folder of your project")
+        self.project_root = self.project_root.expanduser().absolute()
         if not self.project_root.is_dir():
             what = "is not a folder" if self.project_root.exists() else "does not exist"
             raise ProjectRootError(f"project_root: {self.project_root} {what}; name the root folder of your project")
-        self._config_manager = ConfigurationManager(self.project_root, None if config_dir is None else Path(config_dir))
+        self._config_manager = ConfigurationManager(self.project_root, config_dir)
         self._launcher = SLURMLauncher(
             slurm_template_path, self.project_root / "experiments", project_root=self.project_root
         )
@@ -63,8 +67,12 @@ class ModelTrainingFramework:
         *,
         command: str | Sequence[str] | None = None,
         naming_strategy: NamingStrategy = NamingStrategy.HASH_BASED,
+        resume_across_code: bool = False,
     ) -> GridSearchResult:
-        """Run every experiment of the grids; in a folder that has them already, what is missing.
+        """Run every experiment of the grids; in a folder that has some of them already, what is missing.
+
+        Called again, it does what is new, has failed or was cut off, and nothing that has finished. Runs of an earlier
+        call that the grids no longer ask for are left alone, and named: see `GridSearchResult.orphans`.
 
         Args:
             parameter_grids: the grids; runs are the union of their points.
@@ -77,6 +85,8 @@ class ModelTrainingFramework:
                 many as the cluster likes.
             command: what a run executes; None is `{python} train.py --config {config}`.
             naming_strategy: how runs are named.
+            resume_across_code: whether to continue checkpoints that other code has made, which is recorded; else such
+                runs are left out.
 
         Raises:
             ConfigurationError: the base or a grid is not acceptable, or there is no base, or two.
@@ -91,7 +101,25 @@ class ModelTrainingFramework:
         for grid in parameter_grids:
             search.add_grid(grid)
         folder = output_dir if output_dir is not None else self._launcher.output_dir / sweep_name(search)
-        return self._launcher.submit_sweep(search, folder, execution_mode, max_concurrent_jobs, command=command)
+        return self._launcher.submit_sweep(
+            search,
+            folder,
+            execution_mode,
+            max_concurrent_jobs,
+            command=command,
+            resume_across_code=resume_across_code,
+        )
+
+    def load_results(self, output_dir: PathLike) -> GridSearchResult:
+        """The results in the folder of a sweep, in whatever process it was started, and while it goes on.
+
+        Args:
+            output_dir: the folder, such as the `output_dir` of an earlier result.
+
+        Raises:
+            SLURMError: there is no sweep in that folder.
+        """
+        return GridSearchResult.load(output_dir)
 
     def get_config_manager(self) -> ConfigurationManager:
         """The manager of the project's configurations."""

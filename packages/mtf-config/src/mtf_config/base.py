@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from mtf_config.errors import ValidationError
-from mtf_config.fastpath import build
 from mtf_config.plain import plain_problems, to_plain
 from mtf_utils.names import nearest
 from mtf_utils.problems import KeyPath
-from mtf_utils.settings import Problem, Settings, SettingsError, about, field_types
+from mtf_utils.settings import Problem, Settings, SettingsError, about
 
 __all__ = ["OpenSection", "Section"]
 
@@ -23,11 +22,10 @@ class Section(Settings):
 
     error: ClassVar[type[SettingsError]] = ValidationError
 
-    def __post_init__(self) -> None:
-        for name, annotation in field_types(type(self)).items():
-            if annotation == dict[str, Any]:
-                object.__setattr__(self, name, to_plain(getattr(self, name)))
-        super().__post_init__()
+    @classmethod
+    def adopt(cls, value: Any) -> Any:
+        """A mapping that is taken as it is holds plain data."""
+        return to_plain(value)
 
     @classmethod
     def data_problems(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -45,8 +43,6 @@ class Section(Settings):
     @classmethod
     def decode(cls, data: Any, path: KeyPath) -> tuple[Self | None, list[Problem]]:
         """Build the section, or say everything that is wrong, with paths that begin with `path`."""
-        if (found := build(cls, data)) is not None:
-            return found, []
         instance, problems = super().decode(data, path)
         if problems and isinstance(data, Mapping):
             told = {problem.path for problem in problems}

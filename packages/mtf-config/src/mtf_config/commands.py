@@ -12,12 +12,17 @@ from typing import Any, Final
 from mtf_config.compose import Composition
 from mtf_config.errors import ConfigurationError, LocatedProblem
 from mtf_config.manager import ConfigurationManager
-from mtf_config.reader import parse_text, read_document
+from mtf_config.overrides import overridden
+from mtf_config.reader import read_document
+from mtf_config.setting_words import complete_keys, read_settings
 from mtf_config.sweep import load_sweep
 from mtf_config.writer import dump_yaml
+from mtf_utils.arguments import completed_by
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
-from mtf_utils.display import json_text, printable
-from mtf_utils.problems import KeyPath, Problem, dotted
+from mtf_utils.display import printable
+from mtf_utils.output import output_schema, print_json
+from mtf_utils.problems import KeyPath, Problem, describe, dotted
+from mtf_utils.verbs import entry_point, known_verbs
 
 __all__ = ["DIFF", "SCHEMA", "SHOW", "VALIDATE"]
 
@@ -33,29 +38,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _overridable(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        dest="settings",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="set a dotted key, the value as in YAML; may be repeated",
-    )
-
-
 def _manager(arguments: argparse.Namespace) -> ConfigurationManager:
     return ConfigurationManager(Path.cwd(), arguments.config_dir)
-
-
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for text in arguments.settings:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise CommandError(f"--set {text}: expected KEY=VALUE, such as training.epochs=3")
-        settings[key] = parse_text(value, f"--set {key}").data
-    return settings
 
 
 def _configure_validate(parser: argparse.ArgumentParser) -> None:
@@ -81,9 +65,11 @@ def _validate(arguments: argparse.Namespace) -> int:
         for defect in defects:
             defective = True
             print(printable(f"{name}: {_DEFECT}: {defect}", lines=True), file=sys.stderr)
-        results.append({"file": name, "valid": not problems, "problems": [_as_json(item) for item in problems]})
+        results.append(
+            {"file": name, "kind": kind, "valid": not problems, "problems": [_as_json(item) for item in problems]}
+        )
     if arguments.json:
-        print(json.dumps(results, indent=2, default=str))
+        print_json("validate", {"files": results})
     if not all(result["valid"] for result in results):
         return USER_MISTAKE
     return WORK_FAILED if defective else DONE
@@ -121,30 +107,48 @@ def _as_json(problem: Problem) -> dict[str, Any]:
     written: dict[str, Any] = {
         "key": dotted(problem.path),
         "message": problem.message,
-        "value": problem.value,
+        "value": _json_value(problem.value),
         "suggestion": problem.suggestion,
     }
     source = problem.source if isinstance(problem, LocatedProblem) else None
     return written | (source._asdict() if source else {"file": None, "line": None, "column": None})
 
 
+def _json_value(value: Any) -> Any:
+    """A value that was found; what JSON does not have is described."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return describe(value)
+    return value
+
+
 def _configure_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a base, then what goes over it")
+    words = parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE | KEY=VALUE",
+        help="a base, then what goes over it: files, and settings with values as in YAML, such as training.epochs=3",
+    )
+    completed_by(words, complete_keys)
     parser.add_argument("--origin", action="store_true", help="say where each value comes from")
     parser.add_argument("--defaults", action="store_true", help="also show what no file says")
-    _overridable(parser)
     _common(parser)
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    base, *overrides = arguments.files
-    composition = _manager(arguments).composition(base, overrides, _settings(arguments))
+    files = [word for word in arguments.files if "=" not in word or Path(word).is_file()]
+    if not files:
+        raise CommandError("name a configuration file, before settings that go over it")
+    base, *overrides = files
+    settings = read_settings(word for word in arguments.files if word not in files)
+    composition = overridden(_manager(arguments).composition(base, overrides), settings)
     experiment = composition.experiment()
     data = experiment.to_dict() if arguments.defaults else composition.resolved()
     if arguments.origin:
         _print_origins(composition, data, as_json=arguments.json)
     elif arguments.json:
-        print(json_text(json.dumps(data, indent=2, ensure_ascii=False)))
+        print_json("show", {"config": data, "origins": None})
     else:
         text = dump_yaml(data)
         print(printable(text, lines=True) if sys.stdout.isatty() else text, end="")
@@ -154,8 +158,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _print_origins(composition: Composition, data: Mapping[str, Any], *, as_json: bool) -> None:
     rows = [(dotted(path), value, composition.origin(path)) for path, value in _leaves(data, ())]
     if as_json:
-        entries = {key: {"value": value, "origin": str(origin or "default")} for key, value, origin in rows}
-        print(json_text(json.dumps(entries, indent=2, ensure_ascii=False)))
+        print_json("show", {"config": data, "origins": {key: str(origin or "default") for key, _, origin in rows}})
         return
     texts = [
         (f"{key}: {json.dumps(value, ensure_ascii=False)}", str(origin or "default")) for key, value, origin in rows
@@ -190,7 +193,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     same_run = run_identity(first) == run_identity(second)
     if arguments.json:
         entries = [{"key": dotted(path), "first": a, "second": b} for path, _, a, _, b in changes]
-        print(json_text(json.dumps({"same_run": same_run, "changes": entries}, indent=2, ensure_ascii=False)))
+        print_json("diff", {"same_run": same_run, "changes": entries})
     else:
         for path, in_left, a, in_right, b in changes:
             old, new = _shown(in_left, a), _shown(in_right, b)
@@ -206,14 +209,27 @@ def _shown(present: bool, value: Any) -> str:
 def _configure_schema(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", action="store_true", help="of sweep files rather than of experiments")
     parser.add_argument("--partial", action="store_true", help="require no keys, for files that are parts of others")
+    output = parser.add_argument("--output", metavar="VERB", help="of what a verb prints with --json")
+    completed_by(output, lambda before: known_verbs())
 
 
 def _schema(arguments: argparse.Namespace) -> int:
     from mtf_config.json_schema import experiment_schema, sweep_schema
 
+    if arguments.output is not None:
+        print(json.dumps(_schema_of_output(arguments.output), indent=2, ensure_ascii=False))
+        return DONE
     schema = sweep_schema() if arguments.sweep else experiment_schema(as_written=True, partial=arguments.partial)
     print(json.dumps(schema, indent=2, ensure_ascii=False))
     return DONE
+
+
+def _schema_of_output(verb: str) -> dict[str, Any]:
+    entry = entry_point(verb)
+    schema = output_schema(entry.value.partition(".")[0], verb)
+    if schema is None:
+        raise CommandError(f"mtf {verb} has no --json")
+    return schema
 
 
 VALIDATE: Final = Command("check configuration files; every problem with its line", _configure_validate, _validate)

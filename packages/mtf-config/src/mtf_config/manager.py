@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mtf_config.reader import Document, files_beside, is_file, read_bytes, read_
 from mtf_config.schema import ExperimentConfig
 from mtf_config.writer import dump_json, dump_yaml, savable
 from mtf_utils.names import nearest
+from mtf_utils.paths import given_path
 from mtf_utils.problems import describe
 
 __all__ = ["ConfigurationManager"]
@@ -27,11 +29,18 @@ class ConfigurationManager:
     Args:
         project_root: the project's root folder.
         config_dir: where its configurations lie; `configs` in the root by default, and relative to the root.
+
+    Raises:
+        TypeError: one of them is no path.
+        ValueError: one of them is empty.
     """
 
-    def __init__(self, project_root: str | Path, config_dir: str | Path | None = None) -> None:
-        self.project_root = Path(project_root)
-        self.config_dir = self.project_root / (config_dir if config_dir is not None else "configs")
+    def __init__(self, project_root: str | os.PathLike[str], config_dir: str | os.PathLike[str] | None = None) -> None:
+        self.project_root = given_path("project_root", project_root, "the project's root folder")
+        folder = given_path(
+            "config_dir", "configs" if config_dir is None else config_dir, "the folder of configurations"
+        )
+        self.config_dir = self.project_root / folder
         self._cache: dict[Path, tuple[bytes, Document]] = {}
 
     def load_config(self, config_path: str | Path, validate: bool = True, use_cache: bool = True) -> dict[str, Any]:

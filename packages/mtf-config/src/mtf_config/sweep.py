@@ -17,6 +17,7 @@ from mtf_config.enums import ExecutionMode, NamingStrategy
 from mtf_config.errors import ConfigurationError, LocatedProblem, Position, ValidationError
 from mtf_config.formats import PATH, RUN_NAME
 from mtf_config.grid_spec import GridSpec
+from mtf_config.overrides import overridden
 from mtf_config.reader import Document, is_file, read_document
 from mtf_config.search import ParameterGridSearch
 from mtf_utils.problems import KeyPath, describe
@@ -137,12 +138,13 @@ class Sweep:
     path: Path
 
 
-def load_sweep(path: str | Path, manager: ConfigurationManager) -> Sweep:
+def load_sweep(path: str | Path, manager: ConfigurationManager, settings: Mapping[str, Any] | None = None) -> Sweep:
     """Read a sweep file, with its base, and check both against each other.
 
     Args:
         path: the sweep file; a relative one is found as configurations are.
         manager: reads the base, which lies beside the sweep file, or where configurations lie.
+        settings: dotted key → value, over the base; of keys that no grid varies.
 
     Raises:
         ConfigurationError: a file cannot be read.
@@ -157,7 +159,10 @@ def load_sweep(path: str | Path, manager: ConfigurationManager) -> Sweep:
     if problems or spec is None:
         raise _error(document, problems)
     _anchor_grids(spec, file.parent)
-    search = spec.search(_base_of(spec, document, file, manager))
+    base = _base_of(spec, document, file, manager)
+    if settings:
+        base = overridden(base, settings, [key for grid in spec.grids for key in grid.build().keys])
+    search = spec.search(base)
     problems = []
     for index, (grid, written) in enumerate(zip(search.grids, spec.grids, strict=True)):
         for key, number, problem in search.grid_problems(grid):

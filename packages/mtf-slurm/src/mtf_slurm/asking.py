@@ -8,13 +8,14 @@ from typing import Final
 
 from mtf_slurm.budgets import ask_for
 from mtf_slurm.code.isolation import code_file_of
+from mtf_slurm.code.record import CodeFile
 from mtf_slurm.decisions import Decision, Step
-from mtf_slurm.policy import Cause, causes
+from mtf_slurm.policy import Cause, Hold, causes
 from mtf_slurm.status import Evidence
 from mtf_slurm.submissions import Ended
 from mtf_utils.rundir import RunDirectory, RunDirectoryError
 
-__all__ = ["BY_NAME", "ends_of", "last_cause", "reconsider"]
+__all__ = ["BY_NAME", "ends_of", "has_other_code", "last_cause", "reconsider"]
 
 BY_NAME: Final = "asked for by name"
 _UNTOLD: Final = "submitted again; it runs what lies in the project, where nobody can tell what has changed"
@@ -42,6 +43,20 @@ def reconsider(run: RunDirectory, evidence: Evidence, decision: Decision, how: s
     if run.counts_from() <= evidence.last.number:  # else it is noted already
         ask_for(run, how)
     return Decision(Step.START)
+
+
+def has_other_code(run: RunDirectory, hold: Hold, code: CodeFile) -> bool:
+    """Whether to submit a run again, which is held back, would count as asking for it because of the code.
+
+    Args:
+        run: its folder.
+        hold: why it is held back.
+        code: what it would run.
+    """
+    if code.tree is None:
+        return hold.cause in _MENDABLE  # nobody can tell what has changed
+    before = code_file_of(run)
+    return before is None or before.tree != code.tree
 
 
 def _is_isolated(run: RunDirectory) -> bool:

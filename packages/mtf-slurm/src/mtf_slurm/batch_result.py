@@ -40,7 +40,7 @@ def batch_result(plan: SweepPlan, done: Executed | None, problems: Mapping[str, 
     failed = dict(plan.conflicts) | dict(problems)
     if done is None:
         return BatchSubmissionResult(failed=failed)
-    failed |= done.refused | done.held
+    failed |= done.refused | done.held | done.foreign
     job_ids = {name: done.job_ids[name] for name in plan.names if name in done.job_ids and name not in failed}
     nowhere = {name: _NO_ID for name in plan.names if name not in job_ids and name not in failed}
     return BatchSubmissionResult(successful=tuple(job_ids), failed=failed | nowhere, job_ids=job_ids)

@@ -15,6 +15,7 @@ from typing import Any
 from mtf_config import RetryConfig
 from mtf_slurm.policy import Budgets, Cause, Hold, held_back
 from mtf_slurm.status import AttemptEvidence, Evidence
+from mtf_utils.envref import EnvReferenceError, resolve_env
 from mtf_utils.rundir import Ask, RunDirectory, SweepDirectory, now
 
 __all__ = ["Limits", "ask_for", "has_checkpoints", "hold_of", "retry_words"]
@@ -25,11 +26,11 @@ class Limits:
     """What of a run's configuration decides whether it is tried again.
 
     Attributes:
-        checkpoints: the folder of its checkpoints.
+        checkpoints: the folder of its checkpoints; None where only the environment of its job tells which that is.
         budgets: its budgets.
     """
 
-    checkpoints: Path
+    checkpoints: Path | None
     budgets: Budgets = field(default_factory=lambda: _budgets({}))
 
     @classmethod
@@ -38,7 +39,7 @@ class Limits:
         try:
             config = json.loads(run.config_json.read_text("utf-8"))
             folder = config.get("checkpoint", {}).get("checkpoint_dir", run.checkpoints_dir.name)
-            return cls(run.path / folder, _budgets(config))
+            return cls(_place(run, folder), _budgets(config))
         except (OSError, ValueError, AttributeError, TypeError):
             return cls(run.checkpoints_dir)
 
@@ -48,7 +49,7 @@ class Limits:
         Each attempt notes what there is when it starts; attempts that count no more are not looked at.
         """
         counted = [attempt for attempt in evidence.attempts if attempt.number >= evidence.counts_from]
-        if len(counted) < self.budgets.without_progress:
+        if self.checkpoints is None or len(counted) < self.budgets.without_progress:
             return False
         return not self._has_grown(run, counted[-self.budgets.without_progress])
 
@@ -65,9 +66,18 @@ class Limits:
 
     def saved(self) -> set[str]:
         """The names of the checkpoints that there are."""
+        if self.checkpoints is None:
+            return set()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return {entry.name for entry in self.checkpoints.iterdir() if not entry.name.startswith(".")}
         return set()
+
+
+def _place(run: RunDirectory, written: str) -> Path | None:
+    try:
+        return run.path / str(resolve_env([written])[0])
+    except EnvReferenceError:
+        return None
 
 
 def _budgets(config: Mapping[str, Any]) -> Budgets:
@@ -100,8 +110,9 @@ def retry_words(directory: SweepDirectory) -> str:
 
 
 def has_checkpoints(run: RunDirectory) -> bool:
-    """Whether there is anything that the run would continue from."""
-    return bool(Limits.of(run).saved())
+    """Whether there is anything that the run would continue from; where that cannot be seen, attempts have left it."""
+    limits = Limits.of(run)
+    return bool(run.attempts()) if limits.checkpoints is None else bool(limits.saved())
 
 
 def _whoami() -> str:

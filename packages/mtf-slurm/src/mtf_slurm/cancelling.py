@@ -100,10 +100,16 @@ def _withdraw(witness: Witness, name: str, evidence: Evidence, verdict: Verdict)
     submission = submissions.find(job.token) if job else witness.latest.get(name)
     if submission is not None:
         submissions.cancel(submission, name)
-    if job is None and evidence.alive and evidence.last is not None and evidence.last.started is not None:
+    if job is None:
+        _tell_process(witness.evidence(name))  # looked at again, now that the mark is there for who begins after this
+    return verdict.status is not JobStatus.UNKNOWN
+
+
+def _tell_process(evidence: Evidence) -> None:
+    """Tell the process of a run that is at work on this machine."""
+    if evidence.alive and evidence.last is not None and evidence.last.started is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(evidence.last.started.pid, signal.SIGTERM)
-    return verdict.status is not JobStatus.UNKNOWN
 
 
 def _tell_slurm(watch: Watch, witness: Witness, jobs: list[tuple[str, JobEvidence]]) -> None:

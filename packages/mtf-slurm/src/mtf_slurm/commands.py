@@ -1,66 +1,43 @@
-"""The verbs of `mtf` that work on whole sweeps: `plan`, `run`, `submit`, `status`, `results`."""
+"""The verbs of `mtf` that work on whole sweeps: `plan`, `run`, `submit`, `results`."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtf_config import ConfigurationManager, ExecutionMode, ExperimentConfig, ParameterGridSearch, SweepSpec, load_sweep
+from mtf_config import ExecutionMode
+from mtf_config.setting_words import add_settings
 from mtf_slurm.cluster.sharing import shared_jobs
-from mtf_slurm.configurations import read_experiment
 from mtf_slurm.errors import SLURMError
+from mtf_slurm.finding import find_sweep
 from mtf_slurm.launcher import SLURMLauncher
-from mtf_slurm.render import DEFAULT_COMMAND
-from mtf_slurm.reports import plan_lines, ranking_lines, script_lines, status_lines
+from mtf_slurm.monitored import monitored
+from mtf_slurm.opening import OpenedSweep, open_sweep
+from mtf_slurm.reports import plan_lines, ranking_lines, script_lines
 from mtf_slurm.results import GridSearchResult
-from mtf_slurm.retry_options import add_retries, with_retries
+from mtf_slurm.retry_options import add_resume_across_code, add_retries
 from mtf_slurm.status import JobStatus
-from mtf_slurm.sweep import sweep_name
-from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached, say
+from mtf_slurm.verbs import (
+    add_folder,
+    add_json,
+    explained,
+    print_json,
+    print_lines,
+    print_status,
+    reached,
+    reading,
+    say,
+)
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
-from mtf_utils.paths import ProjectRootError, get_project_root
-from mtf_utils.rundir import SweepDirectory
 
-__all__ = ["PLAN", "RESULTS", "RUN", "STATUS", "SUBMIT"]
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A sweep file, and where its runs go."""
-
-    spec: SweepSpec
-    search: ParameterGridSearch
-    folder: Path
-    launcher: SLURMLauncher
-
-
-def _open(arguments: argparse.Namespace) -> _Opened:
-    here = ConfigurationManager(Path.cwd())
-    file = here.find(arguments.sweep).absolute()
-    root = Path(arguments.project_root).absolute() if arguments.project_root else _root_of(file)
-    sweep = load_sweep(file, ConfigurationManager(root))
-    spec = sweep.spec
-    name = spec.name or sweep_name(sweep.search)
-    folder = Path(arguments.output_dir or root / (spec.output_dir or Path("experiments", name))).absolute()
-    command = spec.command_words() or DEFAULT_COMMAND
-    search = with_retries(sweep.search, arguments.retries)
-    launcher = SLURMLauncher(arguments.template, folder.parent, project_root=root, command=command)
-    return _Opened(spec, search, folder, launcher)
-
-
-def _root_of(file: Path) -> Path:
-    try:
-        return get_project_root(file.parent)
-    except ProjectRootError:
-        return file.parent
+__all__ = ["PLAN", "RESULTS", "RUN", "SUBMIT"]
 
 
 def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("sweep", metavar="SWEEP", help=what)
+    add_settings(parser)
     parser.add_argument("-o", "--output-dir", metavar="DIR", help="where the runs are kept (default: as the file says)")
     parser.add_argument(
         "--project-root", metavar="DIR", help="the folder that runs work in (default: the project of the sweep file)"
@@ -74,14 +51,20 @@ def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
     add_json(parser)
 
 
+def _configure_submission(parser: argparse.ArgumentParser, what: str, jobs: str) -> None:
+    _configure_sweep(parser, what)
+    parser.add_argument("-j", "--jobs", type=int, help=f"how many run at a time (default: {jobs})")
+    add_resume_across_code(parser)
+
+
 def _configure_plan(parser: argparse.ArgumentParser) -> None:
     _configure_sweep(parser, "a sweep file")
     parser.add_argument("--scripts", action="store_true", help="also show the scripts that Slurm would get")
 
 
-@explained
+@reading
 def _plan(arguments: argparse.Namespace) -> int:
-    opened = _open(arguments)
+    opened = open_sweep(arguments)
     plan = opened.launcher.plan_sweep(opened.search, opened.folder)
     # who names a template has Slurm in mind, whatever the file says
     mode = ExecutionMode.SLURM if arguments.template or arguments.scripts else opened.spec.execution
@@ -95,13 +78,13 @@ def _plan(arguments: argparse.Namespace) -> int:
         data |= {"problems": problems, "scripts": [draft.to_dict() for draft in drafts]}
         print_json("plan", data | {"output_dir": str(opened.folder)})
     else:
-        print_lines([*plan_lines(plan, problems), *script_lines(drafts)])
+        print_lines([*plan_lines(plan, problems), f"in {opened.folder}", *script_lines(drafts)])
     return USER_MISTAKE if plan.conflicts or problems else DONE
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
-    _configure_sweep(parser, "a sweep file, or the folder of a sweep that is to be continued")
-    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: one per GPU, else one)")
+    what = "a sweep file, or the folder of a sweep that is to be continued"
+    _configure_submission(parser, what, "one per GPU, else one")
     parser.add_argument(
         "-e",
         "--execution",
@@ -118,17 +101,21 @@ def _run(arguments: argparse.Namespace) -> int:
             raise CommandError(f"--execution {mode}: a folder is continued on this machine; name the sweep file")
         if arguments.retries:
             raise CommandError(f"--retries {arguments.retries}: a folder is continued as planned; name the sweep file")
+        if arguments.settings:
+            raise CommandError(f"{arguments.settings[0]}: a folder is continued as planned; name the sweep file")
+        if arguments.resume_across_code:
+            raise CommandError("--resume-across-code: a folder is continued with the code it has; name the sweep file")
         _refuse_template(arguments)
         folder = Path(arguments.sweep)
         result = SLURMLauncher(None, folder.parent).continue_sweep(folder, arguments.jobs)
     else:
-        opened = _open(arguments)
+        opened = open_sweep(arguments)
         jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
         mode = mode or opened.spec.execution or ExecutionMode.LOCAL
         if mode is ExecutionMode.LOCAL:
             _refuse_template(arguments)
-        result = opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs)
-    _print_status("run", result, as_json=arguments.json)
+        result = _submit_opened(opened, mode, jobs, arguments)
+    print_status("run", result, as_json=arguments.json)
     if mode is ExecutionMode.SLURM:
         return _submitted(result)
     return DONE if result.is_complete or mode is ExecutionMode.DRY_RUN else WORK_FAILED
@@ -142,17 +129,23 @@ def _refuse_template(arguments: argparse.Namespace) -> None:
 
 
 def _configure_submit(parser: argparse.ArgumentParser) -> None:
-    _configure_sweep(parser, "a sweep file")
-    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: as the file says)")
+    _configure_submission(parser, "a sweep file", "as the file says")
 
 
 @explained
 def _submit(arguments: argparse.Namespace) -> int:
-    opened = _open(arguments)
+    opened = open_sweep(arguments)
     jobs = opened.spec.limits.max_concurrent_jobs if arguments.jobs is None else arguments.jobs
-    result = opened.launcher.submit_sweep(opened.search, opened.folder, ExecutionMode.SLURM, jobs)
-    _print_status("submit", result, as_json=arguments.json)
+    result = _submit_opened(opened, ExecutionMode.SLURM, jobs, arguments)
+    print_status("submit", result, as_json=arguments.json)
     return _submitted(result)
+
+
+def _submit_opened(
+    opened: OpenedSweep, mode: ExecutionMode, jobs: int | None, arguments: argparse.Namespace
+) -> GridSearchResult:
+    across = arguments.resume_across_code
+    return opened.launcher.submit_sweep(opened.search, opened.folder, mode, jobs, resume_across_code=across)
 
 
 def _submitted(result: GridSearchResult) -> int:
@@ -162,20 +155,8 @@ def _submitted(result: GridSearchResult) -> int:
     return reached(result)
 
 
-def _configure_status(parser: argparse.ArgumentParser) -> None:
-    add_folder(parser)
-    add_json(parser)
-
-
-@explained
-def _status(arguments: argparse.Namespace) -> int:
-    result = GridSearchResult.load(arguments.dir)
-    _print_status("status", result, as_json=arguments.json)
-    return reached(result)
-
-
 def _configure_results(parser: argparse.ArgumentParser) -> None:
-    add_folder(parser)
+    add_folder(parser, optional=True)
     parser.add_argument("-m", "--metric", help="rank by this metric (default: checkpoint.monitor of the sweep)")
     parser.add_argument("--mode", choices=("min", "max"), help="what is best (default: checkpoint.mode of the sweep)")
     parser.add_argument("-n", "--top", type=int, metavar="N", help="show the best N only")
@@ -184,10 +165,10 @@ def _configure_results(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-@explained
+@reading
 def _results(arguments: argparse.Namespace) -> int:
-    result = GridSearchResult.load(arguments.dir)
-    monitor, its_mode = _monitored(result)
+    result = GridSearchResult.load(find_sweep(arguments.dir))
+    monitor, its_mode = monitored(result)
     metric = arguments.metric or monitor
     if arguments.top is not None and arguments.top < 1:
         raise CommandError(f"--top {arguments.top}: expected a number from 1")
@@ -210,32 +191,7 @@ def _results(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _monitored(result: GridSearchResult) -> tuple[str | None, Any]:
-    """The metric that the sweep's own checkpoints are ranked by, and which way; None if nothing readable tells."""
-    if not result.runs:
-        raise SLURMError(f"{result.output_dir}: the sweep has no runs")
-    directory = SweepDirectory(result.output_dir)
-    for run in result:
-        # one bad file is no reason to say nothing of the others
-        with contextlib.suppress(OSError, ValueError):
-            checkpoint = read_experiment(directory.run(run.name)).checkpoint
-            return checkpoint.monitor, checkpoint.mode
-    sweep = directory.sweep()
-    with contextlib.suppress(ValueError):  # a base may be no whole experiment without its grids
-        checkpoint = ExperimentConfig.from_dict(sweep.base if sweep else {}).checkpoint
-        return checkpoint.monitor, checkpoint.mode
-    return None, "min"
-
-
-def _print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None:
-    if as_json:
-        print_json(verb, result.to_dict())
-    else:
-        print_lines(status_lines(result))
-
-
 PLAN = Command("show what a sweep would run, and write nothing", _configure_plan, _plan)
 RUN = Command("run a sweep, or what is missing of it", _configure_run, _run)
 SUBMIT = Command("submit a sweep to the cluster, or what is missing of it", _configure_submit, _submit)
-STATUS = Command("show how the runs of a sweep stand", _configure_status, _status)
 RESULTS = Command("rank the runs of a sweep by a metric", _configure_results, _results)

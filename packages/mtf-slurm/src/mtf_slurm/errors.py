@@ -54,11 +54,13 @@ class SweepLockedError(SLURMError, BlockingIOError):
 
     Attributes:
         path: the lock file.
+        holder: which process that is, as far as it is known.
     """
 
-    def __init__(self, message: str, *, path: Path) -> None:
+    def __init__(self, message: str, *, path: Path, holder: str = "an unknown process") -> None:
         super().__init__(message)
         self.path = path
+        self.holder = holder
 
 
 class GitOperationError(SLURMError):

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 from mtf_config import ExecutionMode
@@ -18,7 +19,7 @@ from mtf_slurm.policy import Cause
 from mtf_slurm.processes import is_alive
 from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
 from mtf_slurm.submissions import Submission, Submissions
-from mtf_utils.rundir import Attempt, Outcome, RunDirectory, RunDirectoryError, SweepDirectory
+from mtf_utils.rundir import Attempt, FinishReceipt, Outcome, RunDirectory, RunDirectoryError, SweepDirectory
 
 __all__ = ["CLAIM_SETTLES_S", "Witness", "has_finished", "read_attempts"]
 
@@ -29,9 +30,18 @@ CLAIM_SETTLES_S: Final = 10.0
 _TOLD_TO_STOP: Final = (Outcome.PREEMPTED, Outcome.WANTS_REQUEUE, Outcome.DO_NOT_REQUEUE)
 
 
-def read_attempts(run: RunDirectory) -> tuple[AttemptEvidence, ...]:
-    """The receipts of every claimed attempt."""
-    return tuple(_read_attempt(attempt) for attempt in run.attempts())
+def read_attempts(run: RunDirectory, *, brief: bool = False) -> tuple[AttemptEvidence, ...]:
+    """The receipts of every claimed attempt.
+
+    Args:
+        run: its folder.
+        brief: whether the start receipts of a run that has finished may be left out.
+    """
+    attempts = run.attempts()
+    finished = [attempt.finished() for attempt in attempts]
+    if brief and any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in finished):
+        return tuple(AttemptEvidence(number=a.number, finished=end) for a, end in zip(attempts, finished, strict=True))
+    return tuple(_read_attempt(attempt, end) for attempt, end in zip(attempts, finished, strict=True))
 
 
 def has_finished(run: RunDirectory) -> bool:
@@ -42,11 +52,13 @@ def has_finished(run: RunDirectory) -> bool:
     return False
 
 
-def _read_attempt(attempt: Attempt) -> AttemptEvidence:
-    # listing the folder makes an NFS client look at the server, where a file that it knows as missing may be by now
-    with contextlib.suppress(OSError):
-        next(attempt.path.iterdir(), None)
-    started, finished = attempt.started(), attempt.finished()
+def _read_attempt(attempt: Attempt, finished: FinishReceipt | None) -> AttemptEvidence:
+    started = attempt.started()
+    if started is None or finished is None:
+        # listing the folder makes an NFS client look at the server, where a file that it knows as missing may be by now
+        with contextlib.suppress(OSError):
+            next(attempt.path.iterdir(), None)
+        started, finished = started or attempt.started(), finished or attempt.finished()
     told = finished is not None and finished.outcome in _TOLD_TO_STOP and attempt.time_limit_file.exists()
     return AttemptEvidence(number=attempt.number, started=started, finished=finished, out_of_time=told)
 
@@ -126,33 +138,42 @@ class Witness:
             witness.observation = witness.watch.observe(asked, patient=patient)
         return witness
 
+    @cached_property
+    def _marks(self) -> Submissions:
+        return Submissions(self.directory)
+
     def has_finished(self, name: str) -> bool:
         """Whether the run left a receipt of success, so that nothing else needs to be known."""
         return has_finished(self.directory.run(name))
 
-    def evidence(self, name: str) -> Evidence:
+    def evidence(self, name: str, *, brief: bool = False) -> Evidence:
         """What is known of one run.
+
+        Args:
+            name: of the run.
+            brief: whether the start receipts may be left out if it has finished.
 
         Raises:
             RunDirectoryError: a receipt cannot be read.
         """
         run = self.directory.run(name)
-        attempts = read_attempts(run)
+        attempts = read_attempts(run, brief=brief)
         submission = self.latest.get(name)
         job = self._job(name, attempts)
         queued = self.launcher_at_work and submission is not None and submission.token == self.active_token
-        evidence = Evidence(
-            attempts=attempts,
-            alive=self.liveness(run, attempts, job),
-            queued=queued,
-            given_up=self._given_up(submission, name) if submission is not None else "",
-            job=job,
-            counts_from=run.counts_from(),
-            noted=self.ended.get(name, {}),
-        )
+        evidence = Evidence(attempts=attempts, queued=queued, job=job, noted=self.ended.get(name, {}))
+        if not evidence.is_finished:  # then nothing else matters
+            evidence = replace(
+                evidence,
+                alive=self.liveness(run, attempts, job),
+                given_up=self._given_up(submission, name) if submission is not None else "",
+                counts_from=run.counts_from(),
+            )
         if evidence.is_ahead and self.watch is not None:
             self.watch.stir()
-        return replace(evidence, cancelled=self._is_cancelled(name, evidence.decisive_job))
+        if evidence.is_finished or not self._is_cancelled(name, evidence.decisive_job):
+            return evidence
+        return replace(evidence, cancelled=True)
 
     def job_id(self, name: str) -> str | None:
         """The id of the run's last submission; None without one, or while Slurm's answer is not known.
@@ -194,28 +215,31 @@ class Witness:
 
     def is_withdrawn(self, name: str, token: str) -> bool:
         """Whether a run was cancelled under the submission of that token."""
-        marks = Submissions(self.directory)
         latest = self.latest.get(name)
-        submission = latest if latest is not None and latest.token == token else marks.find(token)
-        return submission is not None and marks.is_cancelled(submission, name)
+        submission = latest if latest is not None and latest.token == token else self._marks.find(token)
+        return submission is not None and self._marks.is_cancelled(submission, name)
 
     def _is_cancelled(self, name: str, job: JobEvidence | None) -> bool:
         submission = self.latest.get(name)
         if submission is None:
             return False
-        marks = Submissions(self.directory)
         if job is not None and job.superseded:
-            submission = marks.find(job.token) or submission
-        return marks.is_cancelled(submission, name)
+            submission = self._marks.find(job.token) or submission
+        return self._marks.is_cancelled(submission, name)
 
     def _given_up(self, submission: Submission, name: str) -> str:
-        noted = Submissions(self.directory).given_up(submission, name)
+        noted = self._marks.given_up(submission, name)
         return noted or self.unnoted.get((submission.token, name), "")
 
-    def verdict(self, name: str) -> tuple[Evidence, Verdict]:
-        """What is known of one run, and what may be said of it; unknown if a receipt cannot be read."""
+    def verdict(self, name: str, *, brief: bool = False) -> tuple[Evidence, Verdict]:
+        """What is known of one run, and what may be said of it; unknown if a receipt cannot be read.
+
+        Args:
+            name: of the run.
+            brief: whether the start receipts may be left out if it has finished.
+        """
         try:
-            evidence = self.evidence(name)
+            evidence = self.evidence(name, brief=brief)
         except RunDirectoryError as error:
             return Evidence(), Verdict(JobStatus.UNKNOWN, str(error))
         return evidence, judge(evidence)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from mtf_config import ExecutionMode
 from mtf_slurm.asking import ends_of, reconsider
 from mtf_slurm.budgets import hold_of, retry_words
-from mtf_slurm.cluster.interrupted import explaining_interrupts
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.decisions import Step, decide
 from mtf_slurm.errors import JobSubmissionError, SLURMError, SweepLockedError, by_reason
@@ -39,10 +38,14 @@ __all__ = [
     "refuse_problems",
     "submit",
     "tell_left",
+    "teller",
 ]
 
 LOCK_WAIT_S: Final = 30.0
 """How long a submission to Slurm, which is over soon, waits for another one in the same folder."""
+
+TOLD_AFTER_S: Final = 2.0
+"""How long it does so silently."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Executed:
         unnoted: why runs were given up, by token and name, where the disk took no note of it.
         left: why a run was left as it is though it was asked for, by its name.
         held: why runs were left out that are not tried again until somebody asks for them, by name.
+        foreign: why runs were left out whose checkpoints other code has made, by name; it has been said.
     """
 
     job_ids: dict[str, str]
@@ -62,20 +66,29 @@ class Executed:
     unnoted: dict[tuple[str, str], str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
-def held(directory: SweepDirectory, *, wait_s: float = 0.0) -> Iterator[None]:
+def held(
+    directory: SweepDirectory,
+    *,
+    wait_s: float = 0.0,
+    say: Callable[[str], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
     """Be the one launcher of the folder while the block runs; the folder is made if needed.
 
     Args:
         directory: the folder of the sweep.
         wait_s: how long to wait for another launcher.
+        say: is told once what is being waited for, should that take long.
+        clock: tells the time.
 
     Raises:
         SLURMError: the folder cannot be made or locked.
     """
-    end = time.monotonic() + wait_s
+    began = clock()
     with contextlib.ExitStack() as stack:
         with explain_write_errors(directory):
             directory.path.mkdir(parents=True, exist_ok=True)
@@ -83,9 +96,14 @@ def held(directory: SweepDirectory, *, wait_s: float = 0.0) -> Iterator[None]:
                 try:
                     stack.enter_context(hold(directory))
                     break
-                except SweepLockedError:
-                    if time.monotonic() >= end:
+                except SweepLockedError as error:
+                    waited = clock() - began
+                    if waited >= wait_s:
                         raise
+                    if say is not None and waited >= TOLD_AFTER_S:
+                        who = f"another launcher is at work here ({error.holder})"
+                        say(f"{directory.path}: {who}; waiting for it, for {wait_s:g} s at most")
+                        say = None
         yield
 
 
@@ -110,7 +128,7 @@ def execute_locally(
     *,
     single: bool = False,
     display: Display | None = None,
-    remark: str = "",
+    remarks: Sequence[str] = (),
     asked: str = "",
 ) -> Executed:
     """Run planned runs on this machine, to their ends; the caller holds the folder.
@@ -121,7 +139,7 @@ def execute_locally(
         max_concurrent_jobs: how many run at a time.
         single: whether it is one experiment, submitted by itself.
         display: shows the progress; None chooses by the terminal.
-        remark: a line for the user, shown with the progress.
+        remarks: lines for the user, shown with the progress.
         asked: how the runs were asked for explicitly, so that their budgets begin anew; empty if they were not.
 
     Raises:
@@ -133,7 +151,7 @@ def execute_locally(
         submission = Submissions(directory).add(ExecutionMode.LOCAL, names, single=single, ended=ended)
     display = display or default_display()
     runner = LocalRunner(directory, submission, max_concurrent=max_concurrent_jobs, display=display)
-    if remark:
+    for remark in remarks:
         display.say(remark)
     runner.run()
     return Executed({name: submission.job_id(name) for name in names}, runner.refused, runner.unnoted, held=runner.held)
@@ -200,11 +218,10 @@ def submit(
 
     Raises:
         JobSubmissionError: the cluster did not take a job in time; a repeated call goes on.
-        LaunchInterrupted: Ctrl-C; what was submitted is said.
         SLURMError: something cannot be written.
     """
     directory = launch.planner.directory
-    with explain_write_errors(directory), explaining_interrupts(directory, names, launch.say):
+    with explain_write_errors(directory):
         done = launch.submit(names, max_concurrent_jobs, single=single, asked=asked)
     return Executed(done.job_ids, done.refused, left=done.left, held=done.held)
 
@@ -245,6 +262,19 @@ def default_display() -> Display:
     from mtf_slurm.progress import choose_display  # draws with rich, which takes long to load
 
     return choose_display()
+
+
+def teller(display: Display | None) -> Callable[[str], None]:
+    """What says a line to the user: the display; without one whatever prints lines, for there is nothing to draw."""
+    if display is not None:
+        return display.say
+
+    def say(text: str) -> None:
+        from mtf_slurm.progress import PlainLines  # loads rich
+
+        PlainLines().say(text)
+
+    return say
 
 
 def refuse_problems(directory: SweepDirectory, problems: Mapping[str, str]) -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf_config import ExecutionMode, ExperimentConfig
 from mtf_slurm.cluster.answers import ClusterConfig
 from mtf_slurm.cluster.controller import Controller
-from mtf_slurm.cluster.interrupted import explaining_interrupts
 from mtf_slurm.command_script import script_problems
-from mtf_slurm.errors import ClusterUnreachableError
-from mtf_slurm.execute import Executed, execute_locally, explain_write_errors, plan_only, submit
+from mtf_slurm.errors import ClusterUnreachableError, by_reason
+from mtf_slurm.execute import (
+    LOCK_WAIT_S,
+    Executed,
+    execute_locally,
+    explain_write_errors,
+    held,
+    plan_only,
+    submit,
+)
 from mtf_slurm.room import estimate_room
 from mtf_slurm.setup_lines import check_setups
-from mtf_slurm.sweep import SweepPlan, write_plan
+from mtf_slurm.sweep import SweepPlan, without_foreign, write_plan
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
 
@@ -49,6 +57,14 @@ class Executor:
     say: Callable[[str], None]
     submit_timeout_s: float
     display: Display | None = None
+
+    def held(self, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
+        """Hold the folder; a submission to Slurm, which is over soon, waits for another one.
+
+        Args:
+            mode: how runs are to be executed.
+        """
+        return held(self.directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0, say=self.say)
 
     def problems(
         self,
@@ -85,8 +101,11 @@ class Executor:
         *,
         single: bool = False,
         asked: str = "",
+        resume_across_code: bool = False,
     ) -> Executed | None:
         """Write a plan and execute it; the caller holds the folder. None if there is nothing to do.
+
+        Runs that would continue checkpoints of other code are left out, unless that was asked for.
 
         Args:
             plan: of the folder.
@@ -94,31 +113,38 @@ class Executor:
             max_concurrent_jobs: how many run at a time.
             single: whether it is one experiment, submitted by itself.
             asked: how the runs were asked for explicitly, so that their budgets begin anew; empty if they were not.
+            resume_across_code: whether checkpoints that other code has made may be continued.
         """
+        plan, foreign = without_foreign(self.directory, plan, resume_across_code=resume_across_code)
+        for line in by_reason(foreign):
+            self.say(f"left out: {line}")
+        done = self._execute(plan, mode, max_concurrent_jobs, single, asked) if plan.names else None
+        return done if not foreign else replace(done or Executed({}), foreign=foreign)
+
+    def _execute(
+        self, plan: SweepPlan, mode: ExecutionMode, max_concurrent_jobs: int | None, single: bool, asked: str
+    ) -> Executed:
         names = plan.names
-        if not names:
-            return None
         if mode is ExecutionMode.LOCAL:
             self._write(plan)
-            orphaned = ", ".join(plan.orphaned)
-            remark = f"no longer a part of the sweep, and left alone: {orphaned}" if orphaned else ""
             return execute_locally(
                 self.directory,
                 names,
                 max_concurrent_jobs,
                 single=single,
                 display=self.display,
-                remark=remark,
+                remarks=plan.changes(),
                 asked=asked,
             )
         planner = self._planner(plan)
         if mode is ExecutionMode.DRY_RUN:
             self._write(plan)
+            self._tell_changes(plan)
             return plan_only(planner, names, self._most_tasks(), max_concurrent_jobs, single=single)
         launch = self._launch(planner)
-        with explaining_interrupts(self.directory, names, self.say):
-            launch.reach()
-            self._write(plan)
+        launch.reach()
+        self._write(plan)
+        self._tell_changes(plan)
         return submit(launch, names, max_concurrent_jobs, single=single, asked=asked)
 
     def _write(self, plan: SweepPlan) -> None:
@@ -126,6 +152,10 @@ class Executor:
             self.say(f"warning: {self.directory.path}: {problem}")
         with explain_write_errors(self.directory):
             write_plan(self.directory, plan)
+
+    def _tell_changes(self, plan: SweepPlan) -> None:
+        for line in plan.changes():
+            self.say(line)
 
     def _templates(self) -> Templates:
         from mtf_slurm.cluster.choosing import Templates  # loads Jinja2

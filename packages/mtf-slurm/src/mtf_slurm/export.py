@@ -84,12 +84,12 @@ def to_dataframe(table: Sequence[dict[str, Any]]) -> Any:
     """The table as a pandas DataFrame.
 
     Raises:
-        SLURMError: pandas is not installed.
+        SLURMError: pandas cannot be imported.
     """
     try:
         pandas = importlib.import_module("pandas")
     except ImportError as error:
-        raise SLURMError(
-            "to_dataframe needs pandas, which is not installed; to_csv and to_json need nothing"
-        ) from error
+        installed = error.name != "pandas"  # then something that it needs is missing
+        why = f"cannot be imported: {error}" if installed else "is not installed: pip install pandas"
+        raise SLURMError(f"to_dataframe needs pandas, which {why} (to_csv and to_json need nothing)") from error
     return pandas.DataFrame(list(table))

@@ -7,13 +7,13 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from mtf_slurm.code.deferring import deferred, terminable
 from mtf_slurm.code.locking import exclusive
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
+from mtf_utils.paths import given_path
 
 __all__ = ["GitManager"]
 
@@ -58,7 +58,11 @@ class GitManager:
     """
 
     def __init__(self, repo_path: str | os.PathLike[str]) -> None:
-        self.repository = Repository.find(Path(repo_path))
+        try:
+            path = given_path("repo_path", repo_path, "the path of a repository")
+        except (TypeError, ValueError) as error:
+            raise GitOperationError(str(error)) from error
+        self.repository = Repository.find(path)
         self.root = self.repository.root
 
     @contextlib.contextmanager

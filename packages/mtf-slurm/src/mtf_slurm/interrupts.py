@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupts", "listening"]
+__all__ = ["Interrupts", "listening", "saying"]
 
 
 @dataclass
@@ -49,6 +49,17 @@ class Interrupts:
         due = self.kill and not self._escalated
         self._escalated = self._escalated or due
         return due
+
+
+@contextlib.contextmanager
+def saying(text: str) -> Iterator[None]:
+    """Let a Ctrl-C that ends the block say what it means, unless it says so already."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if str(error):
+            raise
+        raise KeyboardInterrupt(text) from error
 
 
 @contextlib.contextmanager

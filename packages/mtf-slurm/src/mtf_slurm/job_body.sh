@@ -2,7 +2,8 @@
 mtf_run_dir=${BASH_SOURCE[0]%/*}
 if [[ -z ${MTF_FIRST_ATTEMPT:-} || ${BASH_SOURCE[0]} != /* ]]; then # by hand; a launcher gives the path as it is
   [[ ${BASH_SOURCE[0]} == */* ]] || mtf_run_dir=.
-  mtf_run_dir=$(CDPATH='' cd -- "${mtf_run_dir:-/}" >/dev/null && pwd) || mtf_die 'cannot enter the folder of the run'
+  mtf_run_dir=$(CDPATH='' cd -- "${mtf_run_dir:-/}" >/dev/null && pwd)
+  [[ -n $mtf_run_dir ]] || mtf_die 'cannot enter the folder of the run' # bash that finds no descriptor reports success
 fi
 mtf_host=
 [[ -r /proc/sys/kernel/hostname ]] && read -r mtf_host </proc/sys/kernel/hostname

@@ -3,7 +3,9 @@
 
 # What grows while training goes on goes into mtf_bytes, the size of the metrics, and mtf_names, those of the checkpoints.
 mtf_look_at_progress() {
-  local checkpoints=$mtf_checkpoints name
+  local checkpoints name
+  mtf_look_for_checkpoints
+  checkpoints=$mtf_text
   [[ $checkpoints == /* ]] || checkpoints=$mtf_run_dir/$checkpoints
   mtf_bytes=0
   [[ -s $mtf_run_dir/metrics.jsonl ]] && mtf_bytes=$(wc -c <"$mtf_run_dir/metrics.jsonl")

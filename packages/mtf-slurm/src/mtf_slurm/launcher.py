@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,33 +9,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
-from mtf_slurm.asking import BY_NAME
-from mtf_slurm.batch_result import BatchSubmissionResult, batch_result
+from mtf_slurm.batch_result import BatchSubmissionResult
 from mtf_slurm.cancelling import cancel_submitted
 from mtf_slurm.cluster.controller import Controller
+from mtf_slurm.cluster.interrupted import explaining_interrupts
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.code.isolation import Code, describe_code, take_code
 from mtf_slurm.code.keeping import runs_that_keep_code
-from mtf_slurm.errors import JobSubmissionError, SLURMError
+from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.execute import LOCK_WAIT_S, active_elsewhere, execute_locally, held, refuse_problems, tell_left
+from mtf_slurm.execute import execute_locally, held, refuse_problems, tell_left, teller
 from mtf_slurm.executor import Executor
 from mtf_slurm.git import GitManager
+from mtf_slurm.lone import SINGLE, submit_lone
 from mtf_slurm.render import DEFAULT_COMMAND, split_command
 from mtf_slurm.requests import (
+    check_display,
     check_experiment,
+    check_folder,
+    check_git_manager,
     check_job_id,
+    check_path,
+    check_project_root,
     check_request,
     check_search,
     check_seconds,
-    distinct_experiments,
+    check_template,
 )
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
 from mtf_slurm.retrying import RetryResult, prepare_retry
 from mtf_slurm.room import estimate_room
 from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import find_job
-from mtf_slurm.sweep import SweepPlan, SweepRequest, lone_point, plan_sweep, refuse_conflicts
+from mtf_slurm.sweep import SweepPlan, SweepRequest, plan_sweep, refuse_conflicts
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
 
@@ -44,9 +49,6 @@ if TYPE_CHECKING:
     from mtf_slurm.cluster.choosing import Draft
 
 __all__ = ["BatchSubmissionResult", "SLURMLauncher"]
-
-SINGLE = "single"
-"""The folder of experiments that are submitted by themselves, inside the output folder."""
 
 
 class SLURMLauncher:
@@ -68,7 +70,7 @@ class SLURMLauncher:
         submit_timeout_s: how long to wait for a cluster that does not answer, or takes no more jobs.
 
     Raises:
-        SLURMError: the template or the project root does not exist.
+        SLURMError: an argument is of no use, or the template or the project root does not exist.
         JobSubmissionError: the command cannot be read.
     """
 
@@ -83,26 +85,32 @@ class SLURMLauncher:
         display: Display | None = None,
         submit_timeout_s: float = 600.0,
     ) -> None:
-        self.slurm_template_path = None if slurm_template_path is None else Path(slurm_template_path).absolute()
-        if self.slurm_template_path is not None and not self.slurm_template_path.is_file():
-            raise SLURMError(f"slurm_template_path: there is no file {self.slurm_template_path}")
-        self.project_root = Path(project_root or Path.cwd()).absolute()
-        if not self.project_root.is_dir():
-            raise SLURMError(f"project_root: there is no folder {self.project_root}")
-        self.output_dir = Path(output_dir).absolute()
-        self.git_manager = git_manager
+        self.slurm_template_path = check_template(slurm_template_path)
+        self.project_root = check_project_root(Path.cwd() if project_root is None else project_root)
+        self.output_dir = check_path("output_dir", output_dir, "the folder that is to hold the runs")
+        self.git_manager = check_git_manager(git_manager)
         self.command = split_command(command)
         self.submit_timeout_s = check_seconds("submit_timeout_s", submit_timeout_s)
-        self._display = display
+        self._display = check_display(display)
+        self._say = teller(display)
         self._watch = Watch(Controller(say=self._say))
         self._folders = [self.output_dir / SINGLE]
 
     def submit_experiment(
-        self, experiment_config: ExperimentConfig, execution_mode: ExecutionMode = ExecutionMode.SLURM
+        self,
+        experiment_config: ExperimentConfig,
+        execution_mode: ExecutionMode = ExecutionMode.SLURM,
+        *,
+        resume_across_code: bool = False,
     ) -> str:
         """Submit one experiment.
 
         An experiment that is already active keeps its id; a finished one is not run again.
+
+        Args:
+            experiment_config: the experiment.
+            execution_mode: how it is executed.
+            resume_across_code: whether to continue checkpoints of other code, which is recorded.
 
         Returns:
             Its job id: `123` as Slurm numbers it, `local-<token>` after the run ended, or `dry-<token>`.
@@ -114,7 +122,7 @@ class SLURMLauncher:
             LaunchInterrupted: the launcher was told to stop; the run has saved and ended.
         """
         check_experiment("experiment_config", experiment_config)
-        batch = self._submit_lone([experiment_config], execution_mode, None, single=True)
+        batch = self._submit_lone([experiment_config], execution_mode, None, resume_across_code, single=True)
         name = experiment_config.experiment_name
         if name in batch.failed:
             raise JobSubmissionError(f"{name}: {batch.failed[name]}", reasons=batch.failed)
@@ -125,6 +133,8 @@ class SLURMLauncher:
         experiments: Sequence[ExperimentConfig],
         execution_mode: ExecutionMode = ExecutionMode.SLURM,
         max_concurrent_jobs: int | None = None,
+        *,
+        resume_across_code: bool = False,
     ) -> BatchSubmissionResult:
         """Submit experiments together.
 
@@ -133,13 +143,14 @@ class SLURMLauncher:
             execution_mode: how they are executed.
             max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one; in Slurm as
                 many as the cluster likes.
+            resume_across_code: whether to continue checkpoints of other code, which is recorded.
 
         Raises:
             JobSubmissionError: the cluster takes no jobs for too long; a repeated call goes on.
             SLURMError: the mode is not available, or the folder cannot be used.
             LaunchInterrupted: the launcher was told to stop; the runs have saved and ended.
         """
-        return self._submit_lone(experiments, execution_mode, max_concurrent_jobs, single=False)
+        return self._submit_lone(experiments, execution_mode, max_concurrent_jobs, resume_across_code, single=False)
 
     def submit_sweep(
         self,
@@ -149,6 +160,7 @@ class SLURMLauncher:
         max_concurrent_jobs: int | None = None,
         *,
         command: str | Sequence[str] | None = None,
+        resume_across_code: bool = False,
     ) -> GridSearchResult:
         """Submit every experiment of a search; in a folder that has a sweep already, what is missing of it.
 
@@ -159,6 +171,7 @@ class SLURMLauncher:
             max_concurrent_jobs: how many run at a time; None: locally as many as there are GPUs, else one; in Slurm as
                 many as the cluster likes.
             command: instead of the launcher's.
+            resume_across_code: whether to continue checkpoints of other code, which is recorded.
 
         Raises:
             JobSubmissionError: names are taken by runs with other settings, or what runs ask for cannot be had, and
@@ -168,29 +181,33 @@ class SLURMLauncher:
         """
         check_request(execution_mode, max_concurrent_jobs)
         check_search(search)
-        directory = SweepDirectory(Path(sweep_dir).absolute())
+        directory = check_folder(sweep_dir)
         words = self.command if command is None else split_command(command)
-        points = list(search.points())
-        executor, kept = self._executor(directory), runs_that_keep_code(directory, self._watch)
-        configs = {point.name: point.config for point in points}
-        refuse_problems(directory, executor.problems(configs, execution_mode, words, kept))
-        request = SweepRequest.of(
-            search,
-            points=points,
-            name=directory.path.name,
-            project_root=self.project_root,
-            command=words,
-            code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
-            keep_code=kept,
-        )
-        with self._held(directory, execution_mode):
-            plan = plan_sweep(directory, request)
-            refuse_conflicts(directory, plan.conflicts)
-            self._remember(directory)
-            done = executor.carry_out(plan, execution_mode, max_concurrent_jobs, single=False)
-        if done is not None and execution_mode is ExecutionMode.SLURM:
-            tell_left(directory, done, self._say)
-        return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
+        with explaining_interrupts(directory, self._say) as names:
+            points = list(search.points())
+            names += [point.name for point in points]
+            executor, kept = self._executor(directory), runs_that_keep_code(directory, self._watch)
+            configs = {point.name: point.config for point in points}
+            refuse_problems(directory, executor.problems(configs, execution_mode, words, kept))
+            request = SweepRequest.of(
+                search,
+                points=points,
+                name=directory.path.name,
+                project_root=self.project_root,
+                command=words,
+                code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
+                keep_code=kept,
+            )
+            with executor.held(execution_mode):
+                plan = plan_sweep(directory, request)
+                refuse_conflicts(directory, plan.conflicts)
+                self._remember(directory)
+                done = executor.carry_out(
+                    plan, execution_mode, max_concurrent_jobs, resume_across_code=resume_across_code
+                )
+            if done is not None and execution_mode is ExecutionMode.SLURM:
+                tell_left(directory, done, self._say)
+            return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
 
     def sweep_problems(
         self,
@@ -205,7 +222,7 @@ class SLURMLauncher:
             plan: of that folder.
             execution_mode: how the runs would be executed.
         """
-        executor = self._executor(SweepDirectory(Path(sweep_dir).absolute()))
+        executor = self._executor(check_folder(sweep_dir))
         return executor.problems(plan.configs, execution_mode, plan.sweep.command, plan.kept_code)
 
     def plan_sweep(
@@ -223,7 +240,7 @@ class SLURMLauncher:
             command: instead of the launcher's.
         """
         check_search(search)
-        directory = SweepDirectory(Path(sweep_dir).absolute())
+        directory = check_folder(sweep_dir)
         request = SweepRequest.of(
             search,
             points=list(search.points()),
@@ -273,7 +290,7 @@ class SLURMLauncher:
 
         Args:
             sweep_dir: its folder.
-            names: the runs, whose budgets begin anew; None: those that their budgets allow.
+            names: the runs, whose budgets begin anew; None: those that `submit_sweep` would submit again.
             same_code: whether they run the code of their last attempts; else that of now.
             resume_across_code: whether to continue checkpoints of other code, which is recorded.
             execution_mode: how they are executed; None, here and for the next: as at the last submission.
@@ -285,17 +302,20 @@ class SLURMLauncher:
         """
         result = GridSearchResult(sweep_dir, watch=self._watch)
         directory = SweepDirectory(result.output_dir)
-        retry = prepare_retry(result, names, execution_mode=execution_mode, max_concurrent_jobs=max_concurrent_jobs)
-        check_request(retry.mode, retry.limit)
-        code = None if same_code else take_code(self.project_root, self.git_manager, sweeps=[directory.path])
-        keep = runs_that_keep_code(directory, self._watch) if names is None else []
-        retry = retry.with_code(code, keep=keep, resume_across_code=resume_across_code)
-        if dry_run or not retry.names:
-            return retry.outcome(None)
-        self._remember(directory)
-        with self._held(directory, retry.mode):
-            done = retry.carry_out(self._executor(directory))
-        return retry.outcome(done)
+        with explaining_interrupts(directory, self._say) as asked_for:
+            retry = prepare_retry(result, names, execution_mode=execution_mode, max_concurrent_jobs=max_concurrent_jobs)
+            check_request(retry.mode, retry.limit)
+            code = None if same_code else take_code(self.project_root, self.git_manager, sweeps=[directory.path])
+            keep = runs_that_keep_code(directory, self._watch) if names is None else []
+            retry = retry.with_code(code, keep=keep, resume_across_code=resume_across_code)
+            if dry_run or not retry.names:
+                return retry.outcome(None)
+            asked_for += retry.names
+            self._remember(directory)
+            executor = self._executor(directory)
+            with executor.held(retry.mode):
+                done = retry.carry_out(executor)
+            return retry.outcome(done)
 
     def get_job_status(self, job_id: str) -> JobStatus:
         """The status of a job; UNKNOWN if nothing is known of it."""
@@ -329,36 +349,6 @@ class SLURMLauncher:
         found = find_job(self._look_in(), check_job_id(job_id))
         return found is not None and cancel_submitted(*found, self._watch)
 
-    def _submit_lone(
-        self, experiments: Sequence[ExperimentConfig], mode: ExecutionMode, limit: int | None, *, single: bool
-    ) -> BatchSubmissionResult:
-        check_request(mode, limit)
-        directory = SweepDirectory(self.output_dir / SINGLE)
-        configs, problems = distinct_experiments(experiments)
-        executor = self._executor(directory)
-        kept = runs_that_keep_code(directory, self._watch)
-        problems |= executor.problems(configs, mode, self.command, kept)
-        points = [lone_point(config) for name, config in configs.items() if name not in problems]
-        request = SweepRequest(
-            name=SINGLE,
-            points=points,
-            project_root=self.project_root,
-            command=self.command,
-            code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
-            keep_code=kept,
-            additive=True,
-        )
-        active = active_elsewhere(directory, plan_sweep(directory, request), self._watch) if single else {}
-        if active:
-            return BatchSubmissionResult(successful=tuple(active), job_ids=active)
-        if not points:
-            return BatchSubmissionResult(failed=problems)
-        with self._held(directory, mode):
-            plan = plan_sweep(directory, request)
-            asked = BY_NAME if single else ""
-            done = executor.carry_out(plan, mode, limit, single=single, asked=asked)
-            return batch_result(plan, done, problems)
-
     def draft_scripts(self, sweep_dir: str | os.PathLike[str], configs: Mapping[str, ExperimentConfig]) -> list[Draft]:
         """What sbatch would get for some runs, by kinds of jobs, and what is wrong with it; writes nothing.
 
@@ -366,7 +356,28 @@ class SLURMLauncher:
             sweep_dir: the folder of their sweep.
             configs: the experiments by the names of the runs.
         """
-        return self._executor(SweepDirectory(Path(sweep_dir).absolute())).drafts(configs)
+        return self._executor(check_folder(sweep_dir)).drafts(configs)
+
+    def _submit_lone(
+        self,
+        experiments: Sequence[ExperimentConfig],
+        mode: ExecutionMode,
+        limit: int | None,
+        resume_across_code: bool,
+        *,
+        single: bool,
+    ) -> BatchSubmissionResult:
+        return submit_lone(
+            self._executor(SweepDirectory(self.output_dir / SINGLE)),
+            self._watch,
+            experiments,
+            mode=mode,
+            limit=limit,
+            command=self.command,
+            git_manager=self.git_manager,
+            resume_across_code=resume_across_code,
+            single=single,
+        )
 
     def _executor(self, directory: SweepDirectory) -> Executor:
         return Executor(
@@ -378,17 +389,6 @@ class SLURMLauncher:
             self.submit_timeout_s,
             self._display,
         )
-
-    def _say(self, text: str) -> None:
-        if self._display is not None:
-            self._display.say(text)
-            return
-        from mtf_slurm.progress import PlainLines  # what draws a table would hide the cursor; loads rich
-
-        PlainLines().say(text)
-
-    def _held(self, directory: SweepDirectory, mode: ExecutionMode) -> contextlib.AbstractContextManager[None]:
-        return held(directory, wait_s=LOCK_WAIT_S if mode is ExecutionMode.SLURM else 0.0)
 
     def _look_in(self) -> list[Path]:  # the folders that job ids may belong to
         inside = sorted(self.output_dir.iterdir()) if self.output_dir.is_dir() else []

@@ -19,6 +19,7 @@ from mtf_slurm.interrupts import Interrupts, listening
 from mtf_slurm.policy import Cause, Hold
 from mtf_slurm.processes import visible_gpus
 from mtf_slurm.slots import Slots
+from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_slurm.task import Task
 from mtf_slurm.views import Display, RunView, view_run
@@ -68,12 +69,14 @@ class LocalRunner:
         self.directory = directory
         self.submission = submission
         devices = list(visible_gpus() if gpus is None else gpus)
-        self._slots = Slots(max_concurrent or max(1, len(devices)), devices)
         self._display = display
         self._poll_s, self._clock, self._sleep = poll_s, clock, sleep
         self._marks = Submissions(directory)
         sweep = directory.sweep()
         self._identities = {run["name"]: run["identity"] for run in sweep.runs} if sweep else {}
+        # of the whole sweep, not of what is left of it: the number of threads changes results in their last digits
+        most = 1 if submission.single else max(1, len(self._identities))
+        self._slots = Slots(min(max_concurrent or max(1, len(devices)), most), devices)
         self._tasks = [Task(directory.run(name)) for name in submission.runs]
         self._witness = replace(Witness.look(directory, names=submission.runs), launcher_at_work=True)
         self._interrupts = Interrupts()
@@ -117,6 +120,9 @@ class LocalRunner:
             if task.active and task.has_ended():
                 self._slots.give_back(task.name)
                 self._settle(task)
+            elif task.active and task.has_just_begun() and self._marks.is_cancelled(self.submission, task.name):
+                # who cancels a run leaves a mark, and then tells it if it has made its claim: one of the two is seen
+                task.terminate()
         if self._interrupts.requested:
             self._stop()
             waiting = False
@@ -237,6 +243,8 @@ class LocalRunner:
 
     def _view(self, task: Task) -> RunView:
         if task.view is None or task.changed:
-            task.view = view_run(self._witness, task.run)
-            task.changed = task.active
+            view = view_run(self._witness, task.run)
+            if task.active and view.status is JobStatus.UNKNOWN:
+                view = replace(view, status=JobStatus.PENDING, reason="")  # about to write its receipt
+            task.view, task.changed = view, task.active
         return task.view

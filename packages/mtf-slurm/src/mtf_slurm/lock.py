@@ -55,6 +55,7 @@ def _lock(descriptor: int, directory: SweepDirectory) -> None:
         f"{directory.path}: another launcher is at work here ({holder}); wait until it is done, or choose another "
         "output folder",
         path=directory.lock_file,
+        holder=holder,
     )
 
 

@@ -101,6 +101,8 @@ def causes(evidence: Evidence) -> dict[int, Cause]:
         return found
     if last.finished is None and evidence.alive is not False:
         found[last.number] = Cause.NOTHING
+    elif evidence.cancelled and found[last.number] not in (Cause.ITSELF, Cause.FAILURE):
+        found[last.number] = Cause.NOTHING  # it was told to go by whoever cancelled it
     elif last.number not in evidence.noted and (said := _by_slurm(evidence, last)) is not None:
         found[last.number] = said
     return found

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mtf_slurm.pace import duration
 from mtf_slurm.status import JobStatus
-from mtf_slurm.views import Display, RunView
+from mtf_slurm.views import Display, RunView, left_of_all
+from mtf_slurm.wording import spoken
 from mtf_utils.display import printable
 
 __all__ = ["LiveTable", "PlainLines", "choose_display", "runs_table"]
@@ -27,28 +32,63 @@ COLOURS = {
 }
 WORST_FIRST = (JobStatus.RUNNING, JobStatus.FAILED, JobStatus.LOST, JobStatus.UNKNOWN, JobStatus.CANCELLED)
 
+FIRST_LINES_S: Final = 10.0
+LATER_LINES_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What was printed of a run last, when, and since when it has been in that state."""
+
+    state: tuple[JobStatus, int]
+    place: tuple[int | None, int | None]
+    at: float
+    since: float
+
+
+def _pause_s(elapsed_s: float) -> float:
+    return min(max(elapsed_s / 10, FIRST_LINES_S), LATER_LINES_S)
+
 
 class PlainLines:
-    """One line for every change of a run's state or epoch; for logs and pipes."""
+    """Lines for logs and pipes: one for every change of a run's state, and one now and then for how far it is.
 
-    def __init__(self, console: Console | None = None) -> None:
+    The first of the latter comes after 10 s, later ones every minute, so that many runs do not fill a log.
+
+    Args:
+        console: where to print; None is standard error.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or Console(stderr=True)
-        self._shown: dict[str, tuple[JobStatus, int, int | None]] = {}
+        self._clock = clock
+        self._shown: dict[str, _Shown] = {}
 
     def update(self, runs: Sequence[RunView]) -> None:
         """Print the runs that changed; those that only wait are not worth a line."""
+        now = self._clock()
         for run in runs:
-            key = (run.status, run.attempts, run.telemetry.epoch)
             before = self._shown.get(run.name)
-            self._shown[run.name] = key
-            if before != key and not (before is None and run.status is JobStatus.PENDING):
-                self.say(self._line(run))
+            if before is None and run.status is JobStatus.PENDING:
+                continue
+            state, place = (run.status, run.attempts), (run.telemetry.epoch, run.telemetry.global_step)
+            if before is None or before.state != state:
+                self._shown[run.name] = _Shown(state, place, now, now)
+            elif before.place != place and now - before.at >= _pause_s(now - before.since):
+                self._shown[run.name] = _Shown(state, place, now, before.since)
+            else:
+                continue
+            self.say(self._line(run))
 
     def _line(self, run: RunView) -> str:
-        epoch = "" if run.telemetry.epoch is None else f" epoch {run.telemetry.epoch}"
-        attempt = f" attempt {run.attempts}" if run.attempts > 1 else ""
-        note = f": {run.note}" if run.note else ""
-        return f"{run.name}: {run.status}{attempt}{epoch}{note}"
+        parts = [f"{run.name}: {run.status}"]
+        parts += [f"attempt {run.attempts}"] if run.attempts > 1 else []
+        parts += [f"{noun} {value}" for noun, value in (("epoch", run.epoch), ("step", run.step)) if value]
+        left = run.left()
+        notes = [run.metric, f"{left} left" if left else "", run.reason]
+        note = "; ".join(text for text in notes if text)
+        return " ".join(parts) + (f": {note}" if note else "")
 
     def say(self, text: str) -> None:
         """Print the line."""
@@ -88,11 +128,16 @@ def runs_table(runs: Sequence[RunView], *, room: int | None = None) -> Table:
         room: how many are shown at most, those at work and in trouble before others; None shows all.
     """
     counts = Counter(run.status for run in runs)
-    title = ", ".join(f"{count} {status.value.lower()}" for status, count in sorted(counts.items()))
+    title = ", ".join(f"{count} {spoken(status.value)}" for status, count in sorted(counts.items()))
+    left_s = left_of_all(runs)
+    title += f"; about {duration(left_s)} left" if left_s else ""
     table = Table(title=Text(title), title_justify="left", expand=False)
     table.add_column("run", overflow="fold")
-    for heading in ("state", "epoch", "step", "attempts"):
+    for heading in ("state", "epoch", "step"):
         table.add_column(heading, no_wrap=True, justify="left" if heading == "state" else "right")
+    table.add_column("metric", overflow="ellipsis", no_wrap=True)
+    for heading in ("left", "attempts"):
+        table.add_column(heading, no_wrap=True, justify="right")
     table.add_column("note", overflow="ellipsis", no_wrap=True, ratio=1)
     shown = list(runs)
     if room is not None and len(shown) > room:
@@ -103,16 +148,14 @@ def runs_table(runs: Sequence[RunView], *, room: int | None = None) -> Table:
         table.add_row(
             Text(run.name),
             Text(run.status.value, style=COLOURS.get(run.status, "dim")),
-            _number(run.telemetry.epoch),
-            _number(run.telemetry.global_step),
+            run.epoch,
+            run.step,
+            Text(printable(run.metric)),
+            run.left(),
             str(run.attempts),
-            Text(printable(run.note)),
+            Text(printable(run.reason)),
         )
     return table
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else str(value)
 
 
 def choose_display() -> Display:

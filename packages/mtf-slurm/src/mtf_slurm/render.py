@@ -15,6 +15,7 @@ from mtf_config import RetryConfig
 from mtf_config.command_words import PLACEHOLDERS, known_placeholders
 from mtf_slurm.code.record import Workplace
 from mtf_slurm.errors import JobSubmissionError
+from mtf_utils.envref import EnvReference, split_env
 
 __all__ = ["DEFAULT_COMMAND", "ENDS_SRUN", "JobScript", "render_job", "signal_names", "split_command"]
 
@@ -49,7 +50,7 @@ class JobScript:
         max_preemptions: after more preemptions its job is not requeued; None is no limit.
         retries: the same for other ends.
         warning_s: how long before the time limit the job is told.
-        checkpoints: the folder of the checkpoints, relative to the run's.
+        checkpoints: the folder of the checkpoints, relative to the run's; `${env:NAME}` is looked up when it runs.
         place: where the code lies in the folder of the sweep; None runs what is in the project.
     """
 
@@ -137,7 +138,7 @@ def render_job(job: JobScript) -> str:
         f"mtf_max_failures={_limit(job.retries.failure)}\n"
         f"mtf_max_stalled={job.retries.without_progress}\n"
         f"mtf_warning_s={job.warning_s}\n"
-        f"mtf_checkpoints={shlex.quote(job.checkpoints)}\n"
+        f"mtf_look_for_checkpoints() {{ {_render_folder(job.checkpoints)}; }}\n"
         f"mtf_setup={shlex.quote(chr(10).join(job.setup))}\n"
         f'mtf_command() {{ exec -- "$@" {words}; }}\n'
         f"{_rest()}"
@@ -180,6 +181,19 @@ def _render_word(word: str, job: JobScript) -> str:
     if literal or not parts:
         parts.append(shlex.quote(literal))
     return "".join(parts)
+
+
+def _render_folder(written: str) -> str:
+    """Puts the path of a folder into `mtf_text`, as the command will have it: references are looked up by then."""
+    lines = ["mtf_text="]
+    for part in split_env(written):
+        if isinstance(part, EnvReference):
+            lines.append(f'if [[ -n ${{{part.name}+set}} ]]; then mtf_text+="${part.name}"')
+            lines += [f"else mtf_text+={shlex.quote(part.default)}"] if part.default else []
+            lines.append("fi")
+        else:
+            lines.append(f"mtf_text+={shlex.quote(part)}")
+    return "; ".join(lines)
 
 
 @cache

@@ -12,7 +12,7 @@ from mtf_slurm.export import rows
 from mtf_slurm.results import GridSearchResult, RunResult
 from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import format_metric
-from mtf_slurm.wording import counted, listed
+from mtf_slurm.wording import counted, listed, spoken
 from mtf_utils.display import printable
 from mtf_utils.rundir import SweepDirectory
 
@@ -22,21 +22,31 @@ if TYPE_CHECKING:
 __all__ = ["columns", "plan_lines", "ranking_lines", "script_lines", "status_lines"]
 
 
-def status_lines(result: GridSearchResult) -> Iterator[str]:
-    """How the runs stand, and how many stand so; with their jobs if Slurm has numbered any."""
+def status_lines(
+    result: GridSearchResult, *, runs: Sequence[RunResult] | None = None, metric: str = ""
+) -> Iterator[str]:
+    """How the runs stand, and how many stand so; with their jobs if Slurm has numbered any.
+
+    Args:
+        result: all of them.
+        runs: those that are shown, in order; None is all.
+        metric: the one to show; empty is each run's leading one.
+    """
     jobs = any(run.job_id and run.job_id[0].isdecimal() for run in result)
     lines = [["run", "state", *(["job"] if jobs else []), "epoch", "step", "attempts", "note"]]
-    for run in result:
-        metric = format_metric(run.headline, run.metrics[run.headline]) if run.headline else ""
-        note = "; ".join(text for text in (metric, run.reason) if text)
+    for run in result if runs is None else runs:
+        name = metric or run.headline
+        metric_text = format_metric(name, run.metrics[name]) if name and name in run.metrics else ""
+        note = "; ".join(text for text in (metric_text, run.reason) if text)
         job = [run.job_id or ""] if jobs else []
         lines.append(
             [run.name, run.status.value, *job, _text(run.epoch), _text(run.global_step), str(run.attempts), note]
         )
     yield from columns(lines)
-    yield ", ".join(f"{count} {status.value.lower()}" for status, count in result.counts.items())
-    if result.orphaned:
-        yield f"no longer a part of the sweep: {', '.join(result.orphaned)}"
+    yield ", ".join(f"{count} {spoken(status.value)}" for status, count in result.counts.items())
+    if result.orphans:
+        names = (f"{run.name} ({run.status.value})" if run.status.is_active else run.name for run in result.orphans)
+        yield f"no longer a part of the sweep: {', '.join(names)}"
     if held := {run.name: run.held for run in result if run.held}:
         yield "not tried again until their code or settings change, or somebody asks for them:"
         yield from (f"  {line}" for line in by_reason(held))

@@ -5,18 +5,31 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
 from mtf_slurm.errors import SLURMError, SlurmNotFoundError
+from mtf_utils.paths import given_path
+from mtf_utils.rundir import SweepDirectory
+
+if TYPE_CHECKING:
+    from mtf_slurm.git import GitManager
+    from mtf_slurm.views import Display
 
 __all__ = [
+    "check_display",
     "check_experiment",
+    "check_folder",
+    "check_git_manager",
     "check_job_id",
     "check_names",
+    "check_path",
+    "check_project_root",
     "check_request",
     "check_search",
     "check_seconds",
+    "check_template",
     "distinct_experiments",
 ]
 
@@ -44,6 +57,84 @@ def check_request(mode: ExecutionMode, max_concurrent_jobs: int | None) -> None:
             "Slurm's programs are not on this machine (no sbatch in the PATH); run this on a login node of the "
             "cluster, or use ExecutionMode.LOCAL, or ExecutionMode.DRY_RUN to write everything and start nothing"
         )
+
+
+def check_path(name: str, value: Any, what: str) -> Path:
+    """A path as an absolute one.
+
+    Args:
+        name: of the argument.
+        value: as the caller gave it.
+        what: what is expected.
+
+    Raises:
+        SLURMError: it is no path.
+    """
+    try:
+        return given_path(name, value, what).absolute()
+    except (TypeError, ValueError) as error:
+        raise SLURMError(str(error)) from error
+
+
+def check_folder(sweep_dir: Any) -> SweepDirectory:
+    """The folder of a sweep, which need not be there.
+
+    Raises:
+        SLURMError: it is no path.
+    """
+    return SweepDirectory(check_path("sweep_dir", sweep_dir, "the folder of a sweep"))
+
+
+def check_template(path: Any) -> Path | None:
+    """The user's template of the submission scripts; None stays None.
+
+    Raises:
+        SLURMError: it is no path, or no file is there.
+    """
+    if path is None:
+        return None
+    file = check_path("slurm_template_path", path, "the path of a template, or None for the built-in one")
+    if not file.is_file():
+        raise SLURMError(f"slurm_template_path: there is no file {file}")
+    return file
+
+
+def check_project_root(path: Any) -> Path:
+    """The folder that runs work in.
+
+    Raises:
+        SLURMError: it is no path, or no folder is there.
+    """
+    root = check_path("project_root", path, "the folder that runs work in, or None for the working directory")
+    if not root.is_dir():
+        raise SLURMError(f"project_root: there is no folder {root}")
+    return root
+
+
+def check_git_manager(manager: Any) -> GitManager | None:
+    """The manager of the repository; None stays None.
+
+    Raises:
+        SLURMError: it is something else.
+    """
+    from mtf_slurm.git import GitManager  # loads GitPython, which nobody needs who only reads
+
+    if manager is None or isinstance(manager, GitManager):
+        return manager
+    remedy = "GitManager(path) makes one, and None finds the repository around the project"
+    raise SLURMError(f"git_manager={_shown(manager)}: expected a GitManager; {remedy}")
+
+
+def check_display(display: Any) -> Display | None:
+    """What shows the progress; None stays None.
+
+    Raises:
+        SLURMError: it cannot show any.
+    """
+    missing = [name for name in ("update", "say", "close") if not callable(getattr(display, name, None))]
+    if display is not None and missing:
+        raise SLURMError(f"display={_shown(display)}: expected an object with the methods of Display, or None")
+    return cast("Display | None", display)
 
 
 def check_seconds(name: str, value: Any, *, least: float = 0.0) -> float:

@@ -18,7 +18,7 @@ from mtf_slurm.cluster.holders import rebalance
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.requests import check_names, check_seconds
+from mtf_slurm.requests import check_names, check_path, check_seconds
 from mtf_slurm.run_result import RunResult, read_run
 from mtf_slurm.status import JobStatus
 from mtf_slurm.wording import counted
@@ -68,7 +68,8 @@ class GridSearchResult:
         name: of the sweep.
         mode: how it was last submitted; None if it never was.
         runs: the runs, in the order of the sweep.
-        orphaned: the names of runs that an earlier form of the sweep asked for; their folders are still there.
+        orphans: runs that an earlier form of the sweep asked for. They are in no count and no table, but their folders
+            are still there, and who is at work goes on.
         cluster_error: why Slurm could not be asked about the runs; empty if it could, or had nothing to say of them.
     """
 
@@ -79,13 +80,13 @@ class GridSearchResult:
         unnoted: Mapping[tuple[str, str], str] | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.output_dir = Path(output_dir).absolute()
+        self.output_dir = check_path("output_dir", output_dir, "the folder of a sweep")
         self._unnoted = dict(unnoted or {})
         self._watch = watch or Watch()
         self.name = ""
         self.mode: ExecutionMode | None = None
         self.runs: tuple[RunResult, ...] = ()
-        self.orphaned: tuple[str, ...] = ()
+        self.orphans: tuple[RunResult, ...] = ()
         self.cluster_error = ""
         self._observation: Observation | None = None
         self._read(patient=False)
@@ -113,17 +114,18 @@ class GridSearchResult:
         sweep = directory.sweep()
         if sweep is None:
             raise SLURMError(f"{self.output_dir}: there is no sweep here (no {directory.sweep_file.name})")
-        settled = {run.name: run for run in self.runs if patient and run.status is JobStatus.COMPLETED}
-        entries = [entry for entry in sweep.runs if not entry.get("orphaned")]
-        names = {entry["name"] for entry in entries} - set(settled)
+        known = (*self.runs, *self.orphans) if patient else ()
+        settled = {run.name: run for run in known if run.status is JobStatus.COMPLETED}
+        names = {entry["name"] for entry in sweep.runs} - set(settled)
         witness = Witness.look(directory, self._watch, patient=patient, names=names)
         witness.unnoted |= self._unnoted
         self.name = sweep.name
         self.mode = max(witness.latest.values(), key=lambda item: item.token).mode if witness.latest else None
-        self.orphaned = tuple(entry["name"] for entry in sweep.runs if entry.get("orphaned"))
         self._observation = witness.observation
         self.cluster_error = witness.observation.queue_error if witness.observation else ""
-        self.runs = tuple(settled.get(entry["name"]) or read_run(witness, entry) for entry in entries)
+        runs = {entry["name"]: settled.get(entry["name"]) or read_run(witness, entry) for entry in sweep.runs}
+        self.runs = tuple(runs[entry["name"]] for entry in sweep.runs if not entry.get("orphaned"))
+        self.orphans = tuple(runs[entry["name"]] for entry in sweep.runs if entry.get("orphaned"))
 
     def _rebalance(self) -> None:
         if self._observation is None:
@@ -182,7 +184,7 @@ class GridSearchResult:
         """Have runs save and end, and not be started again.
 
         Args:
-            names: of the runs; None is all.
+            names: of the runs, also of those that are orphaned; None is all that are not.
 
         Returns:
             Whether the run was active, by name.
@@ -204,7 +206,7 @@ class GridSearchResult:
         return len(self.runs)
 
     def __getitem__(self, name: str) -> RunResult:
-        for run in self.runs:
+        for run in (*self.runs, *self.orphans):
             if run.name == name:
                 return run
         guess = nearest(name, [run.name for run in self.runs])
@@ -213,6 +215,11 @@ class GridSearchResult:
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status.value}" for status, count in self.counts.items())
         return f"<GridSearchResult {self.name!r}: {counted(len(self), 'run')} ({counts}) in {str(self.output_dir)!r}>"
+
+    @property
+    def orphaned(self) -> tuple[str, ...]:
+        """The names of runs that an earlier form of the sweep asked for."""
+        return tuple(run.name for run in self.orphans)
 
     @property
     def counts(self) -> dict[JobStatus, int]:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from mtf_config import ExecutionMode
 from mtf_slurm.errors import SLURMError, by_reason
+from mtf_slurm.finding import find_sweep
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.results import GridSearchResult
+from mtf_slurm.retry_options import add_resume_across_code
 from mtf_slurm.retrying import KINDS, RetryResult
 from mtf_slurm.status import JobStatus
-from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached
+from mtf_slurm.verbs import add_folder, add_json, add_runs, check_runs, explained, print_json, print_lines, reached
 from mtf_slurm.wording import counted
 from mtf_utils.cli import WORK_FAILED, Command, CommandError
 from mtf_utils.rundir import SweepDirectory
@@ -22,18 +24,14 @@ __all__ = ["RETRY"]
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
-    parser.add_argument("runs", metavar="RUN", nargs="*", help="names of runs; their budgets begin anew")
+    add_runs(parser, "runs", metavar="RUN", nargs="*", help="names of runs; their budgets begin anew")
     kinds = parser.add_argument_group("or all runs of a kind, whose budgets begin anew")
     for kind, statuses in KINDS.items():
         kinds.add_argument(f"--{kind}", action="append_const", dest="kinds", const=kind, help=", ".join(statuses))
     parser.add_argument(
         "--same-code", action="store_true", help="run the code of their last attempts (default: as it is now)"
     )
-    parser.add_argument(
-        "--resume-across-code",
-        action="store_true",
-        help="continue checkpoints that other code has made (default: leave such runs out)",
-    )
+    add_resume_across_code(parser)
     parser.add_argument(
         "-e",
         "--execution",
@@ -51,7 +49,7 @@ def _retry(arguments: argparse.Namespace) -> int:
         raise CommandError(
             "--same-code and --resume-across-code exclude each other: with the same code there is nothing to cross"
         )
-    before = GridSearchResult(arguments.dir)
+    before = GridSearchResult(find_sweep(arguments.dir))
     check_runs(before, arguments.runs)
     done = _launcher(before).retry(
         before.output_dir,
@@ -73,7 +71,7 @@ def _retry(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(result: GridSearchResult, arguments: argparse.Namespace) -> list[str] | None:
-    """The names that were asked for; None if nothing was chosen, so that the budgets choose."""
+    """The names that were asked for; None if nothing was chosen."""
     if not arguments.runs and not arguments.kinds:
         return None
     statuses = {status for kind in arguments.kinds or () for status in KINDS[kind]}

@@ -1,4 +1,4 @@
-"""Budgets on the command line: `--retries timeout=10,out_of_memory=2`."""
+"""What is tried again, on the command line: `--retries timeout=10,out_of_memory=2`, `--resume-across-code`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtf_config import ParameterGridSearch, RetryConfig
 from mtf_utils.cli import CommandError
 from mtf_utils.settings import SettingsError, nearest
 
-__all__ = ["add_retries", "with_retries"]
+__all__ = ["add_resume_across_code", "add_retries", "with_retries"]
 
 
 def add_retries(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,15 @@ def add_retries(parser: argparse.ArgumentParser) -> None:
         "--retries",
         metavar="KEY=N,...",
         help="keys of slurm.retries that win over the file's base, such as timeout=10,out_of_memory=2; null: no limit",
+    )
+
+
+def add_resume_across_code(parser: argparse.ArgumentParser) -> None:
+    """The choice to continue what other code has begun."""
+    parser.add_argument(
+        "--resume-across-code",
+        action="store_true",
+        help="continue checkpoints that other code has made (default: leave such runs out)",
     )
 
 

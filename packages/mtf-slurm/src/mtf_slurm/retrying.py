@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtf_config import ExecutionMode, SweepPoint
-from mtf_slurm.asking import BY_NAME
+from mtf_slurm.asking import BY_NAME, has_other_code
 from mtf_slurm.budgets import ask_for, hold_of
 from mtf_slurm.code.isolation import Code, code_file_of
 from mtf_slurm.code.record import CODE, CodeFile
@@ -18,11 +18,12 @@ from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.execute import Executed, refuse_problems
 from mtf_slurm.executor import Executor
+from mtf_slurm.policy import Hold
 from mtf_slurm.requests import check_names
 from mtf_slurm.results import GridSearchResult
 from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import Submissions
-from mtf_slurm.sweep import SweepPlan, SweepRequest, code_change, plan_sweep
+from mtf_slurm.sweep import FOREIGN, SweepPlan, SweepRequest, code_change, plan_sweep
 from mtf_utils.rundir import RunDirectory, RunDirectoryError, SweepDirectory, SweepFile
 
 __all__ = ["KINDS", "Retry", "RetryResult", "prepare_retry"]
@@ -76,7 +77,8 @@ class Retry:
         left_out: why others are not among them.
         mode: how they are executed.
         limit: how many run at a time.
-        how: they were asked for explicitly; empty if they are those that their budgets allow.
+        how: they were asked for explicitly; empty if they are those that would be submitted again.
+        held: what holds back those that nobody has asked for by their names.
         code: what those run that do not keep theirs; None if all do.
         keep: the names of runs that keep the code that they have.
     """
@@ -88,6 +90,7 @@ class Retry:
     mode: ExecutionMode
     limit: int | None
     how: str
+    held: dict[str, Hold] = field(default_factory=dict)
     code: Code | None = None
     keep: frozenset[str] = field(default_factory=frozenset)
 
@@ -99,25 +102,30 @@ class Retry:
     def with_code(self, code: Code | None, *, keep: Collection[str], resume_across_code: bool) -> Retry:
         """The same with the code that is to run; without those runs for which there is none that they may run.
 
+        Other code counts as asking for a run that is held back, as it does when the sweep is submitted again.
+
         Args:
             code: that of now; None: every run keeps its own.
             keep: the names of runs that keep theirs.
             resume_across_code: whether checkpoints that other code has made may be continued.
         """
         left_out = dict(self.left_out)
-        for name in self.names:
+        names = list(self.names)
+        for name, hold in self.held.items():
+            if code is not None and name not in keep and has_other_code(self.directory.run(name), hold, code.record):
+                names.append(name)
+            else:
+                left_out[name] = hold.reason
+        for name in names:
             run = self.directory.run(name)
             keeps = code is None or name in keep
             if keeps and (trouble := self._missing_code(run)):
                 left_out[name] = trouble
             elif code is not None and not keeps and not resume_across_code and code_change(run, code.record):
-                left_out[name] = (
-                    "its checkpoints were made by other code: --same-code goes on with that, --resume-across-code "
-                    "continues them with the code as it is now"
-                )
-        names = tuple(name for name in self.names if name not in left_out)
-        kept = names if code is None else [name for name in names if name in keep]
-        return replace(self, names=names, left_out=left_out, code=code, keep=frozenset(kept))
+                left_out[name] = FOREIGN
+        chosen = tuple(run.name for run in self.result if run.name in set(names) - set(left_out))
+        kept = chosen if code is None else [name for name in chosen if name in keep]
+        return replace(self, names=chosen, left_out=left_out, held={}, code=code, keep=frozenset(kept))
 
     def _missing_code(self, run: RunDirectory) -> str:
         try:
@@ -133,7 +141,7 @@ class Retry:
         for name in self.names:
             run = self.directory.run(name)
             if self.code is not None and name not in self.keep and (change := code_change(run, self.code.record)):
-                ask_for(run, f"{self.how or 'by its budgets'}, across code", **change)
+                ask_for(run, f"{self.how or 'submitted again'}, across code", **change)
             elif self.how and run.attempts():
                 ask_for(run, self.how)
 
@@ -173,7 +181,7 @@ class Retry:
         problems = executor.problems(plan.configs, self.mode, self.sweep.command, self.keep)
         refuse_problems(self.directory, problems)
         self.note_code()
-        return executor.carry_out(plan, self.mode, self.limit, asked=self.how)
+        return executor.carry_out(plan, self.mode, self.limit, asked=self.how, resume_across_code=True)
 
     def outcome(self, done: Executed | None) -> RetryResult:
         """What became of it; None if nothing was done."""
@@ -205,7 +213,7 @@ def prepare_retry(
 
     Args:
         result: the sweep as it stands.
-        names: the runs that are asked for; None: those that their budgets allow.
+        names: the runs that are asked for; None: those that would be submitted again.
         execution_mode: how they are executed; None: as at the last submission.
         max_concurrent_jobs: how many run at a time; None: as at the last submission.
 
@@ -224,6 +232,7 @@ def prepare_retry(
     witness = Witness.look(directory, names=chosen)
     taken: list[str] = []
     left_out: dict[str, str] = {}
+    held: dict[str, Hold] = {}
     for name in chosen:
         run = directory.run(name)
         try:
@@ -234,6 +243,8 @@ def prepare_retry(
         decision = due(evidence, hold_of(run, evidence))
         if decision.step is Step.START or (decision.step is Step.HOLD and names is not None):
             taken.append(name)
+        elif decision.hold is not None:
+            held[name] = decision.hold
         elif decision.step is not Step.DONE or names is not None:
             left_out[name] = _why_not(decision.step, result[name].status, decision.reason)
     sent = [submission for submission in Submissions(directory).all() if submission.mode is not ExecutionMode.DRY_RUN]
@@ -248,6 +259,7 @@ def prepare_retry(
         mode=mode,
         limit=sent[-1].max_concurrent_jobs if max_concurrent_jobs is None and sent else max_concurrent_jobs,
         how=BY_NAME if names is not None else "",
+        held=held,
     )
 
 

@@ -184,7 +184,7 @@ def _written(name: str, plan: SweepPlan, block: int) -> Takes:
     """What `write_plan` writes for a run."""
     data = plan.configs[name].to_dict()
     record = json.dumps(plan.code.record.to_dict(), indent=2)
-    texts = [json.dumps(data, indent=2), dump_yaml(data), plan.scripts[name], record]
+    texts = [json.dumps(data, indent=2), dump_yaml(data), plan.script(name), record]
     sizes = [len(text.encode()) for text in texts] + ([len(plan.code.diff)] if plan.code.diff else [])
     size = sum(_on_disk(size, block) for size in sizes) + _RUN_FOLDERS * block
     return Takes(files=len(sizes), folders=_RUN_FOLDERS, size=size)

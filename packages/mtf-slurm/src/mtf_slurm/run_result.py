@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,7 @@ class RunResult:
 def read_run(witness: Witness, entry: Mapping[str, Any]) -> RunResult:
     """One run, from its entry in `sweep.json` and what is known of it."""
     run = witness.directory.run(entry["name"])
-    evidence, verdict = witness.verdict(run.name)
+    evidence, verdict = witness.verdict(run.name, brief=True)
     log = run.log_file(evidence.last.number) if evidence.last else None
     hold = None if verdict.may_change else hold_of(run, evidence)
     return RunResult(
@@ -80,7 +80,7 @@ def read_run(witness: Witness, entry: Mapping[str, Any]) -> RunResult:
         may_change=verdict.may_change,
         attempts=len(evidence.attempts),
         path=run.path,
-        log=log if log is not None and log.exists() else None,
+        log=log if log is not None and os.path.exists(log) else None,  # noqa: PTH110 - of thousands
         job_id=witness.job_id(run.name),
         **_outcome(run, evidence),
     )
@@ -94,7 +94,7 @@ def _outcome(run: RunDirectory, evidence: Evidence) -> dict[str, Any]:
         result = None  # the metrics' journal has the same values
     if result is None:
         telemetry = read_telemetry(run.metrics_file)
-        return dataclasses.asdict(telemetry)
+        return vars(telemetry)
     monitored = (result.best or {}).get("metric")
     return {
         "metrics": result.metrics,

@@ -1,4 +1,4 @@
-"""The lines of `slurm.setup`: whether bash can read them, asked before anything is written or submitted."""
+"""Whether bash can read what it is to run, the lines of `slurm.setup` above all; asked before anything is submitted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from mtf_config import ExperimentConfig
 from mtf_slurm.processes import run_program
 
-__all__ = ["check_setups", "setup_problem"]
+__all__ = ["bash_complaint", "check_setups", "setup_problem"]
 
 _COMPLAINT: Final = re.compile(r"line (\d+): (.+)")
 _UNCLOSED: Final = re.compile(r"line \d+: warning: here-document at line (\d+) (.+)")  # for bash that is no error
@@ -32,20 +32,32 @@ def setup_problem(lines: Sequence[str]) -> str:
 
 @cache
 def _problem(lines: tuple[str, ...]) -> str:
-    # only read, not run, so that an option which a line sets is not set for the next ones: allow what it would allow
-    words = ("env", "-u", "BASH_ENV", "LC_ALL=C", "bash", "-n", "-O", "extglob", "-c", "\n".join(lines) + "\n\n:")
-    done = run_program(*words)
+    found = bash_complaint("\n".join(lines) + "\n\n:")
+    if found is None:
+        return ""
+    number, what = found
+    if number is None:
+        return f"slurm.setup: bash cannot read it: {what}"
+    index, line = _place(lines, number)
+    return f"slurm.setup[{index}]: bash cannot read {line!r}: {what}"
+
+
+def bash_complaint(text: str) -> tuple[int | None, str] | None:
+    """Why bash cannot read a script: the number of a line, where it names one, and its words; None if it can.
+
+    The script is only read, not run, so that an option which a line sets is not set for the next ones: what it would
+    allow is allowed.
+    """
+    done = run_program("env", "-u", "BASH_ENV", "LC_ALL=C", "bash", "-n", "-O", "extglob", "-c", text)
     if done is None:
-        return ""  # there is no bash here to run them either
+        return None  # there is no bash here to run it either
     unclosed = _UNCLOSED.search(done.stderr)
     if done.returncode == 0 and unclosed is None:
-        return ""
+        return None
     complaint = unclosed or _COMPLAINT.search(done.stderr)
     if complaint is None:
-        return f"slurm.setup: bash cannot read it: {done.stderr.strip()}"
-    index, line = _place(lines, int(complaint[1]))
-    what = f"here-document {complaint[2]}" if unclosed else complaint[2]
-    return f"slurm.setup[{index}]: bash cannot read {line!r}: {what}"
+        return None, done.stderr.strip()
+    return int(complaint[1]), f"here-document {complaint[2]}" if unclosed else complaint[2]
 
 
 def _place(lines: Sequence[str], number: int) -> tuple[int, str]:

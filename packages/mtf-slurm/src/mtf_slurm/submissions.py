@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
@@ -102,7 +103,12 @@ class Submission(Record):
     def job_id(self, name: str) -> str:
         """The job id of a run that Slurm does not number: `local-<token>`, or `local-<token>_<index>` in a batch."""
         kind = "dry" if self.mode is ExecutionMode.DRY_RUN else self.mode.value
-        return f"{kind}-{self.token}" if self.single else f"{kind}-{self.token}_{self.runs.index(name)}"
+        return f"{kind}-{self.token}" if self.single else f"{kind}-{self.token}_{self._places[name]}"
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Where each run stands in the list, which does not change."""
+        return {name: place for place, name in enumerate(self.runs)}
 
     def runs_of(self, number: int) -> list[str]:
         """The names of the runs of one of its jobs, in the order of the tasks."""
@@ -115,14 +121,15 @@ class Submission(Record):
         the run follows: `123_4/0`.
         """
         job = self.jobs[number]
-        index, place = divmod(self.runs_of(number).index(name), job.runs_per_task)
+        index, place = divmod(self._places[name] - job.start, job.runs_per_task)
         task = f"{job_id}_{index}" if job.is_array else job_id
         return f"{task}/{place}" if job.is_shared else task
 
     def runs_of_task(self, number: int, index: int) -> list[str]:
         """The names of the runs of a task of one of its jobs, in order."""
-        per_task = self.jobs[number].runs_per_task
-        return self.runs_of(number)[index * per_task : (index + 1) * per_task]
+        job = self.jobs[number]
+        start = job.start + index * job.runs_per_task
+        return self.runs[start : min(start + job.runs_per_task, job.slice.stop)]
 
 
 @dataclass(kw_only=True)
@@ -195,13 +202,16 @@ class Submissions:
         for name, text in files.items():
             write_text(folder / name, text)
 
-    def all(self) -> list[Submission]:
-        """Every recorded submission."""
+    def tokens(self) -> list[str]:
+        """Those of every submission, in order."""
         try:
-            tokens = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+            return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
-        found = (Submission.read(self.path / token / "intent.json") for token in tokens)
+
+    def all(self) -> list[Submission]:
+        """Every recorded submission."""
+        found = (Submission.read(self.path / token / "intent.json") for token in self.tokens())
         return [submission for submission in found if submission is not None]
 
     def find(self, token: str) -> Submission | None:

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from mtf_utils.atomic import write_text
 from mtf_utils.rundir import Outcome, RunDirectory, RunDirectoryError, SweepDirectory, SweepFile, now
 
 __all__ = [
+    "FOREIGN",
     "SweepPlan",
     "SweepRequest",
     "code_change",
@@ -36,12 +37,19 @@ __all__ = [
     "plan_sweep",
     "refuse_conflicts",
     "sweep_name",
+    "without_foreign",
     "write_plan",
 ]
 
 
 SYNCS_AT_ONCE: Final = 16
+NAMED: Final = 20
+"""How many names a line lists; all of them are in `sweep.json`."""
 CHANGED: Final = "submitted with other code or settings"
+FOREIGN: Final = (
+    "its checkpoints were made by other code; --resume-across-code (resume_across_code=True) continues them with the "
+    "code as it is now, and `mtf retry` with --same-code (same_code=True) goes on with the code that made them"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,22 +112,24 @@ class SweepPlan:
 
     Attributes:
         sweep: the content of `sweep.json` to be.
-        scripts: `job.sh` by the name of the run.
+        jobs: what each `job.sh` is made of, by the name of the run.
         configs: the experiments by the name of the run.
         code: the code of the runs that begin with it, and the inputs that have to be linked to it.
         kept_code: the names of runs that keep the code they have.
         new: the names of runs that were not there before.
+        added: the names of runs that were no part of the sweep; none if the whole sweep is new.
         orphaned: the names of runs that are there and not asked for any more.
         conflicts: why a run cannot be planned, by its name.
         estimate: how much room it will take; None if nobody asked.
     """
 
     sweep: SweepFile
-    scripts: Mapping[str, str]
+    jobs: Mapping[str, JobScript]
     configs: Mapping[str, ExperimentConfig]
     code: Code
     kept_code: frozenset[str]
     new: tuple[str, ...]
+    added: tuple[str, ...]
     orphaned: tuple[str, ...]
     conflicts: Mapping[str, str]
     estimate: Estimate | None = None
@@ -130,10 +140,23 @@ class SweepPlan:
         listed = (config.slurm.link for config in self.configs.values() if config.slurm)
         return tuple(dict.fromkeys(link for links in listed for link in links))
 
+    def script(self, name: str) -> str:
+        """The text of a run's `job.sh`, made when it is asked for: those of a large sweep would fill the memory."""
+        return render_job(self.jobs[name])
+
     @property
     def names(self) -> tuple[str, ...]:
         """The runs that are asked for and can be planned, in order."""
         return tuple(self.configs)
+
+    def changes(self) -> list[str]:
+        """What is different from the sweep that the folder had before, as lines for a person; none if nothing is."""
+        lines = []
+        if self.added:
+            lines.append(f"added to the sweep: {listed(self.added, NAMED)}")
+        if self.orphaned:
+            lines.append(f"no longer a part of the sweep, and left alone: {listed(self.orphaned, NAMED)}")
+        return lines
 
 
 def sweep_name(search: ParameterGridSearch) -> str:
@@ -160,6 +183,7 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
     """
     existing = directory.sweep()
     before = {run["name"]: run for run in existing.runs} if existing else {}
+    taking_part = {name for name, run in before.items() if not run.get("orphaned")}
     folders = {name.casefold(): name for name in before}
     entries: dict[str, dict[str, Any]] = {}
     configs: dict[str, ExperimentConfig] = {}
@@ -190,13 +214,17 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
         left = {name: run | {"orphaned": True} for name, run in left.items()}
     runs = [*left.values(), *entries.values()] if request.additive else [*entries.values(), *left.values()]
     kept = {name: code for name in request.keep_code if (code := code_file_of(directory.run(name)))}
+    jobs = {name: _job(config, request, kept.get(name, request.code.record)) for name, config in configs.items()}
+    for job in jobs.values():
+        render_job(job)  # now is the time to say that one cannot be
     return SweepPlan(
         sweep=_sweep_file(request, runs, existing),
-        scripts={name: _script(c, request, kept.get(name, request.code.record)) for name, c in configs.items()},
+        jobs=jobs,
         configs=configs,
         code=request.code,
         kept_code=frozenset(kept),
         new=tuple(name for name in configs if name not in before),
+        added=() if request.additive or not before else tuple(name for name in configs if name not in taking_part),
         orphaned=tuple(run["name"] for run in runs if run.get("orphaned")),
         conflicts=conflicts,
     )
@@ -244,14 +272,15 @@ def _write_run(run: RunDirectory, plan: SweepPlan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     data = plan.configs[run.name].to_dict()
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if _is_begun(run) and not (_reads(run.config_json, text) and _reads(run.job_script, plan.scripts[run.name])):
+    script = plan.script(run.name)
+    if _is_begun(run) and not (_reads(run.config_json, text) and _reads(run.job_script, script)):
         # noted first: should this be cut off here, the next call finds the change again
         ask_for(run, CHANGED, **({} if run.name in plan.kept_code else code_change(run, plan.code.record)))
     _replace(run.config_json, text)
     _replace(run.config_yaml, dump_yaml(data))
     if run.name not in plan.kept_code:
         write_code_of_run(run, plan.code)
-    _replace(run.job_script, plan.scripts[run.name], mode=0o777)
+    _replace(run.job_script, script, mode=0o777)
 
 
 def code_change(run: RunDirectory, code: CodeFile) -> dict[str, str]:
@@ -260,6 +289,23 @@ def code_change(run: RunDirectory, code: CodeFile) -> dict[str, str]:
     if before is None or not before.tree or not code.tree or before.tree == code.tree or not has_checkpoints(run):
         return {}
     return {"code_before": before.tree, "code_after": code.tree}
+
+
+def without_foreign(
+    directory: SweepDirectory, plan: SweepPlan, *, resume_across_code: bool
+) -> tuple[SweepPlan, dict[str, str]]:
+    """A plan without the runs whose checkpoints other code has made, and why each of them is left out.
+
+    Args:
+        directory: the folder of the sweep.
+        plan: for it.
+        resume_across_code: whether such checkpoints may be continued; then nothing is left out.
+    """
+    if resume_across_code:
+        return plan, {}
+    new = (name for name in plan.configs if name not in plan.kept_code)
+    left = {name: FOREIGN for name in new if code_change(directory.run(name), plan.code.record)}
+    return replace(plan, configs={name: plan.configs[name] for name in plan.configs if name not in left}), left
 
 
 def _is_begun(run: RunDirectory) -> bool:
@@ -285,24 +331,22 @@ def _replace(path: Path, text: str, *, mode: int = 0o666) -> None:
         write_text(path, text, mode=mode)
 
 
-def _script(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> str:
-    return render_job(
-        JobScript(
-            name=config.experiment_name,
-            project_root=request.project_root,
-            place=workplace(code),
-            command=request.command,
-            python=sys.executable,
-            setup=tuple(config.slurm.setup) if config.slurm else (),
-            signals=tuple(config.preemption.signals),
-            deterministic=config.deterministic,
-            nodes=node_count(config.slurm),
-            tasks=task_count(config.slurm),
-            max_preemptions=config.preemption.max_preemptions,
-            retries=(config.slurm.retries if config.slurm else None) or RetryConfig(),
-            warning_s=warning_s(config.slurm, config.preemption),
-            checkpoints=config.checkpoint.checkpoint_dir,
-        )
+def _job(config: ExperimentConfig, request: SweepRequest, code: CodeFile) -> JobScript:
+    return JobScript(
+        name=config.experiment_name,
+        project_root=request.project_root,
+        place=workplace(code),
+        command=request.command,
+        python=sys.executable,
+        setup=tuple(config.slurm.setup) if config.slurm else (),
+        signals=tuple(config.preemption.signals),
+        deterministic=config.deterministic,
+        nodes=node_count(config.slurm),
+        tasks=task_count(config.slurm),
+        max_preemptions=config.preemption.max_preemptions,
+        retries=(config.slurm.retries if config.slurm else None) or RetryConfig(),
+        warning_s=warning_s(config.slurm, config.preemption),
+        checkpoints=config.checkpoint.checkpoint_dir,
     )
 
 

@@ -35,6 +35,7 @@ class Task:
         self.tried = self.seen = self.over = False
         self.view: RunView | None = None
         self.changed = True
+        self._begun = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._adopted: StartReceipt | None = None
         self._complaint: IO[bytes] | None = None
@@ -97,6 +98,13 @@ class Task:
             return False
         if not self.run.attempt(self.attempt).finished_file.exists():
             kill_group(self._process.pid)
+        return True
+
+    def has_just_begun(self) -> bool:
+        """Whether the attempt has written its start receipt since this was asked last; true once for each."""
+        if self._begun == self.attempt or not self.run.attempt(self.attempt).started_file.exists():
+            return False
+        self._begun = self.attempt
         return True
 
     def close(self) -> str | None:

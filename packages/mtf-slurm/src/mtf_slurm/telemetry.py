@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +20,10 @@ __all__ = [
     "last_error_line",
     "last_error_lines",
     "metrics_of",
+    "read_records",
     "read_telemetry",
     "tail_lines",
+    "telemetry_of",
 ]
 
 TAIL_BYTES: Final = 16 * 1024
@@ -36,7 +40,7 @@ class Telemetry:
         epoch: of the last record, counted from 1 as everything that people read; the journal counts from 0.
         global_step: of the last record.
         metrics: the last value of each metric among the records read.
-        headline: the first metric of the last record, for where there is room for one; None without any.
+        headline: the metric for where there is room for one; None without any.
     """
 
     epoch: int | None = None
@@ -55,26 +59,56 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def read_telemetry(path: Path) -> Telemetry:
-    """What the end of a metrics journal tells; empty when there is none yet.
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records at the end of a metrics journal; none when there is no journal yet.
 
     The journal may be cut back and written anew meanwhile, so lines that cannot be read are passed over.
     """
+    return list(_records(_tail(path)))
+
+
+def read_telemetry(path: Path) -> Telemetry:
+    """What the end of a metrics journal tells; empty when there is none yet."""
+    return telemetry_of(read_records(path))
+
+
+def telemetry_of(records: Iterable[Mapping[str, Any]], monitor: str = "") -> Telemetry:
+    """What records tell of where a run stands.
+
+    Args:
+        records: the last ones, in order.
+        monitor: the metric to show where there is room for one; empty, or without a value, is the last one recorded.
+    """
+    last: dict[tuple[str, ...], tuple[int, Mapping[str, Any]]] = {}
+    for place, record in enumerate(records):
+        last[tuple(record)] = place, record  # of records that are alike, the last one tells all
     epoch = step = headline = None
-    metrics: dict[str, float | None] = {}
-    for line in _tail(path).splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(record, dict):
-            continue
+    metrics: dict[str, float | None] = {name: None for _, record in last.values() for name in metrics_of(record)}
+    for _, record in sorted(last.values(), key=itemgetter(0)):
         epoch = _position(record, "epoch", epoch)
         step = _position(record, "step", _position(record, "global_step", step))
         renewed = metrics_of(record)
         metrics |= renewed
         headline = next(iter(renewed), headline)
-    return Telemetry(epoch=None if epoch is None else epoch + 1, global_step=step, metrics=metrics, headline=headline)
+    return Telemetry(
+        epoch=None if epoch is None else epoch + 1,
+        global_step=step,
+        metrics=metrics,
+        headline=monitor if monitor in metrics else headline,
+    )
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    """The records among the lines of a journal's end."""
+    lines = [line for line in text.splitlines() if line]
+    try:
+        values = json.loads(f"[{','.join(lines)}]")  # in one go: a tail has a hundred lines
+    except ValueError:
+        values = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                values.append(json.loads(line))
+    return (value for value in values if isinstance(value, dict))
 
 
 def _position(record: Mapping[str, Any], key: str, before: int | None) -> int | None:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from mtf_slurm.cluster.watch import Watch
+from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.explain import explain
+from mtf_slurm.finding import find_run, find_sweep
 from mtf_slurm.logs import LogReader, choose_attempt, follow, tail_start
 from mtf_slurm.results import GridSearchResult, RunResult
-from mtf_slurm.verbs import add_folder, add_json, check_runs, explained, print_json, print_lines, reached, say
+from mtf_slurm.verbs import (
+    add_folder,
+    add_json,
+    add_runs,
+    check_runs,
+    explained,
+    print_json,
+    print_lines,
+    reached,
+    reading,
+    say,
+)
 from mtf_slurm.wording import counted, listed
 from mtf_utils.cli import DONE, Command, CommandError
 from mtf_utils.display import for_terminal
@@ -24,8 +39,10 @@ LISTED = 10
 
 
 def _configure_logs(parser: argparse.ArgumentParser) -> None:
-    add_folder(parser)
-    parser.add_argument("--run", metavar="NAME", help="which run (needed if there are several)")
+    parser.add_argument(
+        "dir", type=Path, nargs="?", metavar="DIR", help="the folder of a sweep, or a run (default: the newest sweep)"
+    )
+    add_runs(parser, "--run", metavar="NAME", help="which run (needed if there are several)")
     parser.add_argument("--attempt", type=int, metavar="N", help="which attempt (default: the last)")
     parser.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="how many lines (default: 50)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on, attempt by attempt, until the run is over")
@@ -39,18 +56,19 @@ def _logs(arguments: argparse.Namespace) -> int:
     if arguments.follow and arguments.json:
         raise CommandError("--follow and --json do not go together: JSON is complete, or it is none")
     watch = Watch()
-    result = GridSearchResult(arguments.dir, watch=watch)
-    run = _chosen(result, arguments.run)
-    folder = SweepDirectory(result.output_dir).run(run.name)
-    number = choose_attempt(folder, arguments.attempt)
+    folder, name = _named(arguments)
+    result = GridSearchResult(folder, watch=watch)
+    run = _chosen(result, name)
+    directory = SweepDirectory(result.output_dir).run(run.name)
+    number = choose_attempt(directory, arguments.attempt)
     if number is None and not (arguments.follow or arguments.json):
         why = f" ({run.reason})" if run.reason else ""
         say(f"{run.name} has not started: {run.status.value}{why}")
         return reached(result)
-    log = folder.log_file(number) if number is not None else None
+    log = directory.log_file(number) if number is not None else None
     start = tail_start(log, arguments.lines) if log is not None else 0
     if arguments.follow:
-        _print(follow(folder, number, _ending(watch, folder), only=arguments.attempt is not None, start=start))
+        _print(follow(directory, number, _ending(watch, directory), only=arguments.attempt is not None, start=start))
         return DONE
     text = LogReader(log, start).read() if log is not None else iter(())
     if arguments.json:
@@ -80,6 +98,18 @@ def _ending(watch: Watch, run: RunDirectory) -> Callable[[], bool]:
     return is_over
 
 
+def _named(arguments: argparse.Namespace) -> tuple[Path, str | None]:
+    """The sweep and the run that are asked for; whoever names one thing only may mean either."""
+    if arguments.run is not None:
+        return find_run(arguments.dir, arguments.run)
+    if arguments.dir is not None and not SweepDirectory(arguments.dir).sweep_file.exists():
+        with contextlib.suppress(SLURMError):  # what is neither is told of as a sweep
+            folder, name = find_run(None, str(arguments.dir))
+            if SweepDirectory(folder).run(name).path.is_dir():
+                return folder, name
+    return find_sweep(arguments.dir), None
+
+
 def _chosen(result: GridSearchResult, name: str | None) -> RunResult:
     if name is not None:
         check_runs(result, [name])
@@ -92,20 +122,21 @@ def _chosen(result: GridSearchResult, name: str | None) -> RunResult:
 
 
 def _configure_explain(parser: argparse.ArgumentParser) -> None:
-    add_folder(parser)
-    parser.add_argument("run", metavar="RUN", help="the name of a run")
+    add_folder(parser, optional=True)
+    add_runs(parser, "run", metavar="RUN", help="the name of a run, or its folder")
     add_json(parser)
 
 
-@explained
+@reading
 def _explain(arguments: argparse.Namespace) -> int:
     watch = Watch()
-    result = GridSearchResult(arguments.dir, watch=watch)
-    check_runs(result, [arguments.run])
+    folder, name = find_run(arguments.dir, arguments.run)
+    result = GridSearchResult(folder, watch=watch)
+    check_runs(result, [name])
     directory = SweepDirectory(result.output_dir)
     sweep = directory.sweep()
-    entry: dict[str, Any] = next(run for run in sweep.runs if run["name"] == arguments.run) if sweep else {}
-    explanation = explain(Witness.look(directory, watch, patient=True, names=[arguments.run]), entry)
+    entry: dict[str, Any] = next(run for run in sweep.runs if run["name"] == name) if sweep else {}
+    explanation = explain(Witness.look(directory, watch, patient=True, names=[name]), entry)
     if arguments.json:
         print_json("explain", explanation.to_dict())
     else:
@@ -115,7 +146,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _configure_cancel(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
-    parser.add_argument("runs", metavar="RUN", nargs="*", help="the names of runs")
+    add_runs(parser, "runs", metavar="RUN", nargs="*", help="the names of runs")
     parser.add_argument("--all", action="store_true", help="every run of the sweep")
     add_json(parser)
 
@@ -124,9 +155,9 @@ def _configure_cancel(parser: argparse.ArgumentParser) -> None:
 def _cancel(arguments: argparse.Namespace) -> int:
     if bool(arguments.runs) == arguments.all:
         raise CommandError("name the runs to cancel, or say --all; one of the two")
-    result = GridSearchResult(arguments.dir)
+    result = GridSearchResult(find_sweep(arguments.dir))
     check_runs(result, arguments.runs)
-    before = {run.name: run.status for run in result}
+    before = {name: result[name].status for name in arguments.runs}
     done = result.cancel(None if arguments.all else arguments.runs)
     if arguments.json:
         runs = {name: {"cancelled": was, "status": result[name].status.value} for name, was in done.items()}

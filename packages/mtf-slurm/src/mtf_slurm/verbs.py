@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtf_slurm.cluster.patience import NotYetError
 from mtf_slurm.errors import INTERRUPTED, ClusterUnreachableError, LaunchInterrupted, SLURMError
+from mtf_slurm.finding import find_sweep
+from mtf_slurm.interrupts import saying
+from mtf_slurm.reports import status_lines
 from mtf_slurm.results import GridSearchResult
+from mtf_utils.arguments import completed_by
 from mtf_utils.cli import DONE, UNREACHABLE, USER_MISTAKE, CommandError
-from mtf_utils.display import json_text, printable
+from mtf_utils.display import printable
+from mtf_utils.output import print_json
+from mtf_utils.rundir import SweepDirectory
 
-__all__ = ["add_folder", "add_json", "check_runs", "explained", "print_json", "print_lines", "reached", "say"]
+__all__ = [
+    "add_folder",
+    "add_json",
+    "add_runs",
+    "check_runs",
+    "explained",
+    "print_json",
+    "print_lines",
+    "print_status",
+    "reached",
+    "reading",
+    "say",
+]
 
 
 def explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -35,9 +52,35 @@ def explained(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
     return call
 
 
-def add_folder(parser: argparse.ArgumentParser) -> None:
+def reading(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The same for a verb that changes nothing, which Ctrl-C says, too."""
+
+    @functools.wraps(run)
+    def call(arguments: argparse.Namespace) -> int:
+        with saying("interrupted; nothing was changed"):
+            return run(arguments)
+
+    return explained(call)
+
+
+def add_folder(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """The folder of a sweep."""
-    parser.add_argument("dir", type=Path, metavar="DIR", help="the folder of a sweep")
+    text = "the folder of a sweep, or its sweep file"
+    if optional:
+        parser.add_argument("dir", type=Path, nargs="?", metavar="DIR", help=f"{text} (default: the newest sweep)")
+    else:
+        parser.add_argument("dir", type=Path, metavar="DIR", help=text)
+
+
+def add_runs(parser: argparse.ArgumentParser, *words: str, **settings: Any) -> None:
+    """An argument that is the name of a run, or several."""
+    completed_by(parser.add_argument(*words, **settings), _names_of_runs)
+
+
+def _names_of_runs(before: Sequence[str]) -> Iterator[str]:
+    named = next((Path(word) for word in before if Path(word).exists()), None)
+    sweep = SweepDirectory(find_sweep(named)).sweep()
+    yield from (run["name"] for run in sweep.runs if not run.get("orphaned")) if sweep else ()
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -45,16 +88,18 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
-def print_json(verb: str, data: dict[str, Any]) -> None:
-    """The envelope of every reading verb; `version` is that of the data's schema."""
-    envelope = {"verb": verb, "version": 1, "data": data}
-    sys.stdout.write(json_text(json.dumps(envelope, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
-
-
 def print_lines(lines: Iterable[str]) -> None:
     """Lines for standard output; what in them would steer a terminal is written out."""
     for line in lines:
         sys.stdout.write(f"{printable(line.expandtabs())}\n")
+
+
+def print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None:
+    """How the runs stand, as text or JSON."""
+    if as_json:
+        print_json(verb, result.to_dict())
+    else:
+        print_lines(status_lines(result))
 
 
 def say(text: str) -> None:

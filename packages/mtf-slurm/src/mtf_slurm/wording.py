@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["counted", "listed"]
+__all__ = ["counted", "listed", "spoken"]
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -16,6 +16,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
         plural: for any other number; empty is the noun with an s.
     """
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def spoken(status: str) -> str:
+    """A status within a sentence: `not submitted`, `out of memory`."""
+    return status.lower().replace("_", " ")
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

@@ -15,6 +15,7 @@ from mtf_trainer.errors import CheckpointError
 from mtf_trainer.inspection import Difference, compare_checkpoints, export_weights, find_checkpoints, one_checkpoint
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 from mtf_utils.display import printable
+from mtf_utils.output import print_json
 
 __all__ = ["CHECKPOINT"]
 
@@ -66,7 +67,7 @@ def _list(arguments: argparse.Namespace) -> int:
         except DamagedCheckpointError as error:
             rows.append({"name": path.name, "fault": str(error)})
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        print_json("checkpoint", {"action": "ls", "checkpoints": rows})
         return DONE
     if not rows:
         print(printable(f"{arguments.folder}: no checkpoints"))
@@ -113,7 +114,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             row = rows[-1]
             print(printable(f"{row['path']}: valid" if row["valid"] else f"damaged: {row['fault']}"), flush=True)
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        print_json("checkpoint", {"action": "verify", "checkpoints": rows})
     return DONE if all(row["valid"] for row in rows) else WORK_FAILED
 
 
@@ -134,7 +135,8 @@ def _show(arguments: argparse.Namespace) -> int:
     }
     shown = _summary(path, manifest) | {"versions": manifest.versions, "files": files}
     if arguments.json:
-        print(json.dumps(shown | {"fingerprint": manifest.fingerprint}, indent=2, default=repr))
+        fingerprint = json.loads(json.dumps(manifest.fingerprint, default=repr))
+        print_json("checkpoint", {"action": "show"} | shown | {"fingerprint": fingerprint})
         return DONE
     for name, value in shown.items():
         if isinstance(value, dict):
@@ -152,7 +154,8 @@ def _diff(arguments: argparse.Namespace) -> int:
     differences = list(compare_checkpoints(read_checkpoint(left), read_checkpoint(right)))
     if arguments.json:
         rows = [vars(difference) for difference in differences]
-        print(json.dumps({"left": str(left), "right": str(right), "differences": rows}, indent=2))
+        found = {"left": str(left), "right": str(right), "differences": rows}
+        print_json("checkpoint", {"action": "diff"} | found)
         return DONE
     for difference in differences:
         print(printable(_diff_line(difference), lines=True))

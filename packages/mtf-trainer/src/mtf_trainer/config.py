@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Self
 
 import torch
 
+from mtf_trainer.compiling import check_compilation
 from mtf_trainer.identity import training_identity
 from mtf_trainer.run_config import Experiment, read_config
 from mtf_utils.envref import hiding_env_values, resolve_env
@@ -168,6 +169,7 @@ class GenericTrainerConfig(Settings):
             message = f"{self.performance.compile!r} together with deterministic: kernels are chosen by timing them at "
             message += "every start, so results could not be repeated; take another mode, or set deterministic to false"
             yield Problem(("performance", "compile"), message, self.performance.compile)
+        yield from check_compilation(self.performance)
         never_validates = self.validate_every_n_epochs is None and self.validate_every_n_steps is None
         if self.scheduler_interval == "metric" and never_validates:
             message = "'metric' needs validations: set validate_every_n_epochs or validate_every_n_steps"

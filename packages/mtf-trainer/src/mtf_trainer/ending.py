@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mtf_trainer import receipts
 from mtf_trainer.distributed.team import Team
-from mtf_trainer.errors import TrainingPreempted, TrainingStopped
+from mtf_trainer.errors import PreemptionTimeoutError, TrainingPreempted, TrainingStopped
 from mtf_trainer.guard import Place
 from mtf_trainer.state import ResumeState
 from mtf_utils.rundir import Outcome
 
-__all__ = ["go", "standing", "stop_for_good"]
+__all__ = ["go", "standing", "stop_for_good", "telling_late_saves"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,17 @@ def go(team: Team, signal_name: str, place: str, checkpoint: Path) -> NoReturn:
         logger.warning("%s", message)
         receipts.write_receipt(Outcome.PREEMPTED, message)
     raise TrainingPreempted(message, checkpoint=checkpoint)
+
+
+@contextlib.contextmanager
+def telling_late_saves(team: Team, signal_name: str) -> Iterator[None]:
+    """Say that the run was told to go even if its state does not become durable in time: nothing speaks against it."""
+    try:
+        yield
+    except PreemptionTimeoutError as error:
+        if team.is_first:
+            receipts.write_receipt(Outcome.PREEMPTED, f"stopped by {signal_name}, and not saved in time: {error}")
+        raise
 
 
 def stop_for_good(team: Team, message: str, cause: Exception | None = None) -> NoReturn:

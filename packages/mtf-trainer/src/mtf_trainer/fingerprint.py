@@ -10,9 +10,9 @@ import numpy
 import torch
 from torch import nn
 
+from mtf_trainer.compiling import compilation
 from mtf_trainer.errors import CheckpointError
 from mtf_trainer.identity import LENGTH_KEYS
-from mtf_trainer.preparation import compilation
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
@@ -22,6 +22,16 @@ __all__ = ["check_model", "compare", "data", "environment", "trainer_part"]
 
 INEXACT_DATA_KEYS: Final = frozenset({"num_workers", "streams"})
 """Differences of the data that cost exactness and nothing else."""
+
+UNSAID: Final = {
+    "compile": False,
+    "strategy": "ddp",
+    "channels_last": False,
+    "float32_matmul_precision": "highest",
+    "ranks": 1,
+    "threads": None,  # their number is restored
+}
+"""What an environment is that does not say."""
 
 RUN_SECTIONS: Final = ("model", "training", "data", "optimizer", "scheduler", "custom_params")
 TRAINER_FIELDS: Final = (
@@ -100,9 +110,8 @@ def compare(saved: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[
         What makes it another run, and what only costs exactness; one line each.
     """
     faults = list(differences(saved["settings"], current["settings"]))
-    # The number of threads is restored.
-    before, after = ({"ranks": 1, **item["environment"], "threads": None} for item in (saved, current))
-    inexact = list(differences(before, after, "environment"))
+    before, after = ({**UNSAID, **item["environment"], "threads": None} for item in (saved, current))
+    inexact = list(differences(before, after))
     for part in ("train", "val"):
         was, now = saved["data"][part], current["data"][part]
         if was is None or now is None:

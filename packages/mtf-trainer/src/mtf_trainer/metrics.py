@@ -6,8 +6,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping
-from functools import reduce
-from operator import add
 from typing import Any, Final
 
 import torch
@@ -50,13 +48,15 @@ class Means:
         if not self._pending:
             return
         pending, self._pending = _fetched(self._pending), []
-        for name in dict.fromkeys([name for values, _ in pending for name in values]):
-            weights = [weight for values, weight in pending if name in values]
-            amounts = [values[name] * weight for values, weight in pending if name in values]
-            for sums in self._periods:
-                total, count = sums.get(name, (0.0, 0.0))
-                # One after the other, which `sum` does not do in every release of Python.
-                sums[name] = [reduce(add, amounts, total), reduce(add, weights, count)]
+        for values, weight in pending:
+            for name, value in values.items():
+                amount = value * weight
+                for sums in self._periods:
+                    pair = sums.get(name)
+                    if pair is None:
+                        pair = sums[name] = [0.0, 0.0]
+                    pair[0] += amount
+                    pair[1] += weight
 
     def means(self, period: int = 0) -> dict[str, float]:
         """The mean of every name so far."""
@@ -78,9 +78,10 @@ class Means:
 def _fetched(pending: list[tuple[Mapping[str, Scalar], float]]) -> list[tuple[Mapping[str, float], float]]:
     """The same with numbers in place of tensors; of each device and type they come in one copy."""
     kinds: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
-    for value in [value for values, _ in pending for value in values.values()]:
-        if isinstance(value, torch.Tensor):
-            kinds.setdefault((value.device, value.dtype), []).append(value)
+    for values, _ in pending:
+        for value in values.values():
+            if type(value) is not float and isinstance(value, torch.Tensor):
+                kinds.setdefault((value.device, value.dtype), []).append(value)
     if not kinds:
         return pending  # type: ignore[return-value]  # there is no tensor in it
     numbers = {kind: iter(torch.stack(tensors).tolist()) for kind, tensors in kinds.items()}
@@ -129,7 +130,9 @@ def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
     for name, value in outputs.items():
         if name == "num_samples":
             continue
-        if isinstance(value, torch.Tensor):
+        if type(value) is float:
+            scalars[name] = value
+        elif isinstance(value, torch.Tensor):
             if value.numel() != 1:
                 raise TrainerError(
                     f"{step} returned {name!r} with shape {tuple(value.shape)}: a metric is a number or a tensor of "
@@ -150,6 +153,8 @@ def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
 
 def to_numbers(outputs: Mapping[str, Any], *, step: str) -> dict[str, float]:
     """The same as plain floats; waits for an accelerator that holds one."""
+    if all(type(value) is float for value in outputs.values()) and "num_samples" not in outputs:
+        return dict(outputs)
     return {name: float(value) for name, value in to_scalars(outputs, step=step).items()}
 
 

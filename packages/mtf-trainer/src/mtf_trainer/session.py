@@ -337,13 +337,13 @@ class Session:
 
     def _leave(self) -> None:
         state, flag = self.state, self.flag
-        by_hand = flag.signal_name == "SIGINT"
-        state.preemptions += not by_hand
+        state.preemptions += flag.signal_name != "SIGINT"
         self.store.join_copies()
         self.loop.events.tell("on_preemption", flag.signal_name)
-        path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
+        with ending.telling_late_saves(self.team, flag.signal_name):
+            path = self.store.save(self.snapshot(), kind=Kind.EMERGENCY, deadline_s=self._bounds.left_s())
         place = f"epoch {state.epoch + 1}, step {state.global_step}, before {state.phase.value}"
-        if by_hand:
+        if flag.signal_name == "SIGINT":
             self.guard.withdraw()
         elif (reason := self.team.gather(self._why_enough())[0]) is not None:
             ending.stop_for_good(self.team, f"{reason}; saved at {place}: {path}")

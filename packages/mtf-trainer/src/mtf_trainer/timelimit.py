@@ -129,10 +129,14 @@ class SaveBounds:
         return self.grace_s if estimate_s is None else estimate_s
 
     def left_s(self) -> float | None:
-        """Seconds that are left for the emergency save; None if nobody presses."""
+        """Seconds that are left for the emergency save; None if nobody presses.
+
+        Where the grace period is over, or too short by now, it begins anew: whoever lives on was given more time than
+        the configuration knows of (the warning before a time limit comes minutes before it), and to try loses nothing.
+        """
         if self._flag.signal_name == "SIGINT":
             return None
-        left_s = max(0.0, self.grace_s - self._flag.elapsed_s())
+        left_s = self.grace_s - self._flag.elapsed_s()
         if self._flag.signal_name == TIME_LIMIT and self.time_limit is not None:
-            return max(left_s, self.time_limit.left_s())  # at its end a job is given a grace period too
-        return left_s
+            left_s = max(left_s, self.time_limit.left_s())  # at its end a job is given a grace period too
+        return left_s if left_s > (self._estimate_s() or 0.0) else self.grace_s

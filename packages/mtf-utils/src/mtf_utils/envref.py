@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from mtf_utils.problems import KeyPath, Problem, SettingsError, describe
 
-__all__ = ["EnvReference", "EnvReferenceError", "find_env_references", "hiding_env_values", "resolve_env"]
+__all__ = ["EnvReference", "EnvReferenceError", "find_env_references", "hiding_env_values", "resolve_env", "split_env"]
 
 _REFERENCE = re.compile(r"(?P<escape>\$?)\$\{env:(?P<body>[^}]*)(?P<end>\}?)")
 _TOO_SHORT: Final = 4
@@ -93,6 +93,26 @@ def resolve_env(value: Any, environ: Mapping[str, str] | None = None) -> Any:
         return environ.get(name, default or "")
 
     return _map_strings(value, lambda text: _REFERENCE.sub(text_of, text))
+
+
+def split_env(text: str) -> list[str | EnvReference]:
+    """The parts of a text: what stands there for itself, and the references between, in order.
+
+    Raises:
+        EnvReferenceError: a reference is malformed.
+    """
+    parts: list[str | EnvReference] = []
+    literal, end = "", 0
+    references = iter(find_env_references([text]))
+    for match in _REFERENCE.finditer(text):
+        literal += text[end : match.start()]
+        end = match.end()
+        if match["escape"]:
+            literal += match[0][1:]
+            continue
+        parts += [literal, next(references)]
+        literal = ""
+    return [part for part in (*parts, literal + text[end:]) if part != ""]
 
 
 @contextlib.contextmanager

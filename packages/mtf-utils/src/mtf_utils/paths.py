@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "ProjectRootError",
     "ensure_directory_exists",
     "get_project_root",
+    "given_path",
     "project_structure_problems",
     "validate_project_structure",
 ]
@@ -19,6 +21,26 @@ _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 
 class ProjectRootError(FileNotFoundError):
     """No folder from the start upwards looks like the root of a project."""
+
+
+def given_path(name: str, value: Any, what: str) -> Path:
+    """A path that somebody gave as an argument, as it was given.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        what: what is expected, as in `"the folder of the runs"`.
+
+    Raises:
+        TypeError: it is no path.
+        ValueError: it is empty.
+    """
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str):
+        raise TypeError(f"{name}={value!r:.60}: expected {what}, as a string or a Path")
+    if not path:
+        raise ValueError(f"{name}='': expected {what}; '.' is the working directory")
+    return Path(path)
 
 
 def get_project_root(start: str | os.PathLike[str] | None = None) -> Path:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from mtf_utils import atomic
+from mtf_utils.fastpath import build
 from mtf_utils.settings import Settings, about
 
 __all__ = [
     "Ask",
     "FinishReceipt",
+    "GoalFile",
     "Outcome",
     "Record",
     "RunDirectoryError",
@@ -25,6 +27,9 @@ __all__ = [
     "SweepFile",
     "now",
 ]
+
+
+_PIECE: Final = 1 << 16
 
 
 class RunDirectoryError(ValueError):
@@ -56,7 +61,7 @@ class Record(Settings):
             OSError: the file is there and cannot be read.
         """
         try:
-            content = path.read_bytes()
+            content = _content(path)
         except FileNotFoundError:
             return None
         if not (cls.survives_crashes or content.strip(b"\0")):
@@ -65,9 +70,9 @@ class Record(Settings):
             data = json.loads(content.decode("utf-8"))
             if isinstance(data, Mapping):
                 cls._check_version(data.get("version"))
-                known = {item.name for item in dataclasses.fields(cls)}
-                data = {key: value for key, value in data.items() if key in known}
-            return cls.from_dict(data)
+                if not data.keys() <= cls.__dataclass_fields__.keys():
+                    data = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
+            return build(cls, data) or cls.from_dict(data)
         except (ValueError, RecursionError) as error:
             raise RunDirectoryError(f"{path}: not a valid {cls.__name__}: {error}") from error
 
@@ -79,6 +84,18 @@ class Record(Settings):
     def write(self, path: Path) -> None:
         """Replace the file atomically and durably."""
         atomic.write_json(path, self.to_dict())
+
+
+def _content(path: Path) -> bytes:
+    """All of a small file; twice as quick as the path's own way, and a sweep has tens of thousands of them."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        parts = []
+        while part := os.read(descriptor, _PIECE):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 class Outcome(enum.StrEnum):
@@ -144,6 +161,16 @@ class Ask(Record):
         default=None, metadata=about("The snapshot whose checkpoints are continued with other code; else null.")
     )
     code_after: str | None = field(default=None, metadata=about("The snapshot that continues them."))
+
+
+@dataclass(kw_only=True)
+class GoalFile(Record):
+    """`goal.json`: how far a training is to go. Written by the trainer's rank 0 whenever training begins or goes on."""
+
+    epochs: int = field(metadata=about("Epochs in all.", minimum=1))
+    total_steps: int | None = field(
+        default=None, metadata=about("Optimizer steps in all; null if nobody knows, as with streamed data.", minimum=1)
+    )
 
 
 @dataclass(kw_only=True)

@@ -15,6 +15,7 @@ __all__ = ["CheckpointConfig", "DistributedConfig", "LoggingConfig", "Performanc
 _POSIX_SIGNALS = {"SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGCONT", "SIGXCPU"}
 _SIGNALS = sorted((_POSIX_SIGNALS | set(signal.Signals.__members__)) - {"SIGKILL", "SIGSTOP"})
 
+_TUNING_OPTIONS = ("max_autotune", "max_autotune_gemm", "max_autotune_pointwise", "coordinate_descent_tuning")
 _COMPILE_KEYWORDS = ("mode", "backend", "fullgraph", "dynamic", "options")
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -161,7 +162,11 @@ class PerformanceConfig(Settings):
     def is_tuned_by_timing(asked: object) -> bool:
         """Whether torch.compile, asked for this, takes what turns out fastest, so that results may differ."""
         mode = asked.get("mode") if isinstance(asked, Mapping) else asked
-        return isinstance(mode, str) and mode.startswith("max-autotune")
+        options = asked.get("options") if isinstance(asked, Mapping) else None
+        tuned = options if isinstance(options, Mapping) else {}
+        return (isinstance(mode, str) and mode.startswith("max-autotune")) or any(
+            tuned.get(name) or tuned.get(name.replace("_", "-")) for name in _TUNING_OPTIONS
+        )
 
 
 @dataclass(kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self, get_type_hints
 from weakref import WeakKeyDictionary
 
 from mtf_utils.decoding import SelfDecoding, check_limits, decode_value, plain
+from mtf_utils.fastpath import build, settle
 from mtf_utils.names import nearest, slip_of
 from mtf_utils.problems import KeyPath, Problem, SettingsError, describe, dotted
 
@@ -77,16 +78,26 @@ class Settings(SelfDecoding):
     renamed: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
+        if settle(self):
+            return
         problems = [*self._check_fields(), *self._check_extra()]
         if not problems:
             problems = list(self.cross_checks())
         if problems:
             raise self.error(problems, subject=type(self).__name__)
 
+    @classmethod
+    def adopt(cls, value: Any) -> Any:
+        """What becomes of a value of a further key, and of a mapping whose values may be anything: it is kept."""
+        return dict(value) if isinstance(value, dict) else value
+
     def _check_fields(self) -> Iterator[Problem]:
         annotations = field_types(type(self))
         for field in dataclasses.fields(self):
-            value, problems = decode_value(annotations[field.name], getattr(self, field.name), (field.name,))
+            value = getattr(self, field.name)
+            if annotations[field.name] == dict[str, Any]:
+                value = self.adopt(value)
+            value, problems = decode_value(annotations[field.name], value, (field.name,))
             if not problems:
                 problems = check_limits(field.metadata, value, (field.name,))
                 object.__setattr__(self, field.name, value)
@@ -122,6 +133,8 @@ class Settings(SelfDecoding):
     @classmethod
     def decode(cls, data: Any, path: KeyPath) -> tuple[Self | None, list[Problem]]:
         """Build the section, or say everything that is wrong, with paths that begin with `path`."""
+        if (found := build(cls, data)) is not None:
+            return found, []
         if not isinstance(data, Mapping):
             return None, [Problem(path, f"expected a mapping, found {describe(data)}", data)]
         arguments, extra, problems = cls._decode_keys(data, path)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from mtf_config import ExperimentConfig, SLURMConfig
 from mtf_slurm.cluster.batches import Pack, Request, group_runs
 from mtf_slurm.cluster.options import sbatch_options
-from mtf_slurm.cluster.script import JobScriptSpec, SubmissionTemplate, slurm_job_name
+from mtf_slurm.cluster.script import BEGIN_OF_BODY, JobScriptSpec, SubmissionTemplate, slurm_job_name
 from mtf_slurm.errors import JobSubmissionError, SLURMError
 from mtf_utils.rundir import SweepDirectory
 
@@ -69,7 +69,7 @@ class Draft:
     @property
     def head(self) -> str:
         """The part of the script that the template makes; the rest is the same everywhere."""
-        return self.text.partition("mtf_sweep_dir=")[0].rstrip()
+        return self.text.partition(BEGIN_OF_BODY)[0].rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """The draft as plain data."""
@@ -119,6 +119,9 @@ def draft_scripts(
 
 def _draft(path: str, spec: JobScriptSpec, templates: Templates, names: tuple[str, ...]) -> Draft:
     try:
-        return Draft(path, templates.get(path).render(spec), "", names)
+        template = templates.get(path)
+        text = template.render(spec)
+        problem = template.unreadable(text) if path else ""
     except SLURMError as error:
-        return Draft(path, "", str(error), names)
+        text, problem = "", str(error)
+    return Draft(path, "" if problem else text, problem, names)

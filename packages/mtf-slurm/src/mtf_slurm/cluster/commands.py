@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mtf_slurm.cluster.doctor import Doctor
-from mtf_slurm.verbs import add_json, explained, print_json, print_lines
+from mtf_slurm.verbs import add_json, explained, print_json, print_lines, reading
 from mtf_slurm.wording import counted
 from mtf_utils.cli import DONE, UNREACHABLE, WORK_FAILED, Command, CommandError
 from mtf_utils.paths import ProjectRootError, get_project_root
@@ -150,7 +150,7 @@ def _configure_doctor(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-@explained
+@reading
 def _doctor(arguments: argparse.Namespace) -> int:
     try:
         project = get_project_root(Path.cwd())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
 from mtf_slurm.cluster.answers import PARTITION_FORMAT, ClusterConfig, complaint, parse_config, parse_partitions
+from mtf_slurm.cluster.check import Check
+from mtf_slurm.cluster.machine import ask_torch, check_python, check_speed
 from mtf_slurm.cluster.programs import Ran, RunProgram, run_program
 from mtf_slurm.code.isolation import describe_code
 from mtf_slurm.errors import ClusterUnreachableError, SLURMError
@@ -22,39 +22,14 @@ from mtf_slurm.lock import hold, is_locked
 from mtf_utils.atomic import write_text
 from mtf_utils.rundir import SweepDirectory
 
-__all__ = ["Check", "Doctor"]
+__all__ = ["Doctor"]
 
 PROGRAMS: Final = ("sbatch", "squeue", "scancel", "scontrol", "sinfo")
 ASK_TIMEOUT_S: Final = 30.0
 CLOCKS_MAY_DIFFER_S: Final = 2.0
 SCARCE_GB: Final = 1.0
+SCARCE_FILES: Final = 10_000
 _CONFIG_TIME: Final = re.compile(r"^Configuration data as of (\S+)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding.
-
-    Attributes:
-        name: what was looked at.
-        level: `ok`; `note`, which is good to know; or `problem`.
-        said: what was found.
-        remedy: what to do; empty where there is nothing to do.
-    """
-
-    name: str
-    level: Literal["ok", "note", "problem"]
-    said: str
-    remedy: str = ""
-
-    def line(self) -> str:
-        """The finding as text."""
-        remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{self.level:<8} {self.name}: {self.said}{remedy}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The finding as plain data."""
-        return {"name": self.name, "level": self.level, "said": self.said, "remedy": self.remedy}
 
 
 class Doctor:
@@ -64,6 +39,7 @@ class Doctor:
         folder: where runs are to be kept.
         project: the root of the project.
         run: runs a program of Slurm.
+        ask_torch: loads torch, elsewhere, and tells of it.
         wall_clock: seconds since 1970.
     """
 
@@ -73,6 +49,7 @@ class Doctor:
         project: Path,
         *,
         run: RunProgram = run_program,
+        ask_torch: Callable[[], Ran] = ask_torch,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
@@ -80,6 +57,7 @@ class Doctor:
         self.reached = True
         """Whether the controller answered; False only where there are programs to ask it with."""
         self._run = run
+        self._ask_torch = ask_torch
         self._wall_clock = wall_clock
 
     def checks(self) -> Iterator[Check]:
@@ -87,10 +65,14 @@ class Doctor:
         yield from self._cluster()
         yield self._repository()
         yield from self._folder()
-        yield from _python()
+        yield from check_python(self._ask_torch)
 
     def _cluster(self) -> Iterator[Check]:
         missing = [program for program in PROGRAMS if shutil.which(program) is None]
+        if len(missing) == len(PROGRAMS):
+            remedy = "`mtf run` needs none; to submit, log in to a node that can; to try it here: mtf cluster up"
+            yield Check("Slurm", "note", "not on this machine", remedy)
+            return
         if missing:
             remedy = "log in to a node that submits jobs, or run sweeps here with `mtf run`"
             yield Check("Slurm's programs", "problem", f"{', '.join(missing)} not found", remedy)
@@ -152,10 +134,13 @@ class Doctor:
             with tempfile.TemporaryDirectory(prefix=".mtf-doctor-", dir=place) as scratch:
                 yield Check("output folder", "ok", f"{place} can be written")
                 yield from self._file_system(Path(scratch))
+                yield from check_speed(Path(scratch))
         except OSError as error:
             said = f"{place} cannot be written: {error.strerror or error}"
             yield Check("output folder", "problem", said, "choose another one, or make room")
             return
+        if (files := os.statvfs(place).f_favail) < SCARCE_FILES and os.statvfs(place).f_files:
+            yield Check("free files", "problem", f"room for {files} more in {place}", "remove some: a run takes dozens")
         free = shutil.disk_usage(place).free / 1e9
         if free < SCARCE_GB:
             yield Check("free space", "problem", f"{free:.1f} GB in {place}", "checkpoints need room: clear some")
@@ -191,6 +176,8 @@ class Doctor:
         code = describe_code(self.project)
         if code.commit is None:
             why = code.reason or "there is no commit yet"
+            if shutil.which("git") is None:
+                return Check("git", "problem", "not found", "install it: sweeps record and keep the code with it")
             return Check("git", "note", str(why), "the code of a sweep is recorded only from a repository")
         changes = ", with changes that are not committed" if code.dirty else ""
         return Check("git", "ok", f"{code.branch or 'detached'} at {code.commit[:10]}{changes}")
@@ -223,17 +210,3 @@ def judge_clock(name: str, whose: str, ahead_s: float) -> Check:
     direction = "ahead of" if ahead_s > 0 else "behind"
     said = f"{whose} is {abs(ahead_s):.0f} s {direction} this machine's"
     return Check(name, "problem", said, "have the clocks set (NTP): whether a job was lost is told by its age")
-
-
-def _python() -> Iterator[Check]:
-    version = ".".join(map(str, sys.version_info[:3]))
-    yield Check("python", "ok", f"{version}, {sys.executable}")
-    for module, distribution in (("torch", "torch"), ("mtf_trainer", "mtf-trainer")):
-        if importlib.util.find_spec(module) is None:
-            yield Check(
-                module, "note", "not installed here", f"only training needs it: {distribution} for the jobs' python"
-            )
-        else:
-            yield Check(
-                module, "ok", "can be imported here; jobs use the same python unless the command says otherwise"
-            )

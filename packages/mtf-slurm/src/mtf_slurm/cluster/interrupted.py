@@ -16,28 +16,29 @@ __all__ = ["explaining_interrupts"]
 
 
 @contextlib.contextmanager
-def explaining_interrupts(
-    directory: SweepDirectory, names: Sequence[str], say: Callable[[str], None]
-) -> Iterator[None]:
+def explaining_interrupts(directory: SweepDirectory, say: Callable[[str], None]) -> Iterator[list[str]]:
     """Say what was submitted when Ctrl-C ends the block, which submits runs.
 
     Args:
         directory: the folder of the sweep.
-        names: of the runs that were asked for.
         say: tells the user.
+
+    Yields:
+        A list for the names of the runs that are asked for, once they are known.
 
     Raises:
         LaunchInterrupted: there was a Ctrl-C.
     """
-    before = {submission.token for submission in Submissions(directory).all()}
+    before = set(Submissions(directory).tokens())
+    names: list[str] = []
     try:
-        yield
+        yield names
     except KeyboardInterrupt as error:
         if isinstance(error, LaunchInterrupted):
             raise
         made = [item for item in Submissions(directory).all() if item.token not in before]
         parts = [item for submission in made for item in _standing(directory, submission)]
-        unfinished = [name for name, word in parts if word != _TAKEN] if made else list(names)
+        unfinished = [name for name, word in parts if word != _TAKEN] if made else names
         text = (
             f"interrupted; {_summary([word for _, word in parts])}. Nothing is lost: the same call or command, "
             f"repeated, goes on where this one stopped; `mtf status {directory.path}` tells how the runs stand"

@@ -1,4 +1,4 @@
-"""The text that sbatch gets: a template, built in or the user's own, filled in for one job. Pure but for reading it."""
+"""The text that sbatch gets: a template, built in or the user's own, filled in for one job; pure but for reading it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from typing import Any, Final
 from mtf_config import SLURMConfig
 from mtf_slurm.cluster.options import with_dependency
 from mtf_slurm.cluster.templates import Template, Verbatim
-from mtf_slurm.cluster.written import check_written
+from mtf_slurm.cluster.written import check_written, written_at
 from mtf_slurm.errors import SLURMError
+from mtf_slurm.setup_lines import bash_complaint
 
-__all__ = ["JobScriptSpec", "SubmissionTemplate", "slurm_job_name", "task_line"]
+__all__ = ["BEGIN_OF_BODY", "JobScriptSpec", "SubmissionTemplate", "slurm_job_name", "task_line"]
 
 _MAX_STEM: Final = 128
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_./:=@%+,&|!*()\[\]-]+")
@@ -34,6 +35,10 @@ _NO_VALUES: Final = (
     "job_name",
 )
 _BODY: Final = "body"
+_FOR_BASH: Final = re.compile(r"#!.*\b(ba|da|)sh\b")
+
+BEGIN_OF_BODY: Final = "mtf_sweep_dir="
+"""What the body of a script begins with; before it stands what the template makes."""
 
 
 def slurm_job_name(stem: str, token: str, number: int) -> str:
@@ -172,6 +177,23 @@ class SubmissionTemplate:
         source, name = self._template.source, self._template.name
         check_written(text, inserted, source=source, body=body, words=spec.words(), name=name)
         return text if text.endswith("\n") else text + "\n"
+
+    def unreadable(self, script: str) -> str:
+        """Why bash cannot read what the template has made of itself, with its line; empty if it can.
+
+        Args:
+            script: what `render` returned.
+        """
+        head = script.partition(BEGIN_OF_BODY)[0]
+        found = bash_complaint(f"{head}\n:") if _FOR_BASH.match(script) else None
+        if found is None:
+            return ""
+        number, words = found
+        lines = head.rstrip().split("\n")
+        number = min(number or len(lines), len(lines))  # what misses its end is the last one's
+        line = lines[number - 1]
+        place = written_at(self._template.name, self._template.source, number, line)
+        return f"{place}: bash cannot read {line!r}: {words}"
 
 
 def _fields(config: SLURMConfig) -> Iterator[tuple[str, Any]]:

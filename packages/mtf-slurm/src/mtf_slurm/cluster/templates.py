@@ -67,7 +67,7 @@ def _quote(value: Any) -> str:
 _ENVIRONMENT = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_mark)  # noqa: S701
 _ENVIRONMENT.filters["quote"] = _quote
 _MARKS = re.compile(f"([{_OPEN}{_QUOTED}{_CLOSE}])")
-_QUOTED_NAME = re.compile(r"'([A-Za-z_]\w*)' is undefined")
+_TAGS = {nodes.Include: "include", nodes.Extends: "extends", nodes.Import: "import", nodes.FromImport: "from"}
 
 
 class Template:
@@ -86,6 +86,7 @@ class Template:
         self.name, self.source = name, source
         try:
             tree = _ENVIRONMENT.parse(source, filename=name)
+            _refuse_other_files(tree, name)
             self._names = meta.find_undeclared_variables(tree)
             self._check_names(tree, known)
             self._template = _ENVIRONMENT.template_class.from_code(
@@ -123,6 +124,15 @@ class Template:
             said = error.message if isinstance(error, TemplateError) else str(error)
             kind = "" if isinstance(error, TemplateError | _NullValueError) else f"{type(error).__name__}: "
             raise SLURMError(f"{self.name}{f':{line}' if line else ''}: {kind}{said}") from error
+
+
+def _refuse_other_files(tree: nodes.Template, name: str) -> None:
+    """A template is one file: there is no folder in which names of others could be looked up."""
+    for node in tree.find_all((nodes.Include, nodes.Extends, nodes.Import, nodes.FromImport)):
+        raise SLURMError(
+            f"{name}:{node.lineno}: {{% {_TAGS[type(node)]} %}} reads another file, and a template is one; write "
+            "here what that file would bring"
+        )
 
 
 def _without_marks(marked: str) -> tuple[str, list[Inserted]]:

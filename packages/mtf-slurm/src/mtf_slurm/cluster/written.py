@@ -12,7 +12,7 @@ from mtf_slurm.cluster.templates import Inserted
 from mtf_slurm.errors import SLURMError
 from mtf_utils.settings import nearest
 
-__all__ = ["check_written"]
+__all__ = ["check_written", "written_at"]
 
 _MARK: Final = "#SBATCH"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:=@%+,-]*")
@@ -48,16 +48,27 @@ def check_written(
             else with that of the script.
     """
     problems = [f"{name}: {problem}" for problem in _frame_problems(text, body)]
-    written = [line.strip() for line in source.splitlines()]
     for number, line, problem in _line_problems(text.partition(body)[0], words):
-        once = written.count(line.strip()) == 1
-        place = f"{name}:{written.index(line.strip()) + 1}" if once else f"{name}: line {number} of the script"
-        problems.append(f"{place}: {line!r}{problem}")
+        problems.append(f"{written_at(name, source, number, line)}: {line!r}{problem}")
     # a value may look like another line of the template
     for number, line, problem in _value_problems(text, inserted, words):
         problems.append(f"{name}: line {number} of the script: {line!r}{problem}")
     if problems:
         raise SLURMError("\n".join(problems))
+
+
+def written_at(name: str, source: str, number: int, line: str) -> str:
+    """Where a line of a script comes from.
+
+    Args:
+        name: of the template.
+        source: its text.
+        number: of the line in the script.
+        line: the line.
+    """
+    lines = [each.strip() for each in source.splitlines()]
+    once = lines.count(line.strip()) == 1
+    return f"{name}:{lines.index(line.strip()) + 1}" if once else f"{name}: line {number} of the script"
 
 
 def _frame_problems(text: str, body: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from mtf_trainer.data.order import Indices, is_known, known_indices, length, rul
 from mtf_trainer.data.positions import PositionedDataset, Request
 from mtf_trainer.data.samplers import OwnSamplers
 from mtf_trainer.data.source import DataSource, is_stateful, length_of
-from mtf_trainer.data.workers import end_iteration, private_copy
+from mtf_trainer.data.workers import end_iteration, is_plain, private_copy
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.rng import derive_seed, preserved, seed_host
 
@@ -205,6 +205,7 @@ class MapSource(DataSource):
         workers = loader.num_workers
         self._dataset = PositionedDataset(loader.dataset, loader.collate_fn, own_seed, stream, workers=workers)
         self._copy = private_copy(loader, should_stop=should_stop, dataset=self._dataset, **{order_as: self._order})
+        self._is_plain = workers == 0 and not loader.pin_memory and is_plain(loader)
         self._iterator: Any = None
         self.num_batches = self._order.num_batches(-1)
         self._left: Layout | None = None
@@ -230,10 +231,16 @@ class MapSource(DataSource):
             # What runs here of a user's code (a sampler's set_epoch) may draw.
             seed_host(self._order.seed())
             try:
-                self._iterator = iter(self._copy)
+                self._iterator = self._fetched_here() if self._is_plain else iter(self._copy)
             except BaseException:
                 self.close()  # workers half way into another epoch are of no use
                 raise
+
+    def _fetched_here(self) -> Iterator[Any]:
+        """What torch's iterator without workers gives, without telling a profiler of every batch."""
+        loader = self._loader
+        fetch = self._dataset.__getitem__ if loader.batch_sampler is None else self._dataset.__getitems__
+        return map(loader.collate_fn, map(fetch, iter(self._order)))
 
     def next(self) -> Any:
         """See `DataSource.next`."""

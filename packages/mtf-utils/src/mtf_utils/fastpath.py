@@ -1,7 +1,7 @@
-"""Sections built without ceremony when nothing is wrong with them.
+"""Settings built without ceremony when nothing is wrong with them.
 
-`Settings.decode` finds and explains every problem; most configurations have none. Here each class is compiled once
-into one small function per field. At the first doubt this gives up, and the explaining way decides.
+`Settings.decode` finds and explains every problem; most data has none. Here each class is compiled once into one small
+function per field. At the first doubt this gives up, and the explaining way decides.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
-from mtf_config.plain import to_plain
+from mtf_utils.decoding import SelfDecoding
 from mtf_utils.names import slip_of
-from mtf_utils.settings import Settings, field_types
 
-__all__ = ["build"]
+if TYPE_CHECKING:
+    from mtf_utils.settings import Settings
+
+__all__ = ["build", "settle"]
 
 _NO: Final = object()
 _MISSING: Final = dataclasses.MISSING
@@ -27,7 +29,7 @@ _MISSING: Final = dataclasses.MISSING
 Step = Callable[[Any], Any]
 """Takes a value as read; gives the value of the field, or `_NO`."""
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound="Settings")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def build(cls: type[S], data: Any) -> S | None:
         elif not cls.open or type(key) is not str or not _is_free(hashable, key):
             return None
         else:
-            extra[key] = to_plain(value)
+            extra[key] = cls.adopt(value)
     if not plan.required <= data.keys():
         return None
     for name, factory in plan.factories:
@@ -68,17 +70,30 @@ def build(cls: type[S], data: Any) -> S | None:
     return None if any(True for _ in instance.cross_checks()) else instance
 
 
+def settle(instance: Settings) -> bool:
+    """Check and convert the fields of a new instance; False, with nothing done, if there is any doubt."""
+    cls: Any = type(instance)
+    plan, values = _plan(cls), instance.__dict__
+    if plan is None or (cls.open and values["extra"]):
+        return False
+    settled = {name: step(values[name]) for name, step in plan.steps.items()}
+    if any(value is _NO for value in settled.values()):
+        return False
+    values.update(settled)
+    return not any(True for _ in instance.cross_checks())
+
+
 @cache
 def _plan(cls: Any) -> _Plan | None:
-    from mtf_config.base import Section
+    from mtf_utils.settings import Settings, field_types  # which builds its classes with what is here
 
-    if cls.__post_init__ not in (Settings.__post_init__, Section.__post_init__):
+    if cls.__post_init__ is not Settings.__post_init__:
         return None
     fields = [item for item in dataclasses.fields(cls) if not (cls.open and item.name == "extra")]
     annotations = field_types(cls)
     steps: dict[str, Step] = {}
     for item in fields:
-        step = _step(annotations[item.name], item.metadata)
+        step = _step(annotations[item.name], item.metadata, cls.adopt)
         if step is None:
             return None
         steps[item.name] = step
@@ -95,20 +110,20 @@ def _is_free(cls: Any, key: str) -> bool:
     return key not in cls.renamed and slip_of(key, declared) is None
 
 
-def _step(annotation: Any, metadata: Mapping[str, Any]) -> Step | None:
+def _step(annotation: Any, metadata: Mapping[str, Any], adopt: Step) -> Step | None:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        return _union_step(arguments, metadata)
+        return _union_step(arguments, metadata, adopt)
     if origin is Literal:
         return _choice_step({choice: choice for choice in arguments})
     if origin is list:
-        return _list_step(_step(arguments[0], {}))
-    if annotation == dict[str, Any]:
-        return _mapping_step
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return lambda value: _NO if (section := build(annotation, value)) is None else section
+        return _list_step(_step(arguments[0], {}, adopt))
+    if origin is dict:
+        return _mapping_step(arguments, adopt)
+    if isinstance(annotation, type) and issubclass(annotation, SelfDecoding):
+        return _section_step(annotation)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return _choice_step({member.value: member for member in annotation})
+        return _choice_step({member.value: member for member in annotation}, annotation)
     if annotation is bool:
         return lambda value: value if value is True or value is False else _NO
     if annotation in (int, float):
@@ -116,9 +131,9 @@ def _step(annotation: Any, metadata: Mapping[str, Any]) -> Step | None:
     return _text_step(metadata) if annotation is str else None
 
 
-def _union_step(arguments: tuple[Any, ...], metadata: Mapping[str, Any]) -> Step | None:
+def _union_step(arguments: tuple[Any, ...], metadata: Mapping[str, Any], adopt: Step) -> Step | None:
     alternatives = [argument for argument in arguments if argument is not type(None)]
-    inner = [made for argument in alternatives if (made := _step(argument, metadata)) is not None]
+    inner = [made for argument in alternatives if (made := _step(argument, metadata, adopt)) is not None]
     # with more than one, a value must not be of two kinds
     apart = len(alternatives) == 1 or all(item in (bool, str, dict[str, Any]) for item in alternatives)
     if len(inner) < len(alternatives) or not apart:
@@ -133,10 +148,19 @@ def _union_step(arguments: tuple[Any, ...], metadata: Mapping[str, Any]) -> Step
     return step
 
 
-def _choice_step(choices: dict[Any, Any]) -> Step | None:
+def _section_step(section: Any) -> Step:
+    def step(value: Any) -> Any:
+        if type(value) is section:
+            return value
+        return _NO if (made := build(section, value)) is None else made
+
+    return step
+
+
+def _choice_step(choices: dict[Any, Any], kind: type | None = None) -> Step | None:
     if not all(type(choice) is str for choice in choices):
         return None
-    return lambda value: choices.get(value, _NO) if type(value) is str else _NO
+    return lambda value: value if type(value) is kind else choices.get(value, _NO) if type(value) is str else _NO
 
 
 def _list_step(inner: Step | None) -> Step | None:
@@ -152,8 +176,22 @@ def _list_step(inner: Step | None) -> Step | None:
     return step
 
 
-def _mapping_step(value: Any) -> Any:
-    return to_plain(value) if type(value) is dict and all(type(key) is str for key in value) else _NO
+def _mapping_step(arguments: tuple[Any, ...], adopt: Step) -> Step | None:
+    if arguments[0] is not str:
+        return None
+    inner = None if arguments[1] is Any else _step(arguments[1], {}, adopt)
+    if inner is None and arguments[1] is not Any:
+        return None
+
+    def step(value: Any) -> Any:
+        if type(value) is not dict or not all(type(key) is str for key in value):
+            return _NO
+        if inner is None:
+            return adopt(value)
+        items = {key: inner(item) for key, item in value.items()}
+        return _NO if any(item is _NO for item in items.values()) else items
+
+    return step
 
 
 def _number_step(kind: type[int] | type[float], metadata: Mapping[str, Any]) -> Step | None:
