@@ -7,6 +7,7 @@ import ast
 import contextlib
 import importlib.util
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -154,19 +155,31 @@ def shown_commands() -> list[Any]:
     return found
 
 
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """The parser of a verb of `mtf`."""
+    (entry,) = metadata.entry_points(group="mtf.commands", name=verb)
+    parser = argparse.ArgumentParser(prog=f"mtf {verb}", allow_abbrev=False)
+    entry.load().configure(parser)
+    return parser
+
+
 @pytest.mark.parametrize("line", shown_commands())
 def test_shown_command_is_one(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
     words = words[: next((place for place, word in enumerate(words) if word in {"&", "&&", "|", "||", ">", ";"}), None)]
-    verbs = {entry.name: entry for entry in metadata.entry_points(group="mtf.commands")}
-    if words[0].startswith("-"):
-        return
-    parser = argparse.ArgumentParser(prog=f"mtf {words[0]}", allow_abbrev=False)
-    verbs[words[0]].load().configure(parser)
+    parser = parser_of(words[0])
     try:
         parser.parse_args(words[1:])
     except SystemExit:
         parser.parse_intermixed_args(words[1:])
+
+
+def test_commands_in_sentences_have_these_verbs_and_options() -> None:
+    for document in DOCUMENTS:
+        for verb, rest in re.findall(r"`mtf ([a-z]+)((?: [^`]*)?)`", document.text):
+            known = parser_of(verb).format_help()
+            for option in re.findall(r"(?<!\S)--[a-z-]+", rest):
+                assert re.search(rf"{option}(?![a-z-])", known), f"{document.name}: mtf {verb}{rest}"
 
 
 def test_what_is_not_run_says_why() -> None:
