@@ -59,6 +59,13 @@ def test_only_the_tail_of_a_long_journal_is_read(tmp_path: Path) -> None:
         ("[rank0]: Traceback (most recent call last):\n[rank0]:   File x\n[rank0]: OSError: full\n", "OSError: full"),
         ("\x1b[31mTraceback (most recent call last):\x1b[0m\n  File x\n\x1b[1mE: red\x1b[0m\n", "E: red"),
         ("Traceback (most recent call last):\n  File cut off", "  File cut off"),
+        (
+            "Traceback (most recent call last):\n  File x\nslurmstepd-n1: error: *** STEP 1.1 ON n1 CANCELLED ***\n"
+            "Traceback (most recent call last):\n  File x\nValueError: a\nsrun: error: n1: task 0: Exited\n",
+            "ValueError: a",
+        ),
+        ("out of luck\nsrun: error: n1: task 1: Exited with exit code 1\n", "out of luck"),
+        ("srun: error: Unable to create step\n", "srun: error: Unable to create step"),
     ],
 )
 def test_last_error_line(tmp_path: Path, log: str, line: str) -> None:

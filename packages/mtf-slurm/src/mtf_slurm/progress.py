@@ -16,7 +16,7 @@ from rich.text import Text
 from mtf_slurm.pace import duration
 from mtf_slurm.status import JobStatus
 from mtf_slurm.views import Display, RunView, left_of_all
-from mtf_slurm.wording import spoken
+from mtf_slurm.wording import tally
 from mtf_utils.display import printable
 
 __all__ = ["LiveTable", "PlainLines", "choose_display", "runs_table"]
@@ -128,7 +128,7 @@ def runs_table(runs: Sequence[RunView], *, room: int | None = None) -> Table:
         room: how many are shown at most, those at work and in trouble before others; None shows all.
     """
     counts = Counter(run.status for run in runs)
-    title = ", ".join(f"{count} {spoken(status.value)}" for status, count in sorted(counts.items()))
+    title = tally({status.value: count for status, count in sorted(counts.items())})
     left_s = left_of_all(runs)
     title += f"; about {duration(left_s)} left" if left_s else ""
     table = Table(title=Text(title), title_justify="left", expand=False)

@@ -12,7 +12,7 @@ from mtf_slurm.export import rows
 from mtf_slurm.results import GridSearchResult, RunResult
 from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import format_metric
-from mtf_slurm.wording import counted, listed, spoken
+from mtf_slurm.wording import counted, listed, tally
 from mtf_utils.display import printable
 from mtf_utils.rundir import SweepDirectory
 
@@ -43,7 +43,7 @@ def status_lines(
             [run.name, run.status.value, *job, _text(run.epoch), _text(run.global_step), str(run.attempts), note]
         )
     yield from columns(lines)
-    yield ", ".join(f"{count} {spoken(status.value)}" for status, count in result.counts.items())
+    yield tally({status.value: count for status, count in result.counts.items()})
     if result.orphans:
         names = (f"{run.name} ({run.status.value})" if run.status.is_active else run.name for run in result.orphans)
         yield f"no longer a part of the sweep: {', '.join(names)}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from mtf_slurm.status import JobStatus
+from mtf_slurm.wording import tally
 from mtf_utils.cli import CommandError
 from mtf_utils.names import nearest
 
@@ -139,7 +140,7 @@ def group_by(rows: Sequence[Row], key: str) -> list[Group]:
 def state_counts(rows: Iterable[Row]) -> str:
     """How many runs are in which state: `2 completed, 1 running`."""
     counts = Counter(row.status for row in rows)
-    return ", ".join(f"{count} {status.value.lower()}" for status, count in sorted(counts.items()))
+    return tally({status.value: count for status, count in sorted(counts.items())})
 
 
 def whole_key(option: str, key: str, known: Sequence[str]) -> str:

@@ -29,6 +29,9 @@ __all__ = [
 TAIL_BYTES: Final = 16 * 1024
 POSITION_FIELDS: Final = frozenset({"epoch", "step", "global_step"})
 _TRACEBACK: Final = "Traceback (most recent call last):"
+_OF_SLURM: Final = re.compile(r"(slurmstepd(-\S+)?|srun): ")
+"""How lines begin that Slurm puts among those of a step, when one of its tasks has failed: they say nothing new."""
+
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -127,9 +130,10 @@ def last_error_line(log: Path) -> str:
         margin = lines[start][: -len(_TRACEBACK)]  # a launcher may put a prefix before every line
         for line in lines[start + 1 :]:
             text = line.removeprefix(margin)
-            if text and not text[0].isspace():
+            if text and not text[0].isspace() and not text.endswith(_TRACEBACK) and not _OF_SLURM.match(text):
                 return text
-    return next((line for line in reversed(lines) if line.strip()), "")
+    said = [line for line in lines if line.strip()]
+    return next((line for line in reversed(said) if not _OF_SLURM.match(line)), said[-1] if said else "")
 
 
 def last_error_lines(log: Path, most: int = 15) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-__all__ = ["counted", "listed", "spoken"]
+__all__ = ["counted", "listed", "spoken", "tally"]
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -21,6 +21,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def spoken(status: str) -> str:
     """A status within a sentence: `not submitted`, `out of memory`."""
     return status.lower().replace("_", " ")
+
+
+def tally(counts: Mapping[str, int]) -> str:
+    """How many there are in each state: `2 completed, 1 not submitted`."""
+    return ", ".join(f"{count} {spoken(status)}" for status, count in counts.items())
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
