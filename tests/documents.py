@@ -2,12 +2,12 @@
 
 A comment right above a block says what a test has to know:
 
-    <!-- file: train.py -->           the block is a file of that name
     <!-- needs: lightning, slurm -->  it is run where these are, and skipped elsewhere
     <!-- fragment: why -->            Python that needs what only the reader has: its imports alone are run
     <!-- not run: why -->             it is not run
 
-On a page with the line `<!-- story -->` the blocks are run one after the other, in one folder.
+A block with `title="train.py"` behind its language is a file of that name, which readers see. On a page with the line
+`<!-- story -->` the blocks are run one after the other, in one folder.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ READMES = [ROOT / "README.md", *(package.folder / "README.md" for package in PAC
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
 
 STORY = re.compile(r"^<!-- story -->$", re.MULTILINE)
-MARK = re.compile(r"<!-- (file|needs|fragment|not run): (.+?) -->\n+")
+MARK = re.compile(r"<!-- (needs|fragment|not run): (.+?) -->\n+")
 BLOCK = re.compile(
-    rf"^(?P<marks>(?:{MARK.pattern})*)```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    rf"^(?P<marks>(?:{MARK.pattern})*)```(?P<language>\w*)(?: title=\"(?P<file>[^\"]+)\")?\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 LINK = re.compile(r"(?<!!)\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)
@@ -40,12 +41,14 @@ class Block:
         place: page and line.
         language: what follows the three backticks.
         code: its text.
+        file: the file that it is; empty if it is none.
         marks: what is said about it, by the word before the colon.
     """
 
     place: str
     language: str
     code: str
+    file: str
     marks: dict[str, str]
 
     @property
@@ -83,6 +86,7 @@ class Document:
                 f"{self.name}:{self.text.count(chr(10), 0, found.start('code'))}",
                 found["language"],
                 found["code"],
+                found["file"] or "",
                 dict(MARK.findall(found["marks"])),
             )
             for found in BLOCK.finditer(self.text)

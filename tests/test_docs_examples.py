@@ -71,9 +71,9 @@ def run(place: str, words: list[str | Path], folder: Path, environ: dict[str, st
 
 
 def run_block(block: Block, folder: Path, environ: dict[str, str]) -> None:
-    """Run Python or a shell's lines; a block that is a file is written first, and run if it is a script."""
-    if "file" in block.marks:
-        file = folder / block.marks["file"]
+    """Run Python or a shell's lines; a block that is a file is written, and run by those that follow."""
+    if block.file:
+        file = folder / block.file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(block.code, "utf-8")
         return
@@ -110,8 +110,6 @@ def test_every_readme_shows_an_example_that_runs(readme: Path) -> None:
 def test_example_runs(block: Block, slurm_cluster: StartCluster, tmp_path: Path) -> None:
     with surroundings(set(block.needs), slurm_cluster) as environ:
         run_block(block, tmp_path, environ)
-        if block.language == "python" and "file" in block.marks:
-            run(block.place, [sys.executable, block.marks["file"]], tmp_path, environ)
 
 
 @pytest.mark.slow
