@@ -71,9 +71,7 @@ def _torch(answer: Ran) -> Iterator[Check]:
         found = {}
     if not found:
         said = (answer.err.strip().splitlines() or ["it ends without a word"])[-1]
-        yield Check(
-            "torch", "problem", f"cannot be loaded: {said}", "install it again, for this python"
-        )
+        yield Check("torch", "problem", f"cannot be loaded: {said}", "install it again, for this python")
         return
     built = f"for CUDA {found['cuda']}" if found["cuda"] else "without CUDA"
     yield Check("torch", "ok", f"{found['version']}, {built}, {found['threads']} CPU threads")
