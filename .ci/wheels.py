@@ -1,8 +1,9 @@
 """Build the distributions; install each alone, from its wheel, in a fresh environment, and test it there.
 
 Usage:
-    wheels.py build           sdists and wheels of all packages in dist/
-    wheels.py test [NAME …]   the same, then one environment per distribution (default: all of them)
+    wheels.py build                           sdists and wheels of all packages in dist/
+    wheels.py test [NAME …] [--python P …]    the same, then one environment per distribution (default: all of them) and
+                                              Python (default: the one that runs this)
 
 What a distribution must not bring along is listed in ABSENT and checked before anything else is installed beside it.
 """
@@ -10,6 +11,7 @@ What a distribution must not bring along is listed in ABSENT and checked before 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -19,7 +21,6 @@ import tarfile
 import tempfile
 import time
 import tomllib
-import venv
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,11 +150,11 @@ def write_constraints(packages: list[Package], file: Path) -> None:
     file.write_text("\n".join([*shared, *ours]) + "\n", encoding="utf-8")
 
 
-def check_alone(package: Package, constraints: Path, scratch: Path) -> None:
+def check_alone(package: Package, interpreter: str, constraints: Path, scratch: Path) -> None:
     """Install one distribution in a fresh environment and run its tests from its sdist, away from the checkout."""
-    print(package.name)
-    home = scratch / f"env-{package.stem}"
-    venv.create(home, with_pip=False)
+    print(f"{package.name}, {interpreter}")
+    home = Path(tempfile.mkdtemp(prefix=f"env-{package.stem}-", dir=scratch))
+    step("environment", [interpreter, "-m", "venv", "--without-pip", home])
     bin_folder = home / ("Scripts" if os.name == "nt" else "bin")
     python = bin_folder / ("python.exe" if os.name == "nt" else "python")
     pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python]
@@ -163,44 +164,44 @@ def check_alone(package: Package, constraints: Path, scratch: Path) -> None:
     step("imports", [python, "-I", "-c", PROBE, package.name, package.stem, *ABSENT[package.name]], cwd=scratch)
     step("mtf --help", [bin_folder / "mtf", "--help"], cwd=scratch)
     if package.name == "model-training-framework":
-        walk(bin_folder, scratch)
+        walk(bin_folder, home)
     step("install test tools", [*install, *TEST_TOOLS])
-    place = scratch / f"tests-{package.stem}"
+    place = home / "tests-of-the-sdist"
     shutil.copytree(package.unpacked(scratch), place, ignore=shutil.ignore_patterns("src"))
     if package.name == "model-training-framework":
         shutil.copy(ROOT / "tests" / "test_public_api.py", place / "tests")
-        step("tests of the new project", [python, "-m", "pytest", "-q"], cwd=scratch / "walk", path_first=bin_folder)
+        step("tests of the new project", [python, "-m", "pytest", "-q"], cwd=home / "walk", path_first=bin_folder)
     # The settings of the checkout's tests hold here too, but not its folder of helpers.
     settings: list[str | Path] = ["-c", ROOT / "pyproject.toml", "-o", "pythonpath=", "--rootdir", place]
     pytest: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *settings, place / "tests"]
     step("tests", pytest, cwd=place, path_first=bin_folder)
 
 
-def walk(bin_folder: Path, scratch: Path) -> None:
+def walk(bin_folder: Path, place: Path) -> None:
     """What a new user types first, where nothing but the distributions and what they ask for is installed."""
     mtf = bin_folder / "mtf"
-    step("mtf init", [mtf, "init", "walk"], cwd=scratch)
-    project = scratch / "walk"
+    step("mtf init", [mtf, "init", "walk"], cwd=place)
+    project = place / "walk"
     for words in (["validate", "sweep.yaml"], ["plan", "sweep.yaml"], ["run", "sweep.yaml"], ["status"], ["results"]):
         step(f"mtf {' '.join(words)}", [mtf, *words], cwd=project, path_first=bin_folder)
     results = subprocess.run([mtf, "results", "--json"], cwd=project, capture_output=True, text=True, check=True)
     runs = json.loads(results.stdout)["data"]["runs"]
     if [run["status"] for run in runs] != ["COMPLETED"] * 4 or not all(run["metrics"] for run in runs):
         raise StepError(f"mtf run sweep.yaml: not every run has finished with metrics: {results.stdout}")
-    step("mtf demo", [mtf, "demo", "demonstration"], cwd=scratch, path_first=bin_folder)
+    step("mtf demo", [mtf, "demo", "demonstration"], cwd=place, path_first=bin_folder)
 
 
-def check(packages: list[Package], names: list[str], scratch: Path) -> list[str]:
-    """Check each named distribution alone; return the failures."""
+def check(packages: list[Package], names: list[str], interpreters: list[str], scratch: Path) -> list[str]:
+    """Check each named distribution alone, with each Python; return the failures."""
     constraints = scratch / "constraints.txt"
     write_constraints(packages, constraints)
     failures = []
-    for package in packages:
+    for interpreter, package in itertools.product(interpreters, packages):
         if package.name in names:
             try:
-                check_alone(package, constraints, scratch)
+                check_alone(package, interpreter, constraints, scratch)
             except StepError as error:
-                failures.append(f"{package.name}: {error}")
+                failures.append(f"{package.name}, {interpreter}: {error}")
     return failures
 
 
@@ -209,7 +210,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("build")
-    verbs.add_parser("test").add_argument("names", nargs="*", metavar="NAME")
+    test = verbs.add_parser("test")
+    test.add_argument("names", nargs="*", metavar="NAME")
+    test.add_argument("--python", action="append", metavar="P", help="an interpreter; may be given more than once")
     arguments = parser.parse_args()
     if unknown := set(getattr(arguments, "names", [])) - ABSENT.keys():
         parser.error(f"no distribution is called {', '.join(sorted(unknown))}; there are {', '.join(ABSENT)}")
@@ -218,7 +221,11 @@ def main() -> int:
         try:
             packages = read_packages()
             build(packages, scratch)
-            failures = check(packages, arguments.names or list(ABSENT), scratch) if arguments.verb == "test" else []
+            failures = []
+            if arguments.verb == "test":
+                failures = check(
+                    packages, arguments.names or list(ABSENT), arguments.python or [sys.executable], scratch
+                )
         except StepError as error:
             failures = [str(error)]
     for failure in failures:

@@ -10,13 +10,11 @@ registered state, the counts are a metric object.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -31,6 +29,7 @@ from mtf_trainer import (
     LoggingConfig,
     optimizer_steps,
 )
+from support import load_images, read_options
 
 CLASSES = 10
 
@@ -39,11 +38,8 @@ class Digits(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Images of shape (1, 8, 8) in [0, 1] and labels; a training image is shifted and made noisy at random."""
 
     def __init__(self, *, train: bool) -> None:
-        images, labels = load_digits(return_X_y=True)
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-        chosen = order[300:] if train else order[:300]
-        self.images = torch.tensor(images, dtype=torch.float32)[chosen].reshape(-1, 1, 8, 8) / 16
-        self.labels = torch.tensor(labels, dtype=torch.int64)[chosen]
+        images, self.labels = load_images(held_out=300, train=train)
+        self.images = images[:, None].float() / 16
         self.train = train
 
     def __len__(self) -> int:
@@ -191,17 +187,13 @@ class MixupTrainer(GenericTrainer):
 
 def main() -> None:
     """Train, then say which class is the most difficult."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--checkpoints", default="checkpoints/custom_trainer", help="continues what lies there")
-    arguments = parser.parse_args()
-
+    options = read_options(__doc__, name="custom_trainer", epochs=8)
     config = GenericTrainerConfig(
-        epochs=arguments.epochs,
+        epochs=options.epochs,
         max_grad_norm=5.0,
         seed=0,
         checkpoint=CheckpointConfig(
-            checkpoint_dir=arguments.checkpoints, monitor="val_class_accuracy", mode="max", save_every_n_steps=10
+            checkpoint_dir=options.checkpoints, monitor="val_class_accuracy", mode="max", save_every_n_steps=10
         ),
         logging=LoggingConfig(log_every_n_steps=5),
     )

@@ -10,15 +10,14 @@ such models have: tied embeddings, activation checkpointing, dropout. Kill it wh
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 
 import torch
-from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, get_linear_schedule_with_warmup
 
 from mtf_trainer import CheckpointConfig, GenericTrainer, GenericTrainerConfig, LoggingConfig, optimizer_steps
+from support import load_images, read_options
 
 SHADES = 17  # a pixel is 0 to 16; the tokens after these name the ten digits
 SIDE = 8
@@ -28,12 +27,8 @@ class Sentences(Dataset[dict[str, torch.Tensor]]):
     """Digits as sequences of 1 + 64 tokens, with the keys that the model's forward has."""
 
     def __init__(self, *, train: bool) -> None:
-        images, labels = load_digits(return_X_y=True)
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-        chosen = order[200:] if train else order[:200]
-        pixels = torch.tensor(images, dtype=torch.int64)[chosen]
-        names = torch.tensor(labels, dtype=torch.int64)[chosen] + SHADES
-        self.tokens = torch.cat([names[:, None], pixels], dim=1)
+        images, labels = load_images(held_out=200, train=train)
+        self.tokens = torch.cat([labels[:, None] + SHADES, images.flatten(start_dim=1).long()], dim=1)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -89,16 +84,12 @@ def draw(model: GPT2LMHeadModel, digit: int) -> str:
 
 def main() -> None:
     """Train, then draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--checkpoints", default="checkpoints/huggingface_model", help="continues what lies there")
-    arguments = parser.parse_args()
-
+    options = read_options(__doc__, name="huggingface_model", epochs=3)
     config = GenericTrainerConfig(
-        epochs=arguments.epochs,
+        epochs=options.epochs,
         max_grad_norm=1.0,
         seed=0,
-        checkpoint=CheckpointConfig(checkpoint_dir=arguments.checkpoints, save_every_n_steps=10),
+        checkpoint=CheckpointConfig(checkpoint_dir=options.checkpoints, save_every_n_steps=10),
         logging=LoggingConfig(log_every_n_steps=5),
     )
     trainer = GenericTrainer(config)  # seeds every random stream: the model comes after it

@@ -47,10 +47,10 @@ def read_imports(source: str, module: str, is_package: bool = False) -> list[Imp
         if isinstance(node, ast.Import | ast.ImportFrom):
             found.extend(Import(name, node.lineno, at_import_time) for name in _targets(node, module, is_package))
         if isinstance(node, ast.If) and _is_type_checking(node):
-            for child in node.body:
-                walk(child, False)
-            for child in node.orelse:
-                walk(child, at_import_time)
+            for statement in node.body:
+                walk(statement, False)
+            for statement in node.orelse:
+                walk(statement, at_import_time)
             return
         inside = at_import_time and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):

@@ -13,11 +13,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mtf_slurm.status import JobStatus
-from mtf_slurm.testing import LocalCluster
+from mtf_slurm.testing import ClusterSettings, LocalCluster
 from mtf_utils.arguments import parser_of, subparsers_of
 from mtf_utils.output import SCHEMA_FOLDER, output_schema
 from mtf_utils.verbs import VERBS, entry_points, load
 from repository import PACKAGES, ROOT
+
+pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
 
 INSTALLED = {name: entry.value.partition(".")[0] for name, entry in entry_points().items() if name in VERBS}
 
@@ -132,13 +134,14 @@ def test_of_a_sweep_that_failed(project: Project) -> None:
 def test_of_slurm(
     project: Project, slurm_cluster: Callable[..., LocalCluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in slurm_cluster().environment().items():
-        monkeypatch.setenv(name, value)
-    submitted = project.ask("submit", "sweep.yaml", "training.epochs=1", "-o", "experiments/slurm")
-    assert all(run["job_id"] for run in submitted["runs"])
-    assert project.ask("explain", "experiments/slurm", "digits-lr=0.01-channels=8")["slurm"]
-    assert project.ask("cancel", "experiments/slurm", "--all")["runs"]
-    assert len(project.ask("doctor")["checks"]) > 10
+    with slurm_cluster(ClusterSettings(nodes=1)) as cluster:
+        for name, value in cluster.environment().items():
+            monkeypatch.setenv(name, value)
+        submitted = project.ask("submit", "sweep.yaml", "training.epochs=1", "-o", "experiments/slurm")
+        assert all(run["job_id"] for run in submitted["runs"])
+        assert project.ask("explain", "experiments/slurm", "digits-lr=0.01-channels=8")["slurm"]
+        assert project.ask("cancel", "experiments/slurm", "--all")["runs"]
+        assert len(project.ask("doctor")["checks"]) > 10
 
 
 def test_every_verb_with_json_has_a_schema_and_every_schema_a_verb() -> None:

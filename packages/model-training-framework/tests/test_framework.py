@@ -123,6 +123,62 @@ def test_the_default_folder_is_found_again_and_grows_with_the_grid(
     assert [run.attempts for run in grown] == [1, 1]
 
 
+def test_a_changed_grid_runs_what_is_new_and_names_what_is_orphaned(
+    framework: ModelTrainingFramework, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = framework.run_grid_search([rates(0.1, 0.2, 5.0)], KEYS, execution_mode=ExecutionMode.LOCAL)
+    names = {run.parameters["training.learning_rate"]: run.name for run in first}
+    receipts = {rate: (first[name].path / "attempts/1/finished.json").stat() for rate, name in names.items()}
+    capfd.readouterr()
+    changed = framework.run_grid_search([rates(0.2, 0.4)], KEYS, execution_mode=ExecutionMode.LOCAL)
+    assert changed.output_dir == first.output_dir
+    assert [run.parameters["training.learning_rate"] for run in changed] == [0.2, 0.4]
+    assert [run.attempts for run in changed] == [1, 1]
+    assert changed.counts == {JobStatus.COMPLETED: 2}  # and the one that failed is neither counted nor tried again
+    assert changed.orphaned == (names[0.1], names[5.0])
+    assert [(run.status, run.attempts) for run in changed.orphans] == [(JobStatus.COMPLETED, 1), (JobStatus.FAILED, 1)]
+    said = capfd.readouterr().err
+    assert f"no longer a part of the sweep, and left alone: {names[0.1]}, {names[5.0]}\n" in said
+    assert f"added to the sweep: {changed.runs[1].name}\n" in said
+    sweep = json.loads((first.output_dir / "sweep.json").read_text())
+    assert [run["name"] for run in sweep["runs"] if run.get("orphaned")] == [names[0.1], names[5.0]]
+    for rate, receipt in receipts.items():
+        again = (first[names[rate]].path / "attempts/1/finished.json").stat()
+        assert (again.st_ino, again.st_mtime_ns) == (receipt.st_ino, receipt.st_mtime_ns)
+
+
+IN_ANOTHER_PROCESS = """
+import json, sys
+from model_training_framework import ModelTrainingFramework
+from model_training_framework.config import ExecutionMode, ParameterGrid
+grid = ParameterGrid("rates")
+grid.add_parameter("training.learning_rate", [0.1, 0.2])
+framework = ModelTrainingFramework(sys.argv[1])
+framework.run_grid_search([grid], json.loads(sys.argv[2]), None, ExecutionMode.LOCAL, sys.argv[3], 2)
+"""
+
+
+def test_a_sweep_that_another_process_started_is_found_and_waited_for(
+    framework: ModelTrainingFramework, project: Path, tmp_path: Path
+) -> None:
+    gate, folder = tmp_path / "gate", tmp_path / "out"
+    wait = f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
+    (project / "train.py").write_text(wait + TRAIN)
+    with pytest.raises(SLURMError, match="there is no sweep here"):
+        framework.load_results(folder)
+    words = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(project), json.dumps(KEYS), str(folder)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        for _ in range(2):
+            assert b"RUNNING" in process.stderr.readline()
+        result = framework.load_results(str(folder))
+        assert result.counts == {JobStatus.RUNNING: 2}
+        assert all(run.log is not None and run.log.parent == run.path / "logs" for run in result)
+        gate.touch()
+        assert result.wait(60).counts == {JobStatus.COMPLETED: 2}
+    assert result.best("val_loss").metrics == {"val_loss": 0.2}
+
+
 def test_failures_are_reported_and_tried_again(framework: ModelTrainingFramework, project: Path) -> None:
     result = framework.run_grid_search([rates(0.1, 5.0)], KEYS, execution_mode=ExecutionMode.LOCAL)
     assert list(result.failures().values()) == ["RuntimeError: diverged at 5.0"]

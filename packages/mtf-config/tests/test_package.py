@@ -20,10 +20,10 @@ def test_everything_exported_is_there_once_and_documented() -> None:
     for name in mtf_config.__all__:
         assert (getattr(mtf_config, name).__doc__ or "").strip(), name
     assert {
-        "CheckpointConfig", "ConfigurationError", "ConfigurationManager", "DataConfig", "ExecutionMode",
-        "ExperimentConfig", "LoggingConfig", "ModelConfig", "NamingStrategy", "OptimizerConfig", "ParameterGrid",
-        "ParameterGridSearch", "PerformanceConfig", "PreemptionConfig", "SLURMConfig", "SchedulerConfig",
-        "TrainingConfig", "ValidationError",
+        "CheckpointConfig", "ConfigurationError", "ConfigurationManager", "DataConfig", "DistributedConfig",
+        "ExecutionMode", "ExperimentConfig", "LoggingConfig", "ModelConfig", "NamingStrategy", "OptimizerConfig",
+        "ParameterGrid", "ParameterGridSearch", "PerformanceConfig", "PreemptionConfig", "SLURMConfig",
+        "SchedulerConfig", "TrainingConfig", "ValidationError",
     } <= set(mtf_config.__all__)  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def test_fields_and_defaults_are_those_of_the_public_interface() -> None:
     assert [field.name for field in fields] == [
         "experiment_name", "model", "training", "data", "optimizer", "scheduler", "slurm", "logging", "checkpoint",
         "preemption", "performance", "description", "tags", "created_by", "created_at", "version", "seed",
-        "deterministic", "benchmark", "custom_params",
+        "deterministic", "benchmark", "custom_params", "distributed",
     ]  # fmt: skip
     config = ExperimentConfig(
         "name", ModelConfig(name="m"), TrainingConfig(), DataConfig(dataset_name="d"), OptimizerConfig(name="o")
@@ -63,14 +63,14 @@ def test_every_slurm_key_is_none_or_empty_by_default() -> None:
 
 def test_every_field_is_documented() -> None:
     classes = [getattr(mtf_config, name) for name in mtf_config.__all__ if name.endswith("Config")]
-    assert len(classes) == 12
+    assert len(classes) == 13
     for cls in classes:
         for field in dataclasses.fields(cls):
             assert field.metadata["doc"].endswith("."), (cls, field.name)
 
 
 def test_shared_sections_are_the_same_classes() -> None:
-    for name in ("CheckpointConfig", "PreemptionConfig", "PerformanceConfig", "LoggingConfig"):
+    for name in ("CheckpointConfig", "DistributedConfig", "PreemptionConfig", "PerformanceConfig", "LoggingConfig"):
         assert getattr(mtf_config, name) is getattr(sections, name)
 
 

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtf_slurm.pace import Goal, Pace, duration, pace_of
-from mtf_utils.rundir import RunDirectory, StartReceipt
+from mtf_slurm.pace import Goal, Pace, duration, pace_of, took_s
+from mtf_slurm.status import AttemptEvidence, JobStatus
+from mtf_slurm.views import RunView, left_of_all
+from mtf_utils.rundir import FinishReceipt, GoalFile, Outcome, RunDirectory, StartReceipt
 
 T0 = 1_800_000_000
 
@@ -28,7 +30,7 @@ def train(step: int, at: float, epoch: int = 0) -> dict[str, Any]:
 
 def test_a_run_of_known_length_is_over_when_its_steps_are_taken() -> None:
     pace = pace_of([train(10, 5), train(30, 15)], Goal(max_steps=100), started())
-    assert pace == Pace(steps_per_s=2.0, total_steps=100, ends_at=T0 + 50)
+    assert pace == Pace(steps_per_s=2.0, total_steps=100, began_at=T0, ends_at=T0 + 50)
     assert pace.left_s(T0 + 20) == 30
     assert pace.left_s(T0 + 99) == 0
 
@@ -37,13 +39,17 @@ def test_an_epoch_that_is_over_tells_how_long_all_are() -> None:
     epochs = [train(6, 3), train(12, 6) | {"event": "epoch"}, train(18, 9, 1), train(24, 12, 1) | {"event": "epoch"}]
     assert pace_of(epochs[:1], Goal(epochs=5), started()).total_steps is None
     assert pace_of(epochs[:2], Goal(epochs=5), started()).total_steps == 60
-    assert pace_of(epochs, Goal(epochs=5), started()) == Pace(steps_per_s=2.0, total_steps=60, ends_at=T0 + 30)
+    assert pace_of(epochs, Goal(epochs=5), started()) == Pace(
+        steps_per_s=2.0, total_steps=60, began_at=T0, ends_at=T0 + 30
+    )
     assert pace_of(epochs, Goal(epochs=5, max_steps=50), started()).ends_at == T0 + 25
 
 
 def test_what_lies_before_a_restart_is_in_no_rate() -> None:
     records = [train(10, -3600), train(20, -3590), train(30, 10), train(40, 20)]
-    assert pace_of(records, Goal(max_steps=60), started()) == Pace(steps_per_s=1.0, total_steps=60, ends_at=T0 + 40)
+    assert pace_of(records, Goal(max_steps=60), started()) == Pace(
+        steps_per_s=1.0, total_steps=60, began_at=T0, ends_at=T0 + 40
+    )
     assert pace_of(records[:3], Goal(max_steps=60), started()) == Pace(total_steps=60)
     assert pace_of(records, Goal(max_steps=60), None) == Pace(total_steps=60)  # it is not at work
 
@@ -82,6 +88,58 @@ def test_the_goal_is_that_of_the_configuration(tmp_path: Path, text: str, goal: 
     assert Goal.of(run) == Goal()  # not planned yet
     run.config_json.write_text(text)
     assert Goal.of(run) == goal
+
+
+def test_what_the_trainer_says_of_the_goal_counts(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.config_json.write_text('{"training": {"epochs": 3, "max_steps": 99}}')
+    GoalFile(epochs=4, total_steps=80).write(run.goal_file)
+    goal = Goal.of(run)
+    assert (goal.epochs, goal.total_steps) == (4, 80)
+    # known in the first epoch already
+    assert pace_of([train(10, 5), train(30, 15)], goal, started()).ends_at == T0 + 40
+    GoalFile(epochs=4).write(run.goal_file)  # streamed data
+    assert pace_of([train(10, 5)], Goal.of(run), started()).total_steps == 99
+
+
+def running(began: float, left_s: float | None) -> RunView:
+    pace = Pace() if left_s is None else Pace(began_at=T0 + began, ends_at=T0 + 100 + left_s)
+    return RunView(name="r", status=JobStatus.RUNNING, pace=pace)
+
+
+PENDING = RunView(name="p", status=JobStatus.PENDING)
+DONE = RunView(name="d", status=JobStatus.COMPLETED, took_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("runs", "left_s"),
+    [
+        ([], None),
+        ([DONE], None),
+        ([PENDING, PENDING], None),  # nothing is at work
+        ([running(0, 20)], 20),
+        ([running(0, 20), running(0, None), PENDING], None),  # one has not told yet
+        ([running(0, 20), PENDING], 20 + 120),  # like the one at work, which takes 120
+        ([running(80, 40), running(80, 20), PENDING, PENDING, DONE], (40 + 20 + 2 * (60 + 60 + 40) / 3) / 2),
+        ([running(0, 900), running(80, 10), PENDING, DONE], 900),  # the longest decides
+    ],
+)
+def test_how_long_all_take(runs: list[RunView], left_s: float | None) -> None:
+    assert left_of_all(runs, T0 + 100) == pytest.approx(left_s)
+
+
+def test_how_long_attempts_took() -> None:
+    start, killed = started(), started(T0 + 500)
+    end = FinishReceipt(attempt=1, outcome=Outcome.PREEMPTED, finished_at="2027-01-15T08:01:30Z")
+    odd = FinishReceipt(attempt=1, outcome=Outcome.FINISHED, finished_at="noon")
+    attempts = [
+        AttemptEvidence(number=1, started=start, finished=end),
+        AttemptEvidence(number=2, started=killed),
+        AttemptEvidence(number=3, started=killed, finished=odd),
+        AttemptEvidence(number=4),
+    ]
+    assert start.started_at == "2027-01-15T08:00:00Z"
+    assert took_s(attempts) == 90
 
 
 @pytest.mark.parametrize(

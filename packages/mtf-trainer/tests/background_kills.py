@@ -52,7 +52,7 @@ def train(folder, moment=None, number=0):
                 die_after(moment, number)
             trainer, fit = exact_task.prepare(folder)
             fit()
-            (folder / "digest.json").write_text(json.dumps(exact_task.digest(trainer, folder)))
+            (folder / "digest.json").write_text(json.dumps(exact_task.digest(trainer)))
             status = 0
         finally:
             os._exit(status)

@@ -203,7 +203,7 @@ def add_stock(trainer: Regression) -> None:
         trainer.add_metric("largest", metric, stage=stage)
 
 
-def digest(trainer: GenericTrainer, folder: Path) -> dict[str, str]:
+def digest(trainer: GenericTrainer) -> dict[str, str]:
     """SHA-256 of every part of what a completed run left."""
     parts: dict[str, Any] = {
         "weights": [(name, _bytes(value)) for name, value in trainer.model.state_dict().items()],
@@ -219,7 +219,7 @@ def digest(trainer: GenericTrainer, folder: Path) -> dict[str, str]:
         "torch": _bytes(torch.get_rng_state()),
         "metrics": [
             {key: value for key, value in record.items() if key not in WALL_CLOCK_FIELDS}
-            for record in read_metrics(folder / "checkpoints" / "metrics.jsonl")
+            for record in read_metrics(trainer.directory / "metrics.jsonl")
         ],
         "callbacks": [callback.events for callback in trainer.callbacks if isinstance(callback, Trace)],
         "averages": [
@@ -228,12 +228,13 @@ def digest(trainer: GenericTrainer, folder: Path) -> dict[str, str]:
             if isinstance(callback, EMA)
             for name, value in callback.weights.items()
         ],
-        "media": [(path.name, path.read_bytes()) for path in sorted((folder / "checkpoints" / "media").glob("*"))],
+        "media": [(path.name, path.read_bytes()) for path in sorted((trainer.directory / "media").glob("*"))],
     }
     return {name: hashlib.sha256(repr(part).encode()).hexdigest() for name, part in parts.items()}
 
 
 def _bytes(value: Any) -> bytes:
+    value = value.to_local() if hasattr(value, "to_local") else value  # of a model that is divided among ranks
     return value.detach().contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else repr(value).encode()
 
 
@@ -246,7 +247,7 @@ def main() -> None:
     torch.set_num_threads(1)
     trainer, train = prepare(arguments.folder, workers=arguments.workers, precision=arguments.precision)
     train()
-    (arguments.folder / "digest.json").write_text(json.dumps(digest(trainer, arguments.folder)))
+    (arguments.folder / "digest.json").write_text(json.dumps(digest(trainer)))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def train(folder: Path, loggers: list[str], death: tuple[int, int] | None = None
             logging = LoggingConfig(log_every_n_steps=1, log_level="ERROR", **dict.fromkeys(loggers, True))
             trainer, fit = exact_task.prepare(folder, stock=True, logging=logging)
             fit()
-            (folder / "digest.json").write_text(json.dumps(exact_task.digest(trainer, folder)))
+            (folder / "digest.json").write_text(json.dumps(exact_task.digest(trainer)))
             status = 0
         except TrainingPreempted as stop:
             status = stop.code

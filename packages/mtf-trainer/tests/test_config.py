@@ -9,7 +9,7 @@ import pytest
 
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.run_config import RunConfig, RunConfigError
-from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
+from mtf_utils.sections import CheckpointConfig, DistributedConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import SettingsError
 
 TRAINING = {
@@ -25,6 +25,7 @@ SECTIONS = {
     "checkpoint": CheckpointConfig(keep_last=5, mode="max"),
     "preemption": PreemptionConfig(grace_period_seconds=9),
     "performance": PerformanceConfig(num_workers=3),
+    "distributed": DistributedConfig(strategy="none"),
     "logging": LoggingConfig(log_every_n_steps=2),
 }
 

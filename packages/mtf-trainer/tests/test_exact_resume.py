@@ -67,7 +67,7 @@ def train(task: ModuleType, flag: type[CountingFlag], folder: Path, stop_at: int
         fit()
     except TrainingPreempted as stop:
         return stop
-    return task.digest(trainer, folder)
+    return task.digest(trainer)
 
 
 @pytest.mark.parametrize(

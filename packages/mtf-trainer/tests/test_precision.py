@@ -291,7 +291,7 @@ def test_a_checkpoint_goes_from_compiled_to_not_compiled_and_back(
         caplog.clear()
         assert outcome(train(folder, **ways[then])) == expected  # this backend computes what uncompiled code does
         if (first, then) != ("inner", "wrapped"):
-            assert any("no longer exact: environment.compile was" in message for message in caplog.messages)
+            assert any("no longer exact: compile was" in message for message in caplog.messages)
         assert not any("but not exact" in message for message in caplog.messages)
 
 
@@ -373,6 +373,27 @@ def test_weights_and_batches_lie_as_configured(tmp_path: Path, asked: bool) -> N
         ({"performance": {"compile": ""}}, r"performance\.compile: expected the name of a mode"),
         ({"performance": {"compile": 3}}, r"performance\.compile: expected true or false or a string or a mapping"),
         ({"performance": {"compile": "max-autotune"}}, r"performance\.compile: 'max-autotune' together with determ"),
+        (
+            {"performance": {"compile": {"options": {"max_autotune": True}}}},
+            r"performance\.compile: .*together with determ",
+        ),
+        (
+            {"performance": {"compile": "reduce-overhed"}},
+            r"compile: expected one of default, .*did you mean 'reduce-overhead'",
+        ),
+        (
+            {"performance": {"compile": {"backend": "inductr"}}},
+            r"compile\.backend: expected one of .*did you mean 'inductor'",
+        ),
+        (
+            {"performance": {"compile": {"fullgraph": "yes"}}},
+            r"compile\.fullgraph: expected true or false, found .*'yes'",
+        ),
+        (
+            {"performance": {"compile": {"mode": "default", "options": {}}}},
+            r"compile\.mode: .*a mode or options, not both",
+        ),
+        ({"performance": {"compile": {"options": {"epilog_fusion": 1}}}}, r"did you mean 'epilogue_fusion'"),
         ({"float32_matmul_precision": "low"}, r"float32_matmul_precision: expected one of highest, high, medium"),
     ],
 )

@@ -101,7 +101,11 @@ def test_the_last_step_is_always_shown(caplog: pytest.LogCaptureFixture) -> None
         clock.now += 0.5
         state.global_step += 1
         progress.show(state, {"train_loss": 1.0})
-    assert [line.split(", ")[1] for line in lines(caplog)] == ["step 1/3", "step 3/3"]
+    state.epoch = 1
+    progress.show(state, {"val_loss": 2.0})  # of the same step, and no line of its own
+    progress.close()
+    shown = [line.split(", ")[:3] for line in lines(caplog)]
+    assert shown == [["epoch 1/1", "step 1/3", "train_loss 1"], ["epoch 1/1", "step 3/3", "val_loss 2"]]
 
 
 def test_off_shows_nothing(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ from mtf_trainer import (
 from mtf_trainer.metrics import count_samples
 from mtf_trainer.state import MIGRATIONS, TrainMicroState
 from mtf_trainer.steps import to_device
-from mtf_utils.rundir import Outcome, RunDirectory, read_metrics
+from mtf_utils.rundir import GoalFile, Outcome, RunDirectory, read_metrics
 
 
 def data(size: int = 12) -> TensorDataset:
@@ -443,6 +443,7 @@ def test_a_signal_saves_and_says_so(
     assert signal.getsignal(number) is before
     assert stop.value.code == 75
     assert stop.value.checkpoint.parent == folder.checkpoints_dir
+    assert GoalFile.read(folder.goal_file) == GoalFile(epochs=2, total_steps=6)
     receipt = folder.attempt(1).finished()
     assert receipt is not None
     assert receipt.outcome is Outcome.PREEMPTED
@@ -455,6 +456,14 @@ def test_a_signal_saves_and_says_so(
     assert result is not None
     assert result.global_step == 6
     assert (folder.path / result.checkpoint / "manifest.json").is_file()
+
+
+def test_how_far_it_goes_is_said_in_run_directories_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(Fit(config(tmp_path / "alone")))
+    assert not list(tmp_path.rglob("goal.json"))
+    monkeypatch.setenv("MTF_RUN_DIR", str(tmp_path / "run"))
+    run(Fit(config(tmp_path / "inside", max_steps=5)))
+    assert GoalFile.read(tmp_path / "run" / "goal.json") == GoalFile(epochs=2, total_steps=5)
 
 
 def test_one_preemption_too_many_is_final(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from mtf_utils.rundir import (
     Ask,
     Attempt,
     FinishReceipt,
+    GoalFile,
     Outcome,
     Record,
     RunDirectory,
@@ -68,6 +69,7 @@ FILES: dict[type[Record], dict[str, Any]] = {
         "code_before": None,
         "code_after": None,
     },
+    GoalFile: {"version": 1, "epochs": 4, "total_steps": 80},
     RunResultFile: {
         "version": 1,
         "epoch": 3,
@@ -212,7 +214,7 @@ def test_every_path_is_in_the_contract_and_the_other_way_round() -> None:
     attempt = Attempt(run.attempts_dir / "<n>", 1)
     files = [sweep.sweep_file, sweep.lock_file, run.config_yaml, run.config_json, run.job_script]
     files += [run.code_file, run.code_diff]
-    files += [run.metrics_file, run.result_file, attempt.started_file, attempt.finished_file]
+    files += [run.metrics_file, run.goal_file, run.result_file, attempt.started_file, attempt.finished_file]
     files += [run.ask_file("<n>"), attempt.before_file, attempt.time_limit_file]  # type: ignore[arg-type]
     files += [attempt.path / "task-<rank>"]  # job.sh's own
     files += [run.log_file("<n>"), run.metrics_file.with_suffix(".csv")]  # type: ignore[arg-type]

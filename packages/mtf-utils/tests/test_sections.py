@@ -6,9 +6,17 @@ import dataclasses
 
 import pytest
 
-from mtf_utils import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig, Settings, SettingsError
+from mtf_utils import (
+    CheckpointConfig,
+    DistributedConfig,
+    LoggingConfig,
+    PerformanceConfig,
+    PreemptionConfig,
+    Settings,
+    SettingsError,
+)
 
-SECTIONS = [CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig]
+SECTIONS = [CheckpointConfig, DistributedConfig, LoggingConfig, PerformanceConfig, PreemptionConfig]
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -31,6 +39,8 @@ def test_every_field_says_what_it_is_for(section: type[Settings]) -> None:
         (CheckpointConfig, {"save_every_n_minutes": 0}, "save_every_n_minutes"),
         (CheckpointConfig, {"save_top_k": -1}, "save_top_k"),
         (PerformanceConfig, {"prefetch_factor": 0}, "prefetch_factor"),
+        (DistributedConfig, {"strategy": "dp"}, "strategy"),
+        (DistributedConfig, {"timeout_minutes": 0}, "timeout_minutes"),
         (PreemptionConfig, {"max_preemptions": -1}, "max_preemptions"),
         (PreemptionConfig, {"signals": ["SIGTERM", "SIGKILL"]}, "signals[1]"),
     ],

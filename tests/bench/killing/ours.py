@@ -39,7 +39,7 @@ def run(request: dict[str, Any]) -> None:
         folder, workers=request["workers"], persistent=request["persistent"], checkpoint=saving
     )
     train()
-    (folder / "digest.json").write_text(json.dumps(task.digest(trainer, folder)))
+    (folder / "digest.json").write_text(json.dumps(task.digest(trainer)))
 
 
 def observe(whereabouts: Whereabouts) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import signal
 import sys
 import time
@@ -97,8 +96,7 @@ def main() -> None:
         choice = random.Random(f"{seed} {directory.name} {attempt.number}")
         trainer.add_callback(Wait(directory.path / f"waits-{attempt.number}", choice))
     train()
-    shutil.copy(directory.metrics_file, directory.checkpoints_dir / "metrics.jsonl")  # where the digest looks for it
-    (directory.path / "digest.json").write_text(json.dumps(task.digest(trainer, directory.path)))
+    (directory.path / "digest.json").write_text(json.dumps(task.digest(trainer)))
 
 
 if __name__ == "__main__":

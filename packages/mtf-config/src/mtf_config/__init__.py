@@ -13,13 +13,14 @@ from mtf_config.search import ParameterGridSearch, SweepPoint
 from mtf_config.sections import DataConfig, ModelConfig, OptimizerConfig, SchedulerConfig, TrainingConfig
 from mtf_config.slurm import RetryConfig, SLURMConfig
 from mtf_config.sweep import Sweep, SweepSpec, load_sweep
-from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
+from mtf_utils.sections import CheckpointConfig, DistributedConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 
 __all__ = [
     "CheckpointConfig",
     "ConfigurationError",
     "ConfigurationManager",
     "DataConfig",
+    "DistributedConfig",
     "ExecutionMode",
     "ExperimentConfig",
     "LocatedProblem",

@@ -17,7 +17,7 @@ from mtf_config.references import resolve_references
 from mtf_config.sections import DataConfig, ModelConfig, OptimizerConfig, SchedulerConfig, TrainingConfig
 from mtf_config.slurm import SLURMConfig
 from mtf_utils.problems import KeyPath, describe
-from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
+from mtf_utils.sections import CheckpointConfig, DistributedConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import Problem, Settings, about
 
 __all__ = ["SCHEMA_MAJOR", "ExperimentConfig", "schema_defaults"]
@@ -85,6 +85,9 @@ class ExperimentConfig(Section):
     )
     custom_params: dict[str, Any] = field(
         default_factory=dict, metadata=about("Anything else, as the training script reads it.")
+    )
+    distributed: DistributedConfig = field(
+        default_factory=DistributedConfig, metadata=about("How several processes train together.")
     )
 
     @classmethod

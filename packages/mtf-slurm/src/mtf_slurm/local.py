@@ -19,6 +19,7 @@ from mtf_slurm.interrupts import Interrupts, listening
 from mtf_slurm.policy import Cause, Hold
 from mtf_slurm.processes import visible_gpus
 from mtf_slurm.slots import Slots
+from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import Submission, Submissions
 from mtf_slurm.task import Task
 from mtf_slurm.views import Display, RunView, view_run
@@ -239,6 +240,8 @@ class LocalRunner:
 
     def _view(self, task: Task) -> RunView:
         if task.view is None or task.changed:
-            task.view = view_run(self._witness, task.run)
-            task.changed = task.active
+            view = view_run(self._witness, task.run)
+            if task.active and view.status is JobStatus.UNKNOWN:
+                view = replace(view, status=JobStatus.PENDING, reason="")  # about to write its receipt
+            task.view, task.changed = view, task.active
         return task.view

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from mtf_utils.rundir import RunDirectory, StartReceipt
+from mtf_slurm.status import AttemptEvidence
+from mtf_utils.rundir import GoalFile, RunDirectory, StartReceipt
 
-__all__ = ["Goal", "Pace", "duration", "pace_of"]
+__all__ = ["Goal", "Pace", "duration", "moment", "pace_of", "took_s"]
 
 MOST: Final = 1e15
 """What no count of steps and no time in seconds exceeds."""
@@ -25,25 +26,29 @@ class Goal:
     Attributes:
         epochs: of the whole training.
         max_steps: the optimizer steps after which it ends at the latest.
+        total_steps: the optimizer steps that it takes, which its trainer says once it has begun.
         monitor: the metric that its checkpoints are ranked by; empty if nothing tells.
     """
 
     epochs: int | None = None
     max_steps: int | None = None
+    total_steps: int | None = None
     monitor: str = ""
 
     @classmethod
     def of(cls, run: RunDirectory) -> Self:
-        """What the configuration of a run says; nothing if it cannot be read, which others complain of."""
+        """What a run's configuration and its trainer say; nothing if they cannot be read, which others complain of."""
         try:
             config = json.loads(run.config_json.read_text("utf-8"))
+            said = GoalFile.read(run.goal_file)
         except (OSError, ValueError):
             return cls()
         training, checkpoint = _section(config, "training"), _section(config, "checkpoint")
         monitor = checkpoint.get("monitor")
         return cls(
-            epochs=_count(training.get("epochs")),
+            epochs=said.epochs if said else _count(training.get("epochs")),
             max_steps=_count(training.get("max_steps")),
+            total_steps=said.total_steps if said else None,
             monitor=monitor if isinstance(monitor, str) else "",
         )
 
@@ -55,11 +60,13 @@ class Pace:
     Attributes:
         steps_per_s: optimizer steps; None as long as nothing tells, as all of these.
         total_steps: of the whole training.
+        began_at: when it began, in seconds since 1970.
         ends_at: when it will be done if it goes on like that, in seconds since 1970.
     """
 
     steps_per_s: float | None = None
     total_steps: int | None = None
+    began_at: float | None = None
     ends_at: float | None = None
 
     def left_s(self, now: float | None = None) -> float | None:
@@ -77,7 +84,8 @@ def pace_of(records: Sequence[Mapping[str, Any]], goal: Goal, started: StartRece
         goal: of the run.
         started: the start receipt of the attempt; None if none is at work.
     """
-    total, began = _total_steps(records, goal), _began(started)
+    total = _total_steps(records, goal)
+    began = moment(started.started_at) if started else math.inf
     points = [(_number(record, "time"), _step(record)) for record in records]
     points = [(at, step) for at, step in points if at >= began and step >= 0]
     if not points or not (points[-1][0] > points[0][0] and points[-1][1] > points[0][1]):
@@ -85,18 +93,18 @@ def pace_of(records: Sequence[Mapping[str, Any]], goal: Goal, started: StartRece
     (first_s, first), (last_s, last) = points[0], points[-1]
     rate = (last - first) / (last_s - first_s)
     ends_at = None if total is None else last_s + max(0.0, total - last) / rate
-    return Pace(steps_per_s=rate, total_steps=total, ends_at=ends_at)
+    return Pace(steps_per_s=rate, total_steps=total, began_at=began, ends_at=ends_at)
 
 
 def _total_steps(records: Sequence[Mapping[str, Any]], goal: Goal) -> int | None:
-    """Epochs are alike: one that is over tells how many steps all of them take."""
-    if goal.epochs is not None:
+    """How many steps training takes; epochs are alike, and one that is over tells how many all of them have."""
+    if goal.total_steps is None and goal.epochs is not None:
         for record in reversed(records):
             over, steps = _number(record, "epoch") + 1, _step(record)
             if record.get("event") == "epoch" and over >= 1 and steps >= 1:
                 total = round(steps / over * goal.epochs)
                 return total if goal.max_steps is None else min(total, goal.max_steps)
-    return goal.max_steps
+    return goal.total_steps or goal.max_steps
 
 
 def duration(seconds: float) -> str:
@@ -108,12 +116,19 @@ def duration(seconds: float) -> str:
     return f"{days} d {text}" if days else text
 
 
-def _began(started: StartReceipt | None) -> float:
-    """When the attempt started, in seconds since 1970; infinite if there is none, or nobody knows."""
+def moment(text: str) -> float:
+    """The time of a receipt in seconds since 1970; infinite if it is none."""
     try:
-        return datetime.fromisoformat(started.started_at).timestamp() if started else math.inf
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:  # a receipt of another hand
         return math.inf
+
+
+def took_s(attempts: Iterable[AttemptEvidence]) -> float:
+    """How long attempts took together, as far as their receipts tell."""
+    pairs = ((a.started, a.finished) for a in attempts)
+    spans = (moment(end.finished_at) - moment(start.started_at) for start, end in pairs if start and end)
+    return sum(span for span in spans if math.isfinite(span))
 
 
 def _section(config: Any, name: str) -> Mapping[str, Any]:

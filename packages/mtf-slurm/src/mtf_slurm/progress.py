@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mtf_slurm.pace import duration
 from mtf_slurm.status import JobStatus
-from mtf_slurm.views import Display, RunView
+from mtf_slurm.views import Display, RunView, left_of_all
 from mtf_utils.display import printable
 
 __all__ = ["LiveTable", "PlainLines", "choose_display", "runs_table"]
@@ -127,6 +128,8 @@ def runs_table(runs: Sequence[RunView], *, room: int | None = None) -> Table:
     """
     counts = Counter(run.status for run in runs)
     title = ", ".join(f"{count} {status.value.lower()}" for status, count in sorted(counts.items()))
+    left_s = left_of_all(runs)
+    title += f"; about {duration(left_s)} left" if left_s else ""
     table = Table(title=Text(title), title_justify="left", expand=False)
     table.add_column("run", overflow="fold")
     for heading in ("state", "epoch", "step"):

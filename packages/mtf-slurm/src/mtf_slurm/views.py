@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from mtf_slurm.evidence import Witness
-from mtf_slurm.pace import Goal, Pace, duration, pace_of
+from mtf_slurm.pace import Goal, Pace, duration, pace_of, took_s
 from mtf_slurm.status import JobStatus
 from mtf_slurm.telemetry import Telemetry, failure_reason, read_records, telemetry_of
 from mtf_utils.rundir import RunDirectory
 
-__all__ = ["Display", "RunView", "format_metric", "view_run"]
+__all__ = ["Display", "RunView", "format_metric", "left_of_all", "view_run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class RunView:
         telemetry: how far it is.
         goal: how far it is to go.
         pace: how fast it goes, while it is at work.
+        took_s: how long it took, once it has finished.
     """
 
     name: str
@@ -36,6 +38,7 @@ class RunView:
     telemetry: Telemetry = field(default_factory=Telemetry)
     goal: Goal = field(default_factory=Goal)
     pace: Pace = field(default_factory=Pace)
+    took_s: float | None = None
 
     @property
     def epoch(self) -> str:
@@ -54,9 +57,27 @@ class RunView:
         return format_metric(name, self.telemetry.metrics[name]) if name else ""
 
     def left(self, now: float | None = None) -> str:
-        """The time that is left: `1:05`; empty if that is not known."""
+        """The time that is left: `1:05`; empty if that is not known, or over."""
         left_s = self.pace.left_s(now)
-        return "" if left_s is None else duration(left_s)
+        return duration(left_s) if left_s else ""
+
+
+def left_of_all(runs: Iterable[RunView], now: float | None = None) -> float | None:
+    """Seconds until all are done, about: from what is left of those at work and how long runs take; None if unknown.
+
+    Args:
+        runs: as they stand; as many go on side by side as are at work.
+        now: seconds since 1970; None is now.
+    """
+    runs, now = list(runs), time.time() if now is None else now
+    paces = [run.pace for run in runs if run.status is JobStatus.RUNNING]
+    left = [left_s for pace in paces if (left_s := pace.left_s(now)) is not None]
+    if not left or len(left) < len(paces):
+        return None
+    lengths = [run.took_s for run in runs if run.took_s is not None]
+    lengths += [now - pace.began_at + left_s for pace, left_s in zip(paces, left, strict=True) if pace.began_at]
+    waiting = sum(run.status is JobStatus.PENDING for run in runs)
+    return max(*left, (sum(left) + waiting * sum(lengths) / max(1, len(lengths))) / len(left))
 
 
 def _part_of(value: int | None, whole: int | None) -> str:
@@ -97,4 +118,5 @@ def view_run(witness: Witness, run: RunDirectory) -> RunView:
         telemetry=telemetry_of(records, goal.monitor),
         goal=goal,
         pace=pace_of(records, goal, started),
+        took_s=took_s(evidence.attempts) if verdict.status is JobStatus.COMPLETED else None,
     )

@@ -31,7 +31,7 @@ from mtf_trainer.stock import (
 )
 from mtf_trainer.trainer import GenericTrainer
 from mtf_trainer.weights import WeightsReport, load_weights
-from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
+from mtf_utils.sections import CheckpointConfig, DistributedConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 
 __all__ = [
     "EMA",
@@ -41,6 +41,7 @@ __all__ = [
     "CheckpointStore",
     "CheckpointTimeoutError",
     "CsvLogger",
+    "DistributedConfig",
     "EarlyStopping",
     "GenericTrainer",
     "GenericTrainerConfig",

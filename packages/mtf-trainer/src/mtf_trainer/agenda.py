@@ -55,15 +55,21 @@ class Agenda:
         size, total = self.config.gradient_accumulation_steps, self.num_batches
         return size if total is None or size == 1 else max(1, min(size, total - batch_idx // size * size))
 
+    def completes_window(self) -> bool:
+        """Whether the optimizer's step follows the current batch, whose backward pass is still to come."""
+        train = self.state.train
+        return train is not None and self._is_complete(train, train.micro_step + 1)
+
     def correction(self, train: TrainMicroState) -> float:
         """Factor for gradients that were divided by the wrong window size, as the loader's end came as a surprise."""
         return self.window(train.batch_idx - train.micro_step) / train.micro_step if train.exhausted else 1.0
 
     def after_backward(self, train: TrainMicroState) -> Phase:
         """The optimizer's step at the end of a window, else the next micro-batch."""
-        full = train.micro_step >= self.config.gradient_accumulation_steps
-        last = train.batch_idx + 1 == self.num_batches
-        return Phase.TRAIN_BATCH_OPTIM_STEP if full or last else Phase.TRAIN_BATCH_END
+        return Phase.TRAIN_BATCH_OPTIM_STEP if self._is_complete(train, train.micro_step) else Phase.TRAIN_BATCH_END
+
+    def _is_complete(self, train: TrainMicroState, count: int) -> bool:
+        return count >= self.config.gradient_accumulation_steps or train.batch_idx + 1 == self.num_batches
 
     def after_optimizer(self, train: TrainMicroState) -> Phase:
         """The scheduler's step, if it counts optimizer steps."""

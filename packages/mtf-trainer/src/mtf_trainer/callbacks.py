@@ -24,7 +24,14 @@ class TrainingCallback:
     An event is called once in the history of a run, however often the run is killed and continued; `setup` and
     `teardown` are called once per process. What a callback keeps between events belongs into `state_dict`, which is a
     part of every checkpoint.
+
+    With several ranks every event is called on each of them, with the same metrics, except those of a single batch.
     """
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether the state is the same on all ranks, so that one of them saves it for all; asked at every save."""
+        return False
 
     def setup(self, trainer: GenericTrainer) -> None:
         """Called in every process before anything else, to open resources."""

@@ -11,10 +11,11 @@ from typing import Any, Final, Literal, Self
 
 import torch
 
+from mtf_trainer.compiling import check_compilation
 from mtf_trainer.identity import training_identity
 from mtf_trainer.run_config import Experiment, read_config
 from mtf_utils.envref import hiding_env_values, resolve_env
-from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
+from mtf_utils.sections import CheckpointConfig, DistributedConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import Problem, Settings, SettingsError, about, describe, nearest
 
 __all__ = ["GenericTrainerConfig"]
@@ -43,6 +44,7 @@ TOP_LEVEL_KEYS: Final[tuple[str, ...]] = (
     "checkpoint",
     "preemption",
     "performance",
+    "distributed",
     "logging",
 )
 """Keys of an experiment that the trainer has under the same name."""
@@ -142,6 +144,9 @@ class GenericTrainerConfig(Settings):
     performance: PerformanceConfig = field(
         default_factory=PerformanceConfig, metadata=about("How data is loaded, and how the model is run.")
     )
+    distributed: DistributedConfig = field(
+        default_factory=DistributedConfig, metadata=about("How several processes train together.")
+    )
     logging: LoggingConfig = field(default_factory=LoggingConfig, metadata=about("What to say, and where."))
     experiment_name: str | None = field(default=None, metadata=about("The run's name in logs; null: none."))
     tags: list[str] = field(default_factory=list, metadata=about("The run's tags in logs."))
@@ -164,6 +169,7 @@ class GenericTrainerConfig(Settings):
             message = f"{self.performance.compile!r} together with deterministic: kernels are chosen by timing them at "
             message += "every start, so results could not be repeated; take another mode, or set deterministic to false"
             yield Problem(("performance", "compile"), message, self.performance.compile)
+        yield from check_compilation(self.performance)
         never_validates = self.validate_every_n_epochs is None and self.validate_every_n_steps is None
         if self.scheduler_interval == "metric" and never_validates:
             message = "'metric' needs validations: set validate_every_n_epochs or validate_every_n_steps"

@@ -10,17 +10,28 @@ import numpy
 import torch
 from torch import nn
 
+from mtf_trainer.compiling import compilation
 from mtf_trainer.errors import CheckpointError
 from mtf_trainer.identity import LENGTH_KEYS
-from mtf_trainer.preparation import compilation
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
+    from mtf_trainer.data import DataSource
 
-__all__ = ["check_model", "compare", "environment", "trainer_part"]
+__all__ = ["check_model", "compare", "data", "environment", "trainer_part"]
 
 INEXACT_DATA_KEYS: Final = frozenset({"num_workers", "streams"})
 """Differences of the data that cost exactness and nothing else."""
+
+UNSAID: Final = {
+    "compile": False,
+    "strategy": "ddp",
+    "channels_last": False,
+    "float32_matmul_precision": "highest",
+    "ranks": 1,
+    "threads": None,  # their number is restored
+}
+"""What an environment is that does not say."""
 
 RUN_SECTIONS: Final = ("model", "training", "data", "optimizer", "scheduler", "custom_params")
 TRAINER_FIELDS: Final = (
@@ -52,11 +63,19 @@ def trainer_part(config: GenericTrainerConfig, optimizer: torch.optim.Optimizer)
     }
 
 
-def environment(config: GenericTrainerConfig, model: nn.Module, device: torch.device) -> dict[str, Any]:
+def data(train: DataSource, val: DataSource | None) -> dict[str, Any]:
+    """What the run reads."""
+    return {"train": train.fingerprint(), "val": None if val is None else val.fingerprint()}
+
+
+def environment(
+    config: GenericTrainerConfig, model: nn.Module, device: torch.device, *, ranks: int = 1
+) -> dict[str, Any]:
     """Where and with what the results are computed: exact only while this stays the same."""
     precision = config.float32_matmul_precision or torch.get_float32_matmul_precision()
     return {
         **_chosen("compile", _compiled(config, model)),
+        **_chosen("strategy", "fsdp" if ranks > 1 and config.distributed.strategy == "fsdp" else None),
         **_chosen("channels_last", config.performance.channels_last),
         **_chosen("float32_matmul_precision", None if precision == "highest" else precision),
         "python": platform.python_version(),
@@ -65,6 +84,7 @@ def environment(config: GenericTrainerConfig, model: nn.Module, device: torch.de
         "machine": platform.machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
+        "ranks": ranks,
     }
 
 
@@ -90,8 +110,8 @@ def compare(saved: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[
         What makes it another run, and what only costs exactness; one line each.
     """
     faults = list(differences(saved["settings"], current["settings"]))
-    before, after = ({**item["environment"], "threads": None} for item in (saved, current))  # threads are restored
-    inexact = list(differences(before, after, "environment"))
+    before, after = ({**UNSAID, **item["environment"], "threads": None} for item in (saved, current))
+    inexact = list(differences(before, after))
     for part in ("train", "val"):
         was, now = saved["data"][part], current["data"][part]
         if was is None or now is None:

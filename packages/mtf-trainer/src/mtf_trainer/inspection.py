@@ -13,7 +13,7 @@ import torch
 
 from mtf_trainer.checkpoint import directory as folders
 from mtf_trainer.checkpoint.dtypes import as_bytes, dtype_name
-from mtf_trainer.checkpoint.folder import Checkpoint, read_section
+from mtf_trainer.checkpoint.folder import Checkpoint, read_model
 from mtf_trainer.checkpoint.manifest import MANIFEST
 from mtf_trainer.checkpoint.tensorfile import write_plain_tensors
 from mtf_trainer.errors import CheckpointError
@@ -134,7 +134,7 @@ def export_weights(path: Path, output: Path) -> tuple[int, int]:
     if output.suffix not in (*_SAFETENSORS, *_STATE_DICTS):
         endings = ", ".join((*_SAFETENSORS, *_STATE_DICTS))
         raise CheckpointError(f"{output}: expected a name that ends with one of {endings}", path=output)
-    state = read_section(path, "model")
+    state = read_model(path)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
     try:

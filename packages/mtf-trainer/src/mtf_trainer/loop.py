@@ -7,12 +7,11 @@ hand the state, together with the model and the optimizer, is all there is to kn
 
 from __future__ import annotations
 
-import functools
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
@@ -20,9 +19,12 @@ import torch
 from mtf_trainer.agenda import Agenda
 from mtf_trainer.callbacks import Events
 from mtf_trainer.data import DataWaitInterrupted
+from mtf_trainer.distributed.team import Team
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.metric_objects import MetricObjects
-from mtf_trainer.metrics import Means, count_samples
+from mtf_trainer.metrics import Means, combined, count_samples, named
+from mtf_trainer.monitor import compare_with_best
+from mtf_trainer.phases import BETWEEN_EPOCHS, CONSUMED
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.reader import Reader
 from mtf_trainer.state import ResumeState, TrainMicroState, ValMicroState
@@ -36,15 +38,6 @@ logger = logging.getLogger(__name__)
 __all__ = ["Loop", "Recorder", "Step"]
 
 Step = Callable[[Any, int], Mapping[str, Any]]
-
-CONSUMED: Final = frozenset({Phase.TRAIN_BATCH_OPTIM_STEP, Phase.TRAIN_BATCH_SCHED_STEP, Phase.TRAIN_BATCH_END})
-"""Phases in which the current batch has been read already."""
-
-BETWEEN_EPOCHS: Final = frozenset(
-    {Phase.INIT, Phase.TRAINING_START, Phase.TRAIN_START_EPOCH, Phase.CHECKPOINTING}
-    | {Phase.TRAINING_END, Phase.TRAINING_COMPLETE}
-)
-"""Phases that need no position inside an epoch."""
 
 EPOCH: Final = 0
 RECORD: Final = 1
@@ -68,6 +61,8 @@ class Loop:
         save: makes the periodic checkpoint; called when the state already says what comes after it.
         before_update: called before anything changes parameters or the optimizer's state: a checkpoint may still be
             copying them.
+        before_validation: called before the first batch of a validation.
+        team: the ranks that train together; all go through the same phases.
     """
 
     config: GenericTrainerConfig
@@ -82,6 +77,8 @@ class Loop:
     record: Recorder
     save: Callable[[], None]
     before_update: Callable[[], None]
+    before_validation: Callable[[], None] = lambda: None
+    team: Team = field(default_factory=Team)
     clock: Callable[[], float] = time.monotonic
     agenda: Agenda = field(init=False)
     _train: TrainMicroState = field(init=False)
@@ -91,6 +88,7 @@ class Loop:
     _loss: torch.Tensor | None = None
     _in_hand: bool = False
     _saved_at: float = 0.0
+    _is_late: bool = False
 
     def __post_init__(self) -> None:
         train, val = self.state.train, self.state.val
@@ -103,7 +101,7 @@ class Loop:
         self.agenda = Agenda(
             config=self.config,
             state=self.state,
-            num_batches=self.train.source.num_batches,
+            num_batches=self.train.source.batches_in(self.state.epoch),
             validates=self.val is not None,
             schedules=self.engine.scheduler is not None,
             time_to_save=self._time_to_save if self.config.checkpoint.save_every_n_minutes is not None else None,
@@ -181,6 +179,7 @@ class Loop:
             self._train_means.clear(EPOCH)
             self._train_means.clear(RECORD)
             self.metrics.reset("train")
+            self.agenda.num_batches = self.train.source.batches_in(state.epoch)
             state.phase = self.agenda.next_batch()
 
     def _batch_start(self) -> None:
@@ -210,7 +209,10 @@ class Loop:
         outputs, scalars = self.engine.forward(self.training_step, "training_step", self._batch, train.batch_idx)
         self._loss = self.engine.check_loss(outputs, place)
         weight = count_samples(outputs, self._batch)
-        state.samples += weight
+        samples = weight
+        if self.team.size > 1:
+            weight, samples = self._weigh(weight)
+        state.samples += samples
         if self._is_acceptable(scalars["loss"], place):
             self._train_means.add(scalars, weight)
         else:
@@ -220,12 +222,20 @@ class Loop:
         train.last = scalars  # type: ignore[assignment]  # tensors of an accelerator become numbers in settle()
         state.phase = Phase.TRAIN_BATCH_BACKWARD
 
+    def _weigh(self, weight: float) -> tuple[float, float]:
+        """Let the loss count as much as this rank's part of the batch; returns its weight, and that of all parts."""
+        factor = self.train.factor
+        if factor != 1.0 and self._loss is not None:
+            self._loss = self._loss * factor
+        return (weight, weight * self.team.size / factor) if factor else (0.0, 0.0)
+
     def _is_acceptable(self, loss: float | torch.Tensor, place: Place) -> bool:
         """Apply the policy for a loss that is not finite."""
-        if type(loss) is float and math.isfinite(loss):
-            return True
         if self.config.non_finite_loss == "skip":
-            return is_finite(loss)  # on an accelerator this waits for the number, since it decides what comes next
+            # On an accelerator this waits for the number; what one rank leaves out, all do.
+            return is_finite(loss) if self.team.size == 1 else all(self.team.gather(is_finite(loss)))
+        if type(loss) is float and isfinite(loss):
+            return True
         bad = self.engine.watch.see(loss, place)
         if bad is not None:
             raise TrainerError(f"the loss at {at(bad)} is not finite; non_finite_loss='skip' leaves such batches out")
@@ -265,7 +275,7 @@ class Loop:
         state, train = self.state, self._train
         recorded = train.step_done and state.global_step % self.config.logging.log_every_n_steps == 0
         if recorded and state.event_index == 0:
-            means = _named(self._train_means.means(RECORD), "train_")
+            means = named(self._merged(self._train_means, RECORD), "train_")
             self.record("train", means | {"lr": self._learning_rate()} | self.events.collect())
             self._train_means.clear(RECORD)
         events = self.events
@@ -282,6 +292,7 @@ class Loop:
             self.engine.model.eval()
             self._val_means.clear()
             self.metrics.reset("val")
+            self.before_validation()
             self.state.validations += 1
             self.state.phase = Phase.VAL_BATCH_LOAD
 
@@ -303,7 +314,10 @@ class Loop:
             outputs, scalars = self.engine.forward(
                 self.validation_step, "validation_step", self._batch, self._val.batch_idx
             )
-        self._val_means.add(_named(scalars, "val_"), count_samples(outputs, self._batch))
+        weight = count_samples(outputs, self._batch)
+        if self.team.size > 1 and self.val is not None and not self.val.factor:
+            weight = 0.0
+        self._val_means.add(named(scalars, "val_"), weight)
         self._batch = None
         self._in_hand = False
         self.state.phase = Phase.VAL_BATCH_END
@@ -316,9 +330,9 @@ class Loop:
         state, val = self.state, self._val
         if state.event_index == 0:
             restore_modes(self.engine.model, val.modes)
-            state.val_metrics = self._val_means.means() | self.metrics.compute("val")
+            state.val_metrics = self._merged(self._val_means) | self.metrics.compute("val")
             state.validated_step = state.global_step
-            self._rank()
+            compare_with_best(state, self.config.checkpoint)
             self.record("validation", state.val_metrics)
             if self.config.scheduler_interval == "metric":
                 self.engine.scheduler_step(state.metric)
@@ -327,23 +341,6 @@ class Loop:
             if state.stop_requested and not val.at_epoch_end:  # no further batch is needed to notice
                 self._train.exhausted = True
             state.phase = self.agenda.after_validation(at_epoch_end=val.at_epoch_end)
-
-    def _rank(self) -> None:
-        """Compare the monitored value with the best one so far."""
-        state, settings = self.state, self.config.checkpoint
-        if settings.monitor not in state.val_metrics and settings.save_top_k:
-            known = ", ".join(sorted(state.val_metrics)) or "none"
-            raise TrainerError(
-                f"checkpoint.monitor is {settings.monitor!r}, but validation gives: {known}; "
-                "monitor one of these, or set save_top_k=0"
-            )
-        value = state.metric = state.val_metrics.get(settings.monitor)
-        if value is None or math.isnan(value):
-            return
-        best = None if state.best is None else state.best["value"]
-        if best is None or (value < best if settings.mode == "min" else value > best):
-            place = {"epoch": state.epoch, "global_step": state.global_step}
-            state.best = {"metric": settings.monitor, "value": value, **place}
 
     def _epoch_scheduler_step(self) -> None:
         self.engine.scheduler_step()
@@ -357,7 +354,7 @@ class Loop:
                 raise TrainerError(
                     f"nothing was trained in epoch {state.epoch + 1}: none of its {skipped} losses is finite"
                 )
-            means = _named(self._train_means.means(EPOCH), "train_")
+            means = named(self._merged(self._train_means, EPOCH), "train_")
             state.epoch_metrics = means | self.metrics.compute("train") | state.val_metrics
             if skipped:
                 state.epoch_metrics["train_skipped"] = float(skipped)
@@ -371,11 +368,22 @@ class Loop:
         if self.events.fire("on_checkpoint"):
             self.state.phase = self.agenda.after_checkpoint()
             self.save()
-            self._saved_at = self.clock()
+            self._saved_at, self._is_late = self.clock(), False
 
     def _time_to_save(self) -> bool:
+        return self._is_due() if self.team.size == 1 else self._is_late  # the first rank's clock counts
+
+    def _is_due(self) -> bool:
         minutes = self.config.checkpoint.save_every_n_minutes
         return minutes is not None and self.clock() - self._saved_at >= 60 * minutes
+
+    def _merged(self, means: Means, period: int = 0) -> dict[str, float]:
+        """The means over the batches of all ranks."""
+        if self.team.size == 1:
+            return means.means(period)
+        told = self.team.gather({"sums": means.copy_sums(period), "late": self._is_due()})
+        self._is_late = told[0]["late"]
+        return combined([each["sums"] for each in told])
 
     def _training_end(self) -> None:
         if self.events.fire("on_training_end", dict(self.state.epoch_metrics)):
@@ -389,12 +397,3 @@ class Loop:
 
     def _learning_rate(self) -> float:
         return float(self.engine.optimizer.param_groups[0]["lr"])
-
-
-def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {_name(name, prefix): value for name, value in values.items()}
-
-
-@functools.lru_cache(maxsize=1024)
-def _name(name: str, prefix: str) -> str:
-    return name if name.startswith(prefix) else prefix + name

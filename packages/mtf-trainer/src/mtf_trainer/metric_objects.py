@@ -62,6 +62,21 @@ class MetricObjects:
                 part.persistent(True)
         self._objects[stage][name] = metric
 
+    def check_shared(self) -> None:
+        """See to it that every metric can be computed over the batches of several ranks.
+
+        Raises:
+            TrainerError: one does not bring together what the ranks have collected, as those of torchmetrics do.
+        """
+        for metrics in self._objects.values():
+            for name, metric in metrics.items():
+                parts = metric.values() if isinstance(metric, Mapping) else [metric]
+                if not all(callable(getattr(part, "sync", None)) for part in parts):
+                    raise TrainerError(
+                        f"the metric {name!r} has no sync(): each rank would compute it over its own batches; use "
+                        "one of torchmetrics, or return sums from the steps"
+                    )
+
     def move_to(self, device: torch.device) -> None:
         """Bring those that hold tensors to the device of the batches."""
         for stage in self._objects.values():

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping
-from functools import reduce
-from operator import add
 from typing import Any, Final
 
 import torch
 
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["Means", "count_samples", "to_numbers", "to_scalars"]
+__all__ = ["Means", "combined", "count_samples", "named", "to_numbers", "to_scalars"]
 
 Scalar = float | torch.Tensor
 
@@ -49,13 +48,15 @@ class Means:
         if not self._pending:
             return
         pending, self._pending = _fetched(self._pending), []
-        for name in dict.fromkeys([name for values, _ in pending for name in values]):
-            weights = [weight for values, weight in pending if name in values]
-            amounts = [values[name] * weight for values, weight in pending if name in values]
-            for sums in self._periods:
-                total, count = sums.get(name, (0.0, 0.0))
-                # One after the other, which `sum` does not do in every release of Python.
-                sums[name] = [reduce(add, amounts, total), reduce(add, weights, count)]
+        for values, weight in pending:
+            for name, value in values.items():
+                amount = value * weight
+                for sums in self._periods:
+                    pair = sums.get(name)
+                    if pair is None:
+                        pair = sums[name] = [0.0, 0.0]
+                    pair[0] += amount
+                    pair[1] += weight
 
     def means(self, period: int = 0) -> dict[str, float]:
         """The mean of every name so far."""
@@ -77,9 +78,10 @@ class Means:
 def _fetched(pending: list[tuple[Mapping[str, Scalar], float]]) -> list[tuple[Mapping[str, float], float]]:
     """The same with numbers in place of tensors; of each device and type they come in one copy."""
     kinds: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
-    for value in [value for values, _ in pending for value in values.values()]:
-        if isinstance(value, torch.Tensor):
-            kinds.setdefault((value.device, value.dtype), []).append(value)
+    for values, _ in pending:
+        for value in values.values():
+            if type(value) is not float and isinstance(value, torch.Tensor):
+                kinds.setdefault((value.device, value.dtype), []).append(value)
     if not kinds:
         return pending  # type: ignore[return-value]  # there is no tensor in it
     numbers = {kind: iter(torch.stack(tensors).tolist()) for kind, tensors in kinds.items()}
@@ -95,6 +97,27 @@ def _fetched(pending: list[tuple[Mapping[str, Scalar], float]]) -> list[tuple[Ma
     ]
 
 
+def combined(ranks: Iterable[Mapping[str, Iterable[float]]]) -> dict[str, float]:
+    """The means out of the sums of several ranks, added in the order of the ranks."""
+    added: dict[str, list[float]] = {}
+    for sums in ranks:
+        for name, (total, weight) in sums.items():
+            pair = added.setdefault(name, [0.0, 0.0])
+            pair[0] += total
+            pair[1] += weight
+    return Means(added).means()
+
+
+def named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The values with a prefix before every name that lacks it."""
+    return {_name(name, prefix): value for name, value in values.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(name: str, prefix: str) -> str:
+    return name if name.startswith(prefix) else prefix + name
+
+
 def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
     """The metrics among the outputs of a step: numbers, and tensors of one element (detached).
 
@@ -107,7 +130,9 @@ def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
     for name, value in outputs.items():
         if name == "num_samples":
             continue
-        if isinstance(value, torch.Tensor):
+        if type(value) is float:
+            scalars[name] = value
+        elif isinstance(value, torch.Tensor):
             if value.numel() != 1:
                 raise TrainerError(
                     f"{step} returned {name!r} with shape {tuple(value.shape)}: a metric is a number or a tensor of "
@@ -128,6 +153,8 @@ def to_scalars(outputs: Mapping[str, Any], *, step: str) -> dict[str, Scalar]:
 
 def to_numbers(outputs: Mapping[str, Any], *, step: str) -> dict[str, float]:
     """The same as plain floats; waits for an accelerator that holds one."""
+    if all(type(value) is float for value in outputs.values()) and "num_samples" not in outputs:
+        return dict(outputs)
     return {name: float(value) for name, value in to_scalars(outputs, step=step).items()}
 
 

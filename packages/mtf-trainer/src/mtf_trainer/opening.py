@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from mtf_trainer.checkpoint import Checkpoint, CheckpointStore
+from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, read_checkpoint
+from mtf_trainer.checkpoint.directory import published
 from mtf_trainer.config import GenericTrainerConfig
+from mtf_trainer.distributed import shares, world_of
+from mtf_trainer.distributed.team import Team
+from mtf_trainer.ending import stop_for_good
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
 from mtf_trainer.guard import REMEDY, Fault, Place, circumstances
 from mtf_trainer.phases import TrainerPhase
@@ -17,7 +22,7 @@ from mtf_trainer.restoring import prolong
 from mtf_trainer.session import Session
 from mtf_trainer.state import ResumeState
 
-__all__ = ["attempt", "choose_checkpoint", "enter", "open_store"]
+__all__ = ["attempt", "choose_checkpoint", "enter", "find_checkpoint", "look_up", "open_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +30,55 @@ MAX_SAMPLES = 1000
 """How many of a batch's samples are written down for a crash that may come."""
 
 
-def open_store(config: GenericTrainerConfig) -> CheckpointStore:
-    """The store of the run's checkpoints."""
+def open_store(config: GenericTrainerConfig, team: Team | None = None) -> CheckpointStore:
+    """The store of the run's checkpoints; of several ranks the first has the directory's lock."""
     run_id = config.identity or config.experiment_name
-    return CheckpointStore(checkpoint_directory(config), config.checkpoint, run_id=run_id)
+    directory = checkpoint_directory(config)
+    if team is None or team.size == 1:
+        return CheckpointStore(directory, config.checkpoint, run_id=run_id)
+    crew = team.crew()
+    store = team.on_first(lambda: CheckpointStore(directory, config.checkpoint, run_id=run_id, crew=crew))
+    if store is not None:
+        return store
+    return CheckpointStore(directory, config.checkpoint, run_id=run_id, crew=crew, publishes=False)
+
+
+def find_checkpoint(
+    store: CheckpointStore, config: GenericTrainerConfig, team: Team, *, armed: Checkpoint | None
+) -> Checkpoint | None:
+    """The checkpoint to continue from, as the first rank chooses it; see `choose_checkpoint`."""
+    if team.size == 1:
+        return choose_checkpoint(store, config, armed=armed)
+    chosen = team.on_first(lambda: choose_checkpoint(store, config, armed=armed))
+    told: dict[str, Any] = {"path": None}
+    if chosen is not None:
+        alike = shares.is_divided(chosen) == (config.distributed.strategy == "fsdp")
+        told = {"path": str(chosen.path), "as_saved": alike and shares.ranks_of(chosen) == team.size}
+    told = team.gather(told)[0]
+    if told["path"] is None or team.is_first:
+        return chosen
+    return store.load(Path(told["path"]), shares.wanted_by(team.rank, as_saved=told["as_saved"]))
+
+
+def look_up(config: GenericTrainerConfig, path: Path | None) -> Checkpoint:
+    """The checkpoint at a path, or the newest valid one.
+
+    The first rank has the directory's lock and verifies everything. What it finds counts for all, so the others read no
+    more than where the run stands.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    directory = checkpoint_directory(config)
+    if world_of(config.distributed).is_first:
+        with open_store(config) as store:
+            checkpoint = store.newest() if path is None else store.load(path)
+    else:
+        newest = published(directory)[-1:] if path is None else [path]
+        checkpoint = read_checkpoint(newest[0], lambda name: name == "training") if newest else None
+    if checkpoint is None:
+        raise CheckpointError(f"{directory} holds no checkpoint", path=directory)
+    return checkpoint
 
 
 def choose_checkpoint(
@@ -81,7 +131,7 @@ def attempt(session: Session, checkpoint: Checkpoint | None, *, is_chosen: bool)
     except Exception as error:
         fault = session.fault or Fault.at(session.state)
         if reason := session.guard.failed(error, Place.of(session.state), fault, saved=session.saved):
-            session.stop_for_good(f"{reason}; {REMEDY}", error)
+            stop_for_good(session.team, f"{reason}; {REMEDY}", error)
         raise
     except BaseException:
         session.guard.withdraw()
@@ -98,8 +148,9 @@ def _begin(session: Session, state: ResumeState | None, *, is_chosen: bool) -> N
         is_chosen=is_chosen,
         samples=lambda fault: _samples(session, fault),
     )
+    refusal = session.team.gather(refusal)[0]  # the first rank keeps the ledger
     if refusal is not None:
-        session.stop_for_good(f"{refusal}; {REMEDY}")
+        stop_for_good(session.team, f"{refusal}; {REMEDY}")
 
 
 def _samples(session: Session, fault: Mapping[str, Any]) -> list[Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-__all__ = ["FOLLOWERS", "TrainerPhase"]
+__all__ = ["BETWEEN_EPOCHS", "CONSUMED", "FOLLOWERS", "TrainerPhase"]
 
 
 class TrainerPhase(enum.StrEnum):
@@ -54,6 +54,14 @@ class TrainerPhase(enum.StrEnum):
 
 
 _P = TrainerPhase
+
+BETWEEN_EPOCHS: Final = frozenset(
+    {_P.INIT, _P.TRAINING_START, _P.TRAIN_START_EPOCH, _P.CHECKPOINTING, _P.TRAINING_END, _P.TRAINING_COMPLETE}
+)
+"""Phases that need no position inside an epoch."""
+
+CONSUMED: Final = frozenset({_P.TRAIN_BATCH_OPTIM_STEP, _P.TRAIN_BATCH_SCHED_STEP, _P.TRAIN_BATCH_END})
+"""Phases in which the current batch has been read already."""
 
 FOLLOWERS: Final[dict[TrainerPhase, frozenset[TrainerPhase]]] = {
     _P.INIT: frozenset({_P.TRAINING_START}),

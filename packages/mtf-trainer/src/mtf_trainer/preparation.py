@@ -12,10 +12,11 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from mtf_trainer.compiling import compilation
 from mtf_trainer.recomputation import checkpoint_activations, is_recomputed, stop_recomputing
 from mtf_utils.sections import PerformanceConfig
 
-__all__ = ["compilation", "load_plain_state", "memory_format", "original", "plain_name", "plain_state", "prepared"]
+__all__ = ["load_plain_state", "memory_format", "original", "plain_name", "plain_state", "prepared"]
 
 _WRAPPERS: Final = frozenset({"_orig_mod", "_checkpoint_wrapped_module"})
 """What `torch.compile` and torch's checkpoint wrapper call the module inside."""
@@ -45,20 +46,6 @@ def original(model: nn.Module) -> nn.Module:
 def memory_format(performance: PerformanceConfig) -> torch.memory_format | None:
     """The layout of four-dimensional weights and batches; None leaves it as it is."""
     return torch.channels_last if performance.channels_last else None
-
-
-def compilation(performance: PerformanceConfig) -> dict[str, Any] | None:
-    """The keywords for `torch.compile`; None when nothing is to be compiled.
-
-    By default torch compiles the first shape for itself and later ones for any size, so the code that a batch runs
-    through depends on the batches before it, which a run that is continued has not seen. Therefore every shape is
-    compiled for itself, unless `dynamic` says otherwise.
-    """
-    asked = performance.compile
-    if asked is False:
-        return None
-    given = asked if isinstance(asked, dict) else {} if asked is True else {"mode": asked}
-    return {"dynamic": False, **given}
 
 
 @contextlib.contextmanager

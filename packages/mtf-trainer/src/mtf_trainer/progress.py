@@ -17,6 +17,10 @@ __all__ = ["Progress"]
 logger = logging.getLogger(__name__)
 
 REDRAW_S: Final = 0.25
+SLOWEST_REDRAW_S: Final = 2.0
+SHARE: Final = 0.002
+"""How much of the training's time may go into drawing a bar, as long as that leaves one picture in two seconds."""
+
 FIRST_LINES_S: Final = 10.0
 LATER_LINES_S: Final = 60.0
 
@@ -41,12 +45,13 @@ class Progress:
         self, kind: Kind, *, epochs: int, total_steps: int | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._kind = kind
-        self._epochs = epochs
-        self._total = total_steps
+        self.epochs = epochs
+        self.total_steps = total_steps
         self._clock = clock
         self._bar: Any | None = None
         self._waiting: tuple[ResumeState, Mapping[str, float]] | None = None
         self._started_at = self._shown_at = 0.0
+        self._redraw_s = REDRAW_S
         self._first_step = 0
         self._first_samples = 0.0
 
@@ -60,7 +65,7 @@ class Progress:
         if self._kind == "bar":
             from tqdm.auto import tqdm  # looks for a notebook, which takes time that only a bar is worth
 
-            self._bar = tqdm(total=self._total, initial=state.global_step, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=self.total_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
 
     def show(self, state: ResumeState, metrics: Mapping[str, float]) -> None:
         """Move to where the state is, unless that was just done."""
@@ -68,12 +73,14 @@ class Progress:
             return
         now = self._clock()
         lines_s = min(max((now - self._started_at) / 10, FIRST_LINES_S), LATER_LINES_S)
-        pause = lines_s if self._bar is None else REDRAW_S
-        if now - self._shown_at < pause and state.global_step != self._total:
+        pause = lines_s if self._bar is None else self._redraw_s
+        is_last = self._bar is not None and state.global_step == self.total_steps  # the last line comes with `close`
+        if now - self._shown_at < pause and not is_last:
             self._waiting = state, metrics
             return
         self._shown_at, self._waiting = now, None
         self._draw(state, metrics, now - self._started_at)
+        self._redraw_s = min(max((self._clock() - now) / SHARE, REDRAW_S), SLOWEST_REDRAW_S)
 
     def _draw(self, state: ResumeState, metrics: Mapping[str, float], elapsed: float) -> None:
         rate = (state.samples - self._first_samples) / elapsed if elapsed > 0 else math.nan
@@ -83,26 +90,25 @@ class Progress:
         if self._bar is None:
             logger.info("%s", self._line(state, shown, elapsed))
             return
-        self._bar.set_description(f"epoch {min(state.epoch + 1, self._epochs)}/{self._epochs}", refresh=False)
+        self._bar.set_description(f"epoch {min(state.epoch + 1, self.epochs)}/{self.epochs}", refresh=False)
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(state.global_step - self._bar.n)
 
     def _line(self, state: ResumeState, shown: Mapping[str, str], elapsed: float) -> str:
-        total = "" if self._total is None else f"/{self._total}"
-        parts = [f"epoch {state.epoch + 1}/{self._epochs}", f"step {state.global_step}{total}"]
+        total = "" if self.total_steps is None else f"/{self.total_steps}"
+        parts = [f"epoch {min(state.epoch + 1, self.epochs)}/{self.epochs}", f"step {state.global_step}{total}"]
         parts += [f"{name} {value}" for name, value in shown.items()]
         done = state.global_step - self._first_step
-        if self._total is not None and done > 0:
-            parts.append(f"{_duration((self._total - state.global_step) * elapsed / done)} left")
+        if self.total_steps is not None and done > 0:
+            parts.append(f"{_duration((self.total_steps - state.global_step) * elapsed / done)} left")
         return ", ".join(parts)
 
     def close(self) -> None:
-        """Leave the terminal in order."""
-        if self._bar is None:
-            return
+        """Show what is still to be shown, and leave the terminal in order."""
         if self._waiting is not None:
             self._draw(*self._waiting, self._clock() - self._started_at)
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         self._bar = self._waiting = None
 
 

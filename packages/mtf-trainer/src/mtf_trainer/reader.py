@@ -21,12 +21,16 @@ class Reader:
     Attributes:
         before_read: called before every batch.
         layout: of tensors with four dimensions; None leaves it as it is.
+        is_divided: whether other ranks read other parts of the same batches.
+        factor: how much the batch that was read counts among theirs.
     """
 
     source: DataSource
     device: torch.device
     before_read: Callable[[], None]
     layout: torch.memory_format | None = None
+    is_divided: bool = False
+    factor: float = 1.0
     _next: tuple[int, int] | None = None
 
     def go_to(self, epoch: int, batch: int) -> None:
@@ -47,5 +51,7 @@ class Reader:
             self._next = None
             raise
         self._next = (epoch, batch + 1)
+        if self.is_divided:
+            self.factor = self.source.factor(epoch, batch)
         stays = self.layout is None and self.device.type == "cpu"
         return item if stays else to_device(item, self.device, self.layout)

@@ -9,9 +9,9 @@ from pathlib import Path
 from mtf_trainer.state import ResumeState
 from mtf_utils import rundir
 from mtf_utils.exits import EXIT_DO_NOT_REQUEUE, EXIT_PREEMPTED
-from mtf_utils.rundir import Attempt, FinishReceipt, Outcome, RunResultFile
+from mtf_utils.rundir import Attempt, FinishReceipt, GoalFile, Outcome, RunResultFile
 
-__all__ = ["current_attempt", "finite", "write_receipt", "write_result"]
+__all__ = ["current_attempt", "finite", "write_goal", "write_receipt", "write_result"]
 
 STATUSES = {Outcome.PREEMPTED: EXIT_PREEMPTED, Outcome.DO_NOT_REQUEUE: EXIT_DO_NOT_REQUEUE}
 
@@ -20,6 +20,13 @@ def current_attempt() -> Attempt | None:
     """The attempt that this process is; None outside one, where nobody else counts how often it was preempted."""
     run = rundir.current_run()
     return run[1] if run is not None else None
+
+
+def write_goal(epochs: int, total_steps: int | None) -> None:
+    """Say how far training is to go, for whoever watches it; does nothing outside a run directory."""
+    run = rundir.current_run()
+    if run is not None:
+        GoalFile(epochs=epochs, total_steps=total_steps).write(run[0].goal_file)
 
 
 def write_receipt(outcome: Outcome, reason: str) -> None:

@@ -8,19 +8,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtf_trainer import attestation, fingerprint, receipts, restoring, rng
+from mtf_trainer import attestation, ending, fingerprint, receipts, restoring, rng
 from mtf_trainer.blame import fault_of
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import DataSource, DataWaitInterrupted
-from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
+from mtf_trainer.distributed import shares
+from mtf_trainer.distributed.team import Team
+from mtf_trainer.errors import CheckpointError
 from mtf_trainer.guard import REMEDY, Fault, Guard, Place
-from mtf_trainer.loop import Loop
+from mtf_trainer.loop import Loop, Step
 from mtf_trainer.metric_objects import MetricObjects
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.preemption import StopFlag
@@ -31,10 +33,10 @@ from mtf_trainer.state import ResumeState
 from mtf_trainer.steps import Engine
 from mtf_trainer.telemetry import Telemetry
 from mtf_trainer.timelimit import SaveBounds
-from mtf_utils.rundir import Outcome
 from mtf_utils.stateful import Stateful
 
 if TYPE_CHECKING:
+    from mtf_trainer.distributed.agreement import Agreement
     from mtf_trainer.trainer import GenericTrainer
 
 __all__ = ["Session"]
@@ -44,10 +46,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Restored:
-    """A checkpoint that was taken up: where it lies, and what it held."""
+    """A checkpoint that was taken up: where it lies, what it held, and whether by as many ranks as made it."""
 
     path: Path
     digests: attestation.Digests
+    by_as_many: bool
 
 
 @dataclass(kw_only=True)
@@ -63,6 +66,8 @@ class Session:
         flag: whether it was told to stop.
         directory: where the checkpoints are.
         guard: keeps the ledger of attempts.
+        team: the ranks that train together.
+        agreement: when all of them stop; None in a process that trains alone.
         restored: what was taken up, until `settle_restored` has attested it.
         loop: the phases; made anew by `restore`.
         saved: where the latest checkpoint of this process was made.
@@ -83,6 +88,8 @@ class Session:
     guard: Guard
     flag: StopFlag
     seed: int
+    team: Team = field(default_factory=Team)
+    agreement: Agreement | None = None
     state: ResumeState = field(default_factory=lambda: ResumeState(Phase.INIT, 0, 0))
     clock: Callable[[], float] = time.time
     loop: Loop = field(init=False)
@@ -96,9 +103,12 @@ class Session:
     _bounds: SaveBounds = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.team.size > 1:
+            self.metrics.check_shared()
         self.metrics.move_to(self.engine.device)
         self.registered = {**self.registered, **self.metrics.states(self.engine.device)}
-        self._reserves = self.config.checkpoint.async_save
+        has_model = self.team.is_first or (self.engine.parallel is not None and self.engine.parallel.is_sharded)
+        self._reserves = self.config.checkpoint.async_save and has_model
         self._bounds = SaveBounds(self.config.preemption, self.flag, self.store.next_save_s)
         self._bind()
 
@@ -106,23 +116,31 @@ class Session:
         """Make the loop for the state that the session has."""
         device, layout, trail = self.engine.device, memory_format(self.config.performance), self.guard.trail
         trail.state = self.state
+        parallel, divided = self.engine.parallel, self.team.size > 1
+        training_step: Step = self.trainer.training_step
+        if parallel is not None:
+            training_step = parallel.training_step(training_step, lambda: self.loop.agenda.completes_window())
         self.loop = Loop(
             config=self.config,
             state=self.state,
             engine=self.engine,
             events=Events(self.callbacks, self.state, self.trainer, self.before_update),
-            train=Reader(self.train, device, trail.batch, layout),
-            val=Reader(self.val, device, trail.batch, layout) if self.val is not None else None,
-            training_step=self.trainer.training_step,
+            train=Reader(self.train, device, trail.batch, layout, divided),
+            val=Reader(self.val, device, trail.batch, layout, divided) if self.val is not None else None,
+            training_step=training_step,
             validation_step=self.trainer.validation_step,
             metrics=self.metrics,
             record=self._record,
             save=self.save_periodically,
             before_update=self.before_update,
+            before_validation=self.engine.before_validation,
+            team=self.team,
         )
 
     def start(self) -> None:
         """Begin a new run with a checkpoint of its beginning, so that what cannot be saved shows at once."""
+        if not self.team.is_first:
+            rng.seed_everything(rng.derive_seed(self.seed, "rank", self.team.rank))
         self.telemetry.open(None)
         self.store.save(self.snapshot(), kind=Kind.INITIAL)
 
@@ -133,8 +151,9 @@ class Session:
             CheckpointError: the checkpoint does not belong to this run.
         """
         self._check(checkpoint)
-        sections, training = checkpoint.sections, checkpoint.sections["training"]
-        self.restored = Restored(checkpoint.path, attestation.digests(sections))
+        resume, sections = shares.shares_of(checkpoint, self.team.rank, self.team.size, self.engine.parallel)
+        training, by_as_many = sections["training"], shares.ranks_of(checkpoint) == self.team.size
+        self.restored = Restored(checkpoint.path, attestation.digests(self._as_saved(sections)), by_as_many)
         fingerprint.check_model(plain_state(self.engine.model), sections["model"], source=str(checkpoint.path))
         load_plain_state(self.engine.model, sections["model"])
         restoring.load_optimizer(self.engine.optimizer, sections["optimizer"], source=str(checkpoint.path))
@@ -143,8 +162,10 @@ class Session:
         if self.val is not None and training["data"]["val"] is not None:
             self.val.load_state_dict(training["data"]["val"])
         restoring.load_stateful(training, self.callbacks, self.registered, source=str(checkpoint.path))
-        self.state = ResumeState.from_dict(checkpoint.resume, rng=RNGState.from_state_dict(training["rng"]))
+        self.state = ResumeState.from_dict(resume, rng=RNGState.from_state_dict(training["rng"]))
         restoring.prolong(self.state, self.config)
+        if not by_as_many:
+            shares.deal_anew(self.state, self.train, self.val)
         if self.state.phase is Phase.TRAINING_COMPLETE:  # nothing is left to record
             self.telemetry.assume(training["journal_bytes"])
         else:
@@ -174,7 +195,7 @@ class Session:
             TrainingPreempted: told to stop; the state is durable.
             TrainingStopped: told to stop once too often.
         """
-        self._began_at = self._standing()
+        self._began_at = ending.standing(self.state)
         self.telemetry.start_progress(self.state)
         self.settle_restored()
         try:
@@ -198,18 +219,21 @@ class Session:
             with contextlib.suppress(DataWaitInterrupted):  # told to stop already: the first boundary will see to it
                 self.loop.train.go_to(*place)
         live = attestation.digests(self._sections())
-        different = list(attestation.differing_components(restored.digests, live))
+        if not restored.by_as_many:  # the data is dealt anew
+            live["data"], live["upcoming"] = restored.digests["data"], restored.digests["upcoming"]
+        different = shares.of_all_ranks(attestation.differing_components(restored.digests, live), self.team)
         if different:
             logger.warning("restored from %s, but not exact: %s", restored.path, "; ".join(different))
         else:
             logger.info("restored from %s: %s", restored.path, "exact" if self._is_exact else "all that was saved")
 
     def _train_to_the_end(self) -> None:
-        flag, loop, limit = self.flag, self.loop, self._bounds.time_limit
+        flag, loop, limit, agreement = self.flag, self.loop, self._bounds.time_limit, self.agreement
         for phase in self.guard.trail.boundaries(loop.boundaries()):
             if limit is not None and loop.can_save:
                 limit.save_point()
-            if flag.requested and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
+            told = flag.requested if agreement is None else agreement.is_due()
+            if told and loop.can_save and phase is not Phase.TRAINING_COMPLETE:
                 self._leave()
         self._finish()
 
@@ -221,9 +245,13 @@ class Session:
         self.store.join_copies()
         self.loop.settle()
         self.state.timestamp = self.clock()
+        resume, sections = self.state.to_dict(), self._sections()
+        if not self.team.is_first:
+            own = shares.own_section(resume, sections, self.engine, self.callbacks)
+            sections = {shares.section_of(self.team.rank): own}
         return Snapshot(
-            resume=self.state.to_dict(),
-            sections=self._sections(),
+            resume=resume,
+            sections=sections,
             epoch=self.state.epoch,
             global_step=self.state.global_step,
             metric=receipts.finite(self.state.metric),
@@ -234,11 +262,11 @@ class Session:
 
     def _sections(self) -> dict[str, Any]:
         engine = self.engine
-        return {
-            "model": plain_state(engine.model),
-            "optimizer": engine.optimizer.state_dict(),
-            "training": self._training_section(),
-        }
+        sections = {"model": plain_state(engine.model), "optimizer": engine.optimizer.state_dict()}
+        return self._as_saved(sections | {"training": self._training_section()})
+
+    def _as_saved(self, sections: dict[str, Any]) -> dict[str, Any]:
+        return self.engine.parallel.to_save(sections) if self.engine.parallel is not None else sections
 
     def _training_section(self) -> dict[str, Any]:
         streams = rng.capture()
@@ -260,10 +288,7 @@ class Session:
     def _data_state(self) -> dict[str, Any]:
         if self._closed_data is not None:
             return self._closed_data
-        return {
-            "train": self.train.state_dict(),
-            "val": self.val.state_dict() if self.val is not None else None,
-        }
+        return {"train": self.train.state_dict(), "val": None if self.val is None else self.val.state_dict()}
 
     def _close_data(self) -> None:
         """End the workers; what a checkpoint after `fit` needs of the sources is kept."""
@@ -276,19 +301,16 @@ class Session:
 
     def _upcoming(self) -> list[Any] | None:
         """The samples of the next training batch, where they are known for nothing."""
-        place = self.loop.upcoming
-        return self.train.peek(*place) if place is not None else None
+        return None if (place := self.loop.upcoming) is None else self.train.peek(*place)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree between a checkpoint and the run that continues it."""
+        engine, ranks = self.engine, self.team.size
         return {
             "seed": self.seed,
-            "settings": fingerprint.trainer_part(self.config, self.engine.optimizer),
-            "data": {
-                "train": self.train.fingerprint(),
-                "val": self.val.fingerprint() if self.val is not None else None,
-            },
-            "environment": fingerprint.environment(self.config, self.trainer.model, self.engine.device),
+            "settings": fingerprint.trainer_part(self.config, engine.optimizer),
+            "data": fingerprint.data(self.train, self.val),
+            "environment": fingerprint.environment(self.config, self.trainer.model, engine.device, ranks=ranks),
         }
 
     def before_update(self) -> None:
@@ -302,10 +324,8 @@ class Session:
 
     def save_periodically(self) -> None:
         """Save as the configuration says: in the background, or at once."""
-        if self.config.checkpoint.async_save:
-            self.store.save_in_background(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
-        else:
-            self.store.save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
+        save = self.store.save_in_background if self.config.checkpoint.async_save else self.store.save
+        save(self.snapshot(), kind=Kind.PERIODIC, deadline_s=self._bounds.timeout_s)
         self.saved = Place.of(self.state)
 
     def save_now(self, kind: Kind, *, pinned: bool = False) -> Path:
@@ -325,12 +345,9 @@ class Session:
         place = f"epoch {state.epoch + 1}, step {state.global_step}, before {state.phase.value}"
         if by_hand:
             self.guard.withdraw()
-        elif (reason := self._why_enough()) is not None:
-            self.stop_for_good(f"{reason}; saved at {place}: {path}")
-        message = f"stopped by {flag.signal_name} at {place}; saved {path}; the same command continues from there"
-        logger.warning("%s", message)
-        receipts.write_receipt(Outcome.PREEMPTED, message)
-        raise TrainingPreempted(message, checkpoint=path)
+        elif (reason := self.team.gather(self._why_enough())[0]) is not None:
+            ending.stop_for_good(self.team, f"{reason}; saved at {place}: {path}")
+        ending.go(self.team, flag.signal_name, place, path)
 
     def _why_enough(self) -> str | None:
         """Why the run must not be continued after this preemption; None if it may."""
@@ -340,24 +357,8 @@ class Session:
             too_often = f"preempted {count} times, more than preemption.max_preemptions={limit}, which can be raised"
             self.guard.stopped(too_often, end)
             return too_often
-        reason = self.guard.preempted(end, moved=self._standing() != self._began_at)
+        reason = self.guard.preempted(end, moved=ending.standing(self.state) != self._began_at)
         return reason and f"{reason}; {REMEDY}"
-
-    def stop_for_good(self, message: str, cause: Exception | None = None) -> NoReturn:
-        """Say that the run must not be started again, and end it.
-
-        Raises:
-            TrainingStopped: always.
-        """
-        # Python says nothing of an exception that carries a status
-        logger.error("%s", message, exc_info=cause)
-        receipts.write_receipt(Outcome.DO_NOT_REQUEUE, message)
-        raise TrainingStopped(message) from cause
-
-    def _standing(self) -> tuple[Any, ...]:
-        """Where the run stands, to the boundary."""
-        state, train = self.state, self.state.train
-        return Place.of(state), state.phase, state.event_index, train and (train.micro_step, train.exhausted)
 
     def _finish(self) -> None:
         path = self.store.save(self.snapshot(), kind=Kind.FINAL, deadline_s=self._bounds.timeout_s)
@@ -367,7 +368,8 @@ class Session:
 
     def write_result(self, checkpoint: Path) -> None:
         """Say what training came to."""
-        receipts.write_result(self.state, checkpoint=checkpoint, seed=self.seed, directory=self.directory)
+        if self.team.is_first:
+            receipts.write_result(self.state, checkpoint=checkpoint, seed=self.seed, directory=self.directory)
 
     @contextlib.contextmanager
     def reopened(self, store: CheckpointStore) -> Iterator[None]:

@@ -18,6 +18,7 @@ from mtf_trainer.preparation import plain_name
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
+    from mtf_trainer.distributed.parallel import Parallel
 
 __all__ = ["Engine", "LossWatch", "Place", "at", "is_finite", "modes_of", "restore_modes", "to_device"]
 
@@ -35,7 +36,11 @@ def at(place: Place) -> str:
 
 
 class Engine:
-    """Model, optimizer, scheduler and gradient scaler of a run, and the steps they take."""
+    """Model, optimizer, scheduler and gradient scaler of a run, and the steps they take.
+
+    Attributes:
+        parallel: how several ranks train the model, if there are several.
+    """
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class Engine:
         dtype = _DTYPES.get(config.precision)
         self._autocast = None if dtype is None else torch.autocast(device.type, dtype=dtype)
         self._parameters: list[nn.Parameter] = []
+        self.parallel: Parallel | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer updates, in the order of its groups; the list is kept while its length is right."""
@@ -80,6 +86,8 @@ class Engine:
         tensors: list[torch.Tensor] = [parameter.detach() for parameter in self.gradient_holders()]
         for state in self.optimizer.state.values():
             tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+        if self.parallel is not None:
+            tensors = [self.parallel.local(tensor) for tensor in tensors]
         return [tensor for tensor in tensors if tensor.untyped_storage().data_ptr() not in moving]
 
     def forward(self, step: Any, name: str, batch: Any, batch_idx: int) -> tuple[Mapping[str, Any], dict[str, Scalar]]:
@@ -133,6 +141,13 @@ class Engine:
         except RuntimeError as error:
             determinism.explain(error)
             raise
+        if self.parallel is not None:
+            self.parallel.is_reduced = self.parallel.syncs
+
+    def before_validation(self) -> None:
+        """Have all ranks validate the same model."""
+        if self.parallel is not None:
+            self.parallel.before_validation()
 
     def optimizer_step(self, *, correction: float = 1.0, inspect: Callable[[], None] | None = None) -> None:
         """Clip, step, and clear the gradients.
@@ -142,6 +157,8 @@ class Engine:
                 came as a surprise.
             inspect: called when the gradients are complete, before they are clipped.
         """
+        if self.parallel is not None:
+            self.parallel.reduce(self.gradient_holders())
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         if not parameters:  # every micro-batch of the window was left out
             return
@@ -185,6 +202,7 @@ class Engine:
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "gradients": [parameter.grad for parameter in self.gradient_holders()],
+            "reduced": self.parallel is None or self.parallel.is_reduced,
             "modes": modes_of(self.model),
             "frozen": [plain_name(name) for name, each in self.model.named_parameters() if not each.requires_grad],
         }
@@ -214,6 +232,8 @@ class Engine:
             )
         for parameter, gradient in zip(holders, state["gradients"], strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        if self.parallel is not None:
+            self.parallel.is_reduced = state.get("reduced", False)
         restore_modes(self.model, state["modes"])
 
 

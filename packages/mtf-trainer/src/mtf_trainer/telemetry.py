@@ -18,6 +18,7 @@ from mtf_trainer.media import to_png
 from mtf_trainer.metrics import to_numbers
 from mtf_trainer.places import checkpoint_directory, run_directory
 from mtf_trainer.progress import Progress
+from mtf_trainer.receipts import write_goal
 from mtf_trainer.state import ResumeState
 from mtf_utils.atomic import write_bytes
 from mtf_utils.rundir import is_safe_name
@@ -73,8 +74,9 @@ class Telemetry:
         self._offset = offset
 
     def start_progress(self, state: ResumeState) -> None:
-        """Show where the run stands from now on."""
+        """Show where the run stands from now on, and say how far it is to go."""
         if self._writes:
+            write_goal(self.progress.epochs, self.progress.total_steps)
             self.progress.open(state)
 
     def record(self, state: ResumeState, event: str, metrics: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -15,8 +16,10 @@ from mtf_trainer import binding, determinism, opening, preemption, rng
 from mtf_trainer.callbacks import EVENTS, TrainingCallback, never_called
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
-from mtf_trainer.data import make_source
-from mtf_trainer.errors import CheckpointError, TrainerError
+from mtf_trainer.data import Division, make_source
+from mtf_trainer.distributed import Ranks, Team, together, world_of
+from mtf_trainer.distributed.parallel import Parallel
+from mtf_trainer.errors import TrainerError
 from mtf_trainer.guard import Guard
 from mtf_trainer.loggers import MetricLogger
 from mtf_trainer.metric_objects import MetricObject, MetricObjects, Stage
@@ -146,8 +149,10 @@ class GenericTrainer:
         if not logging.getLogger().handlers:
             setup_logging(self.config.logging.log_level)
         flag, config = preemption.StopFlag(), self.config
+        self.device = binding.device(config.device, local_rank=world_of(config.distributed).local_rank)
         try:
             with (
+                together(config.distributed, flag, self.device) as ranks,
                 preemption.listening(flag, preemption.signal_names(config.preemption.signals)),
                 determinism.settings(
                     deterministic=config.deterministic,
@@ -155,24 +160,26 @@ class GenericTrainer:
                     matmul_precision=config.float32_matmul_precision,
                 ),
             ):
-                self._train(flag, model, optimizer, train_loader, val_loader, scheduler)
+                self._train(flag, ranks, model, optimizer, train_loader, val_loader, scheduler)
         finally:
             self._fitting = False
 
     def _train(
         self,
         flag: preemption.StopFlag,
+        ranks: Ranks,
         model: nn.Module,
         optimizer: Any,
         train_loader: Any,
         val_loader: Any | None,
         scheduler: Any | None,
     ) -> None:
-        self._bind(model, optimizer, scheduler)
-        store = opening.open_store(self.config)
+        parallel = self._bind(model, optimizer, scheduler, ranks)
+        team = ranks.team
+        store = opening.open_store(self.config, team)
         try:
             is_chosen = self._armed is not None
-            checkpoint = self._take_checkpoint(store)
+            checkpoint = self._take_checkpoint(store, team)
             engine = Engine(
                 self.config,
                 model=original(model),
@@ -180,15 +187,19 @@ class GenericTrainer:
                 scheduler=self.scheduler,
                 device=self.device,
             )
-            train = make_source(train_loader, seed=self.seed, stream="train", should_stop=flag.is_requested)
+            engine.parallel = parallel
+            # A rank that waits for data cannot stop before the others can.
+            should_stop = flag.is_requested if team.size == 1 else lambda: False
+            source = functools.partial(
+                make_source, seed=self.seed, should_stop=should_stop, division=Division(team.rank, team.size)
+            )
+            train = source(train_loader, stream="train")
             session = Session(
                 trainer=self,
                 config=self.config,
                 engine=engine,
                 train=train,
-                val=None
-                if val_loader is None
-                else make_source(val_loader, seed=self.seed, stream="val", should_stop=flag.is_requested),
+                val=None if val_loader is None else source(val_loader, stream="val"),
                 callbacks=tuple(self.callbacks),
                 registered=dict(self._registered),
                 metrics=self._metrics,
@@ -198,6 +209,8 @@ class GenericTrainer:
                 guard=Guard(run_directory(self.config), writes=is_main_process()),
                 flag=flag,
                 seed=self.seed,
+                team=team,
+                agreement=ranks.agreement,
             )
         except BaseException:
             store.close()
@@ -211,28 +224,30 @@ class GenericTrainer:
         ):
             opening.enter(session, checkpoint)
 
-    def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None) -> None:
+    def _bind(self, model: nn.Module, optimizer: Any, scheduler: Any | None, ranks: Ranks) -> Parallel | None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
-        self.device = binding.device(self.config.device)
         self.model = model.to(self.device)
         if (layout := memory_format(self.config.performance)) is not None:
             model.to(memory_format=layout)  # type: ignore[call-overload]  # which its stubs forgot
+        parallel = ranks.spread(original(model), self.config.distributed)
+        if parallel is not None and parallel.is_sharded:
+            binding.check_sharded(optimizer, scheduler, self.config.precision)
         self.optimizer = binding.optimizer(optimizer, model)
         self.scheduler = binding.scheduler(scheduler, self.optimizer, interval=self.config.scheduler_interval)
+        return parallel
 
-    def _take_checkpoint(self, store: CheckpointStore) -> Checkpoint | None:
+    def _take_checkpoint(self, store: CheckpointStore, team: Team) -> Checkpoint | None:
         """The checkpoint to continue from; the run's seed is the one that it was begun with."""
         armed, self._armed = self._armed, None
-        checkpoint = opening.choose_checkpoint(store, self.config, armed=armed)
-        if checkpoint is not None:
-            self.seed = checkpoint.fingerprint["seed"]
+        checkpoint = opening.find_checkpoint(store, self.config, team, armed=armed)
+        self.seed = team.gather(self.seed)[0] if checkpoint is None else checkpoint.fingerprint["seed"]
         return checkpoint
 
     def save_checkpoint(self, emergency: bool = False, *, pinned: bool = False) -> Path:
         """Save now; the checkpoint is durable when this returns.
 
-        May be called by callbacks and after `fit`.
+        May be called by callbacks and after `fit`; with several ranks only by callbacks, and by each of them.
 
         Args:
             emergency: mark it as an emergency save, which is bounded by the grace period.
@@ -252,6 +267,8 @@ class GenericTrainer:
         kind = Kind.EMERGENCY if emergency else Kind.MANUAL
         if self._fitting:
             return session.save_now(kind, pinned=pinned)
+        if session.team.size > 1:
+            raise TrainerError("save_checkpoint() after fit(): several ranks save together, while fit() runs")
         with session.reopened(opening.open_store(self.config)):
             return session.save_now(kind, pinned=pinned)
 
@@ -270,15 +287,9 @@ class GenericTrainer:
         """
         if self._fitting:
             raise TrainerError("load_checkpoint() while fit() runs: call it before")
-        store = opening.open_store(self.config)
-        try:
-            checkpoint = store.newest() if checkpoint_path is None else store.load(Path(checkpoint_path))
-        finally:
-            store.close()
-        if checkpoint is None:
-            directory = checkpoint_directory(self.config)
-            raise CheckpointError(f"{directory} holds no checkpoint", path=directory)
-        self._armed = checkpoint
+        checkpoint = self._armed = opening.look_up(
+            self.config, None if checkpoint_path is None else Path(checkpoint_path)
+        )
         streams = RNGState.from_state_dict(checkpoint.sections["training"]["rng"])
         return ResumeState.from_dict(checkpoint.resume, rng=streams)
 

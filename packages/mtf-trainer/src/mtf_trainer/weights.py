@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mtf_trainer.checkpoint.faults import DamagedCheckpointError
-from mtf_trainer.checkpoint.folder import read_section
+from mtf_trainer.checkpoint.folder import read_model
 from mtf_trainer.checkpoint.manifest import MANIFEST
 from mtf_trainer.checkpoint.tensorfile import read_plain_tensors
 from mtf_trainer.errors import CheckpointError
@@ -108,7 +108,7 @@ def _read(source: Path) -> dict[str, torch.Tensor]:
         return _read_file(source)
     if not (source / MANIFEST).exists():
         raise CheckpointError(f"{source} is not a checkpoint: it has no {MANIFEST}", path=source)
-    state = read_section(source, "model")
+    state = read_model(source)
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 

@@ -18,7 +18,7 @@ from mtf_utils.paths import (
     validate_project_structure,
 )
 from mtf_utils.result import Error, Result, Success, UnwrapError
-from mtf_utils.sections import CheckpointConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
+from mtf_utils.sections import CheckpointConfig, DistributedConfig, LoggingConfig, PerformanceConfig, PreemptionConfig
 from mtf_utils.settings import Problem, Settings, SettingsError, about
 from mtf_utils.stateful import Stateful
 
@@ -29,6 +29,7 @@ __all__ = [
     "EXIT_DO_NOT_REQUEUE",
     "EXIT_PREEMPTED",
     "CheckpointConfig",
+    "DistributedConfig",
     "EnvReference",
     "EnvReferenceError",
     "Error",

@@ -17,6 +17,7 @@ from mtf_utils.settings import Settings, about
 __all__ = [
     "Ask",
     "FinishReceipt",
+    "GoalFile",
     "Outcome",
     "Record",
     "RunDirectoryError",
@@ -144,6 +145,16 @@ class Ask(Record):
         default=None, metadata=about("The snapshot whose checkpoints are continued with other code; else null.")
     )
     code_after: str | None = field(default=None, metadata=about("The snapshot that continues them."))
+
+
+@dataclass(kw_only=True)
+class GoalFile(Record):
+    """`goal.json`: how far a training is to go. Written by the trainer's rank 0 whenever training begins or goes on."""
+
+    epochs: int = field(metadata=about("Epochs in all.", minimum=1))
+    total_steps: int | None = field(
+        default=None, metadata=about("Optimizer steps in all; null if nobody knows, as with streamed data.", minimum=1)
+    )
 
 
 @dataclass(kw_only=True)

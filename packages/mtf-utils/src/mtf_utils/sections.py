@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from mtf_utils.settings import Problem, Settings, about, nearest
 
-__all__ = ["CheckpointConfig", "LoggingConfig", "PerformanceConfig", "PreemptionConfig"]
+__all__ = ["CheckpointConfig", "DistributedConfig", "LoggingConfig", "PerformanceConfig", "PreemptionConfig"]
 
 # Those of POSIX by name, so that Windows, which lacks most, can declare a run for Linux.
 _POSIX_SIGNALS = {"SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGCONT", "SIGXCPU"}
 _SIGNALS = sorted((_POSIX_SIGNALS | set(signal.Signals.__members__)) - {"SIGKILL", "SIGSTOP"})
 
+_TUNING_OPTIONS = ("max_autotune", "max_autotune_gemm", "max_autotune_pointwise", "coordinate_descent_tuning")
 _COMPILE_KEYWORDS = ("mode", "backend", "fullgraph", "dynamic", "options")
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -161,4 +162,29 @@ class PerformanceConfig(Settings):
     def is_tuned_by_timing(asked: object) -> bool:
         """Whether torch.compile, asked for this, takes what turns out fastest, so that results may differ."""
         mode = asked.get("mode") if isinstance(asked, Mapping) else asked
-        return isinstance(mode, str) and mode.startswith("max-autotune")
+        options = asked.get("options") if isinstance(asked, Mapping) else None
+        tuned = options if isinstance(options, Mapping) else {}
+        return (isinstance(mode, str) and mode.startswith("max-autotune")) or any(
+            tuned.get(name) or tuned.get(name.replace("_", "-")) for name in _TUNING_OPTIONS
+        )
+
+
+@dataclass(kw_only=True)
+class DistributedConfig(Settings):
+    """How the processes of one run train together; without effect where there is one."""
+
+    strategy: Literal["auto", "none", "ddp", "fsdp"] = field(
+        default="auto",
+        metadata=about(
+            "ddp: every rank has the whole model; fsdp: every rank has a part of it; auto: ddp where torchrun or srun "
+            "started several processes; none: every process trains for itself."
+        ),
+    )
+    timeout_minutes: float = field(
+        default=10.0,
+        metadata=about("How long a rank waits for the others before it gives up.", above=0, unit="minutes"),
+    )
+    unused_parameters: bool = field(
+        default=False,
+        metadata=about("Whether a training step may leave parameters of the model unused, which takes some time."),
+    )

@@ -29,6 +29,7 @@ from mtf_trainer.checkpoint.manifest import (
     read_manifest,
     section_files,
 )
+from mtf_trainer.checkpoint.pieces import is_piece, joined, whole
 from mtf_trainer.checkpoint.strictjson import dumps, loads
 from mtf_trainer.checkpoint.tensorfile import read_tensors, write_tensors
 from mtf_trainer.checkpoint.writing import write_member
@@ -39,11 +40,14 @@ from mtf_utils.rundir import now
 __all__ = [
     "Checkpoint",
     "EncodedSnapshot",
+    "Part",
     "Snapshot",
     "encode_snapshot",
     "read_checkpoint",
+    "read_model",
     "read_section",
     "write_checkpoint",
+    "write_sections",
 ]
 
 Tensors = Mapping[str, torch.Tensor]
@@ -147,6 +151,19 @@ class EncodedSnapshot:
         return sum(tensor.nbytes for tensors in self.tensors.values() for tensor in tensors.values())
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one of several processes added to a checkpoint.
+
+    Attributes:
+        sections: their names.
+        files: what they are made of.
+    """
+
+    sections: tuple[str, ...]
+    files: dict[str, FileEntry]
+
+
 def encode_snapshot(snapshot: Snapshot) -> EncodedSnapshot:
     """Bring a snapshot into the form in which it is written.
 
@@ -195,6 +212,7 @@ def write_checkpoint(
     sequence: int = 0,
     pinned: bool = False,
     deadline: Deadline | None = None,
+    others: Callable[[], Sequence[Part]] = tuple,
 ) -> Manifest:
     """Write a checkpoint into an existing empty folder; every file is durable on return.
 
@@ -206,21 +224,18 @@ def write_checkpoint(
         sequence: its place among the checkpoints of one directory.
         pinned: whether retention leaves it alone.
         deadline: when to give up.
+        others: waits for what other processes write into the folder.
 
     Raises:
         CheckpointError: the state cannot be stored, or the files cannot be written.
     """
     deadline = deadline or Deadline(None, clock=time.monotonic)
     encoded = encode_snapshot(snapshot) if isinstance(snapshot, Snapshot) else snapshot
-    files: dict[str, FileEntry] = {}
-    for section, tensors in encoded.tensors.items():
-        if tensors:
-            _, name = section_files(section)
-            metadata = {"format": "pt"} | _aliases(encoded.trees[section])
-            files[name] = write_tensors(folder / name, tensors, metadata, deadline)
-    trees = {RESUME: encoded.resume} | {section_files(name)[0]: tree for name, tree in encoded.trees.items()}
-    for name, tree in trees.items():
-        files[name] = write_member(folder / name, dumps(tree), deadline)
+    files = write_sections(folder, encoded, deadline)
+    files[RESUME] = write_member(folder / RESUME, dumps(encoded.resume), deadline)
+    parts = others()
+    for part in parts:
+        files |= part.files
     manifest = Manifest(
         kind=kind,
         sequence=sequence,
@@ -230,7 +245,7 @@ def write_checkpoint(
         run_id=run_id,
         pinned=pinned,
         created_at=now(),
-        sections=tuple(encoded.tensors),
+        sections=(*encoded.tensors, *(name for part in parts for name in part.sections)),
         files=files,
         versions=_versions(),
         fingerprint=encoded.fingerprint,
@@ -240,6 +255,22 @@ def write_checkpoint(
     write_member(folder / MANIFEST, data, deadline)
     fsync_directory(folder)
     return manifest
+
+
+def write_sections(folder: Path, encoded: EncodedSnapshot, deadline: Deadline) -> dict[str, FileEntry]:
+    """Write the files of a snapshot's sections; every one is durable on return.
+
+    Raises:
+        CheckpointError: they cannot be written.
+    """
+    files: dict[str, FileEntry] = {}
+    for section, tensors in encoded.tensors.items():
+        tree_name, tensor_name = section_files(section)
+        if tensors:
+            metadata = {"format": "pt"} | _aliases(encoded.trees[section])
+            files[tensor_name] = write_tensors(folder / tensor_name, tensors, metadata, deadline)
+        files[tree_name] = write_member(folder / tree_name, dumps(encoded.trees[section]), deadline)
+    return files
 
 
 @functools.cache
@@ -256,8 +287,12 @@ def _versions() -> dict[str, str]:
     }
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint and verify every byte of it.
+def read_checkpoint(path: Path, wanted: Callable[[str], bool] | None = None) -> Checkpoint:
+    """Read a checkpoint and verify every byte of what is read.
+
+    Args:
+        path: its folder.
+        wanted: which sections to read, by name; by default all.
 
     Raises:
         DamagedCheckpointError: it is incomplete or altered; the message names the file and the fault.
@@ -267,7 +302,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     resume = _tree(path, RESUME, manifest.files, {})
     if not isinstance(resume, dict):
         raise damaged(path / RESUME, "is not a JSON object")
-    sections = {section: _section(path, manifest, section) for section in manifest.sections}
+    sections = {
+        section: _section(path, manifest, section) for section in manifest.sections if wanted is None or wanted(section)
+    }
     return Checkpoint(path, manifest, resume, sections)
 
 
@@ -283,6 +320,22 @@ def read_section(path: Path, section: str) -> Any:
         known = ", ".join(manifest.sections)
         raise CheckpointError(f"{path} has no section {section!r}; it has: {known}", path=path)
     return _section(path, manifest, section)
+
+
+def read_model(path: Path) -> dict[str, Any]:
+    """Read and verify the model of a checkpoint, put together if it was divided among ranks.
+
+    Raises:
+        DamagedCheckpointError: it is incomplete or altered.
+        CheckpointError: it cannot be read.
+    """
+    model: dict[str, Any] = read_section(path, "model")
+    if not any(map(is_piece, model.values())):
+        return model
+    ranks = [name for name in read_manifest(path).sections if name.startswith("rank_")]
+    others = [read_section(path, f"rank_{rank}")["model"] for rank in range(1, len(ranks) + 1)]
+    together: dict[str, Any] = whole(joined([model, *others]))
+    return together
 
 
 def _section(path: Path, manifest: Manifest, section: str) -> Any:

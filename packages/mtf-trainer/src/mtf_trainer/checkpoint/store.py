@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 import secrets
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from mtf_trainer.checkpoint import directory as folders
-from mtf_trainer.checkpoint.bandwidth import Bandwidth
 from mtf_trainer.checkpoint.deadline import Clock, Deadline, SaveCancelledError
-from mtf_trainer.checkpoint.faults import os_failure
 from mtf_trainer.checkpoint.folder import (
     Checkpoint,
     EncodedSnapshot,
     Snapshot,
     encode_snapshot,
     read_checkpoint,
-    write_checkpoint,
 )
-from mtf_trainer.checkpoint.lock import DirectoryLock, last_holder
-from mtf_trainer.checkpoint.manifest import Kind, folder_name, read_manifest
+from mtf_trainer.checkpoint.lock import last_holder
+from mtf_trainer.checkpoint.manifest import Kind, read_manifest
+from mtf_trainer.checkpoint.publishing import Contributor, Crew, Publisher, Writer
 from mtf_trainer.checkpoint.shelf import Shelf
 from mtf_trainer.checkpoint.staging import Copies, Staging
 from mtf_trainer.checkpoint.task import SaveTask
@@ -50,27 +47,39 @@ class CheckpointStore:
         run_id: the run; only its own checkpoints are ever deleted. None for one without a name: it gets the id of the
             nameless run that wrote the newest checkpoint here, else a random one.
         clock: what tells the time to deadlines.
+        crew: the processes that save together, if there are several.
+        publishes: whether this one writes the manifest and gives a checkpoint its name; the others need no lock.
 
     Raises:
         CheckpointError: the directory cannot be used, or another writer is using it.
     """
 
     def __init__(
-        self, directory: Path, config: CheckpointConfig, *, run_id: str | None, clock: Clock = time.monotonic
+        self,
+        directory: Path,
+        config: CheckpointConfig,
+        *,
+        run_id: str | None,
+        clock: Clock = time.monotonic,
+        crew: Crew | None = None,
+        publishes: bool = True,
     ) -> None:
         self._directory = directory
         self._clock = clock
         self._overlap = config.overlap_copy
         self._nbytes = 0
         self._staging = Staging()
-        self._bandwidth = Bandwidth()
+        self._saves = 0
         self._in_flight: SaveTask | None = None
         self._unconfirmed: SaveTask | None = None
         folders.create_directory(directory)
         self._run_id = run_id = run_id or _nameless(directory)
         self._shelf = Shelf(directory, config, run_id)
-        self._lock = DirectoryLock(directory, run_id)
-        folders.remove_leftovers(directory, run_id)
+        self._writer: Writer = (
+            Publisher(directory, self._shelf, run_id, crew)
+            if crew is None or publishes
+            else Contributor(directory, self._shelf, crew)
+        )
 
     @property
     def run_id(self) -> str:
@@ -190,7 +199,7 @@ class CheckpointStore:
 
     def next_save_s(self) -> float | None:
         """Seconds that a save like the last one is going to take, learned from this store's; None before the first."""
-        return self._bandwidth.estimate_s(self._nbytes)
+        return self._writer.bandwidth.estimate_s(self._nbytes)
 
     def wait(self, timeout_s: float | None = None) -> Path | None:
         """Wait until nothing is being written.
@@ -223,15 +232,19 @@ class CheckpointStore:
         self.wait()
         return self._shelf.newest()
 
-    def load(self, path: Path) -> Checkpoint:
+    def load(self, path: Path, wanted: Callable[[str], bool] | None = None) -> Checkpoint:
         """Read and verify one checkpoint, in this directory or elsewhere.
+
+        Args:
+            path: its folder.
+            wanted: which sections to read, by name; by default all.
 
         Raises:
             DamagedCheckpointError: it is not what was written.
             CheckpointError: it cannot be read.
         """
         self.check()
-        return read_checkpoint(path)
+        return read_checkpoint(path, wanted)
 
     def paths(self) -> list[Path]:
         """The published checkpoints of the directory, oldest first; not verified."""
@@ -247,22 +260,25 @@ class CheckpointStore:
             self.wait()
         finally:
             self._staging.release()
-            self._lock.release()
+            self._writer.close()
 
     def _require_open(self) -> None:
-        if not self._lock.held:
+        if not self._writer.is_open:
             raise CheckpointError(f"{self._directory}: this store is closed", path=self._directory)
 
     def _deadline(self, limit_s: float | None, *, emergency: bool = False) -> Deadline:
-        return Deadline(limit_s, emergency=emergency, clock=self._clock, last_durable=self._shelf.last)
+        return Deadline(limit_s, emergency=emergency, clock=self._clock, last_durable=self._writer.last)
 
     def _start(
         self, source: EncodedSnapshot | Copies, snapshot: Snapshot, kind: Kind, deadline: Deadline, pinned: bool
     ) -> SaveTask:
+        self._saves += 1
+        save = self._saves
+
         def publish(task: SaveTask, encoded: EncodedSnapshot) -> Path:
             if snapshot.refers_to is not None:
                 snapshot.refers_to()
-            return self._publish(task, encoded, kind, pinned)
+            return self._writer.write(save, task, encoded, kind, pinned=pinned)
 
         self._nbytes = source.nbytes
         self._in_flight = SaveTask(source, publish, deadline, step=snapshot.global_step)
@@ -317,8 +333,8 @@ class CheckpointStore:
         left_s = deadline.remaining_s()
         if left_s is None:
             return None
-        own_s = self._bandwidth.estimate_s(nbytes)
-        rest_s = self._bandwidth.estimate_s(max(0, running.nbytes - running.deadline.written))
+        own_s = self._writer.bandwidth.estimate_s(nbytes)
+        rest_s = self._writer.bandwidth.estimate_s(max(0, running.nbytes - running.deadline.written))
         if own_s is None or rest_s is None:
             return left_s / 2
         if rest_s + own_s <= left_s:
@@ -331,42 +347,6 @@ class CheckpointStore:
         stuck.deadline.cancel("it was given up")
         self._in_flight = None
         return deadline.error(f"waiting for the save of step {stuck.step}")
-
-    def _publish(self, task: SaveTask, encoded: EncodedSnapshot, kind: Kind, pinned: bool) -> Path:
-        sequence = folders.next_sequence(self._directory)
-        final = self._directory / folder_name(sequence, encoded.global_step)
-        temporary: Path | None = None
-        began = time.monotonic()
-        try:
-            temporary = folders.new_temporary(final, self._run_id)
-            manifest = write_checkpoint(
-                temporary,
-                encoded,
-                kind=kind,
-                run_id=self._run_id,
-                sequence=sequence,
-                pinned=pinned,
-                deadline=task.deadline,
-            )
-            self._bandwidth.learn(task.deadline.written, time.monotonic() - began)
-            task.await_confirmation()
-            self._shelf.add(temporary, final, manifest)
-        except BaseException as error:
-            if temporary is not None:
-                _remove_remains(temporary)
-            if isinstance(error, OSError) and not isinstance(error, CheckpointError):
-                raise os_failure("publish", final, error) from error
-            raise
-        return final
-
-
-def _remove_remains(temporary: Path) -> None:
-    try:
-        shutil.rmtree(temporary)
-    except FileNotFoundError:
-        pass  # it was renamed: what failed came after
-    except OSError as error:
-        _log.warning("cannot remove %s: %s; the next start will", temporary, error)
 
 
 def _nameless(directory: Path) -> str:

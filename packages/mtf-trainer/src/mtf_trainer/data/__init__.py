@@ -7,19 +7,22 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from mtf_trainer.data.mapstyle import MapSource
+from mtf_trainer.data.division import Division
+from mtf_trainer.data.mapstyle import ALONE, MapSource
 from mtf_trainer.data.source import DataSource, DataWaitInterrupted, is_stateful, named_sample
 from mtf_trainer.data.streamed import IterableSource, LoaderStreamSource
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["DataSource", "DataWaitInterrupted", "make_source", "named_sample"]
+__all__ = ["DataSource", "DataWaitInterrupted", "Division", "make_source", "named_sample"]
 
 
 def _never() -> bool:
     return False
 
 
-def make_source(loader: Any, *, seed: int, stream: str, should_stop: Callable[[], bool] = _never) -> DataSource:
+def make_source(
+    loader: Any, *, seed: int, stream: str, should_stop: Callable[[], bool] = _never, division: Division = ALONE
+) -> DataSource:
     """Make a source of batches by position from what a user calls a loader.
 
     Args:
@@ -29,12 +32,14 @@ def make_source(loader: Any, *, seed: int, stream: str, should_stop: Callable[[]
         seed: the run's seed.
         stream: what the data is for, `train` or `val`: two streams of one seed have nothing in common.
         should_stop: polled while waiting for data; once it is true, waiting ends with `DataWaitInterrupted`.
+        division: which part of every batch is this rank's.
 
     Raises:
         TrainerError: if batches cannot be had by position from it; the message says what to hand in instead.
     """
     if isinstance(loader, DataLoader):
-        return _from_loader(loader, seed, stream, should_stop)
+        return _from_loader(loader, seed, stream, should_stop, division)
+    _check_divisible(division, stream)
     if isinstance(loader, Iterator) and not is_stateful(loader):
         raise TrainerError(
             f"the {stream} loader is a {type(loader).__name__}, which can be iterated only once, so neither a second "
@@ -48,7 +53,17 @@ def make_source(loader: Any, *, seed: int, stream: str, should_stop: Callable[[]
     return IterableSource(loader, seed=seed, stream=stream, should_stop=should_stop)
 
 
-def _from_loader(loader: DataLoader[Any], seed: int, stream: str, should_stop: Callable[[], bool]) -> DataSource:
+def _check_divisible(division: Division, stream: str) -> None:
+    if division.ranks > 1:
+        raise TrainerError(
+            f"the {stream} data can only be iterated, so it cannot be divided among {division.ranks} ranks: pass a "
+            "DataLoader over a dataset with an index"
+        )
+
+
+def _from_loader(
+    loader: DataLoader[Any], seed: int, stream: str, should_stop: Callable[[], bool], division: Division
+) -> DataSource:
     if not getattr(loader, "in_order", True):
         raise TrainerError(
             f"the {stream} loader has in_order=False: its batches come in an order that no run can repeat; "
@@ -60,5 +75,7 @@ def _from_loader(loader: DataLoader[Any], seed: int, stream: str, should_stop: C
                 f"the {name} of the {stream} loader is a {type(getattr(loader, name)).__name__}, which can be iterated "
                 "only once; pass a list or a Sampler"
             )
-    rule = LoaderStreamSource if isinstance(loader.dataset, IterableDataset) else MapSource
-    return rule(loader, seed=seed, stream=stream, should_stop=should_stop)
+    if isinstance(loader.dataset, IterableDataset):
+        _check_divisible(division, stream)
+        return LoaderStreamSource(loader, seed=seed, stream=stream, should_stop=should_stop)
+    return MapSource(loader, seed=seed, stream=stream, should_stop=should_stop, division=division)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from typing import Any, Final
 
 from torch.utils.data import BatchSampler, DataLoader
 
-from mtf_trainer.data.order import Indices, known_indices, rule_of
+from mtf_trainer.data.division import Division, Layout
+from mtf_trainer.data.order import Indices, is_known, known_indices, length, rule_of
 from mtf_trainer.data.positions import PositionedDataset, Request
 from mtf_trainer.data.samplers import OwnSamplers
 from mtf_trainer.data.source import DataSource, is_stateful, length_of
-from mtf_trainer.data.workers import end_iteration, private_copy
+from mtf_trainer.data.workers import end_iteration, is_plain, private_copy
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.rng import derive_seed, preserved, seed_host
 
@@ -26,7 +26,9 @@ __all__ = ["MapSource"]
 
 logger = logging.getLogger(__name__)
 
-_TAKEN_AT_ONCE = 4096
+ALONE: Final = Division()
+_TAKEN_AT_ONCE: Final = 4096
+
 DEATH_S: Final = 1.0
 """How long the news of a worker's death may take, in seconds."""
 
@@ -37,54 +39,89 @@ class _Plan:
 
     Attributes:
         indices: of the samples, in order.
-        size: samples per batch; None where every entry is a batch of its own.
+        epoch: which one.
         end: how many of the indices are used.
+        layout: where the batches begin.
+        division: which part of them is this rank's.
+        is_batched: whether a batch is a list of indices; else every entry is a batch of its own.
     """
 
     indices: Indices
-    size: int | None
+    epoch: int
     end: int
+    layout: Layout
+    division: Division
+    is_batched: bool
 
     def __len__(self) -> int:
-        return self.end if self.size is None else math.ceil(self.end / self.size)
+        return self.layout.batches(self.epoch, self.end)
+
+    def stretch(self, number: int) -> tuple[int, int]:
+        """What the batches of all ranks take of the order."""
+        start = self.layout.start(self.epoch, number)
+        return start, min(start + self.layout.per_batch, self.end)
 
     def batches(self, start: int) -> Iterator[Any]:
         """What the sampler gives for every batch from one on; indices are taken many at a time, which costs less."""
-        size = self.size or 1
-        at_once = max(1, _TAKEN_AT_ONCE // size)
+        at_once = max(1, _TAKEN_AT_ONCE // self.layout.per_batch)
         for number in range(start, len(self), at_once):
-            taken = self.indices.take(number * size, min((number + at_once) * size, self.end))
-            if self.size is None:
-                yield from taken
-            else:
-                yield from (taken[place : place + size] for place in range(0, len(taken), size))
+            stretches = [self.stretch(each) for each in range(number, min(number + at_once, len(self)))]
+            base = stretches[0][0]
+            taken = self.indices.take(base, stretches[-1][1])
+            for stretch in stretches:
+                begin, end = self.division.cut(*stretch)
+                yield taken[begin - base : end - base] if self.is_batched else taken[begin - base]
 
     def batch(self, number: int) -> Any:
-        """What it gives for one."""
-        if self.size is None:
-            return self.indices.take(number, number + 1)[0]
-        start = number * self.size
-        return self.indices.take(start, min(start + self.size, self.end))
+        """What the sampler gives for that batch, or for this rank's part of it."""
+        taken = self.indices.take(*self.division.cut(*self.stretch(number)))
+        return taken if self.is_batched else taken[0]
 
 
 class _Order:
     """Stands in for a loader's sampler: yields requests from a position on."""
 
-    def __init__(self, loader: DataLoader[Any], seed: int, stream: str) -> None:
+    def __init__(self, loader: DataLoader[Any], seed: int, stream: str, division: Division) -> None:
         self._batches: Any = loader.batch_sampler
         self._items: Any = loader.sampler if self._batches is None else getattr(self._batches, "sampler", None)
         self._seed = seed
         self._stream = stream
+        self._division = division
         top = loader.sampler if self._batches is None else self._batches
         self.own = OwnSamplers(top, loader.dataset)
+        # What batches are made of: samples if they can be cut anew, else whatever the topmost sampler gives.
+        self._by_sample = rule_of(self._batches) is BatchSampler and is_known(self._items)
+        self._drop_last = bool(getattr(self._batches, "drop_last", False)) and (self._by_sample or division.ranks > 1)
+        self.layout = self.layout_for(division.ranks)
         self.epoch = 0
         self.start = 0
         self.plan: _Plan | None = None
+        self.factors: dict[int, float] = {}
         ahead = loader.num_workers * (loader.prefetch_factor or 1)
         self.drawn: deque[Request] = deque(maxlen=ahead + 1)
 
+    def layout_for(self, ranks: int) -> Layout:
+        """The layout of so many ranks."""
+        return Layout(ranks * (self._batches.batch_size if self._by_sample else 1))
+
+    def units(self) -> int | None:
+        """How many samples, or what else batches are made of, an epoch has; None if nobody knows."""
+        if self._by_sample:
+            return length(self._items, whole=self._division.ranks > 1)
+        return length_of(self._items if self._batches is None else self._batches)
+
+    def num_batches(self, epoch: int) -> int | None:
+        """Batches of an epoch; None if nobody knows."""
+        units = self.units()
+        if units is None:
+            return None
+        return self.layout.batches(epoch, self.layout.end(epoch, units, drop_last=self._drop_last))
+
     def __len__(self) -> int:
-        return len(self._items if self._batches is None else self._batches)
+        count = self.num_batches(self.epoch)
+        if count is None:
+            raise TypeError("the sampler has no length")
+        return count
 
     def __iter__(self) -> Iterator[Request]:
         # The indices are begun here and now: a user's code in them runs with the streams that `open` set up.
@@ -101,23 +138,44 @@ class _Order:
         """What determines the order of the present epoch."""
         return derive_seed(self._seed, self._stream, "order", self.epoch)
 
+    def factor(self, number: int) -> float:
+        """See `DataSource.factor`; of the epoch that is open."""
+        if self.plan is None:
+            return self.factors.pop(number, 1.0)
+        first, last = self.plan.stretch(number)
+        return self._division.factor(last - first)
+
     def _indices(self) -> Iterator[Any]:
         self.plan = self._make_plan()
+        self.factors = {}
         if self.plan is None:
-            return self.own.iterate(self.epoch, self.start, self.seed())
+            taken = self.own.iterate(self.epoch, self.layout.start(self.epoch, self.start), self.seed())
+            return taken if self._division.ranks == 1 else self._dealt(taken)
         return self.plan.batches(self.start)
 
+    def _dealt(self, taken: Iterator[Any]) -> Iterator[Any]:
+        """This rank's of the batches that a user's own sampler makes: they are dealt as they come."""
+        rank, ranks = self._division.rank, self._division.ranks
+        for number in itertools.count(self.start):
+            hand = list(itertools.islice(taken, ranks))
+            if not hand or (self._drop_last and len(hand) < ranks):
+                return
+            sizes = [len(item) if isinstance(item, list | tuple) else 1 for item in hand]
+            mine = sizes[rank] if rank < len(hand) else 0
+            if mine * ranks != sum(sizes):
+                self.factors[number] = mine * ranks / sum(sizes)
+            yield hand[rank] if rank < len(hand) else hand[0]
+
     def _make_plan(self) -> _Plan | None:
-        if self._batches is None or type(self._batches) in (list, tuple):
-            known = known_indices(self._items if self._batches is None else self._batches, self.epoch, self.seed())
-            return _Plan(known, None, known.length) if known is not None else None
-        if rule_of(self._batches) is not BatchSampler:
+        is_listed = self._batches is None or type(self._batches) in (list, tuple)
+        if not is_listed and not self._by_sample:
             return None
-        known = known_indices(self._items, self.epoch, self.seed())
+        source = self._items if self._batches is None or self._by_sample else self._batches
+        known = known_indices(source, self.epoch, self.seed(), whole=self._division.ranks > 1)
         if known is None:
             return None
-        size, length = self._batches.batch_size, known.length
-        return _Plan(known, size, length - length % size if self._batches.drop_last else length)
+        end = self.layout.end(self.epoch, known.length, drop_last=self._drop_last)
+        return _Plan(known, self.epoch, end, self.layout, self._division, self._by_sample)
 
 
 class MapSource(DataSource):
@@ -125,17 +183,32 @@ class MapSource(DataSource):
 
     Reaching a batch fetches none of those before it. What a `worker_init_fn` makes of a worker's number is not
     covered: which worker makes a batch depends on where the epoch was entered.
+
+    Of several ranks each has the same order, takes its part of every batch, and has random streams of its own.
     """
 
-    def __init__(self, loader: DataLoader[Any], *, seed: int, stream: str, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        *,
+        seed: int,
+        stream: str,
+        should_stop: Callable[[], bool],
+        division: Division = ALONE,
+    ) -> None:
         self._loader = loader
-        self._worker_seed = derive_seed(seed, stream, "workers")
-        self._order = _Order(loader, seed, stream)
+        own_seed = derive_seed(seed, "rank", division.rank) if division.rank else seed
+        self._worker_seed = derive_seed(own_seed, stream, "workers")
+        self._ranks = division.ranks
+        self._order = _Order(loader, seed, stream, division)
         order_as = "sampler" if loader.batch_sampler is None else "batch_sampler"
-        self._dataset = PositionedDataset(loader.dataset, loader.collate_fn, seed, stream, workers=loader.num_workers)
+        workers = loader.num_workers
+        self._dataset = PositionedDataset(loader.dataset, loader.collate_fn, own_seed, stream, workers=workers)
         self._copy = private_copy(loader, should_stop=should_stop, dataset=self._dataset, **{order_as: self._order})
+        self._is_plain = workers == 0 and not loader.pin_memory and is_plain(loader)
         self._iterator: Any = None
-        self.num_batches = length_of(loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
+        self.num_batches = self._order.num_batches(-1)
+        self._left: Layout | None = None
         if is_stateful(loader.dataset) and loader.num_workers > 0:
             logger.warning(
                 "the %s dataset %s has a state_dict, but it lives in the loader's workers, where it cannot be saved; "
@@ -146,8 +219,9 @@ class MapSource(DataSource):
 
     def open(self, epoch: int, batch: int = 0) -> None:
         """See `DataSource.open`."""
-        if epoch < 0 or batch < 0 or (self.num_batches is not None and batch > self.num_batches):
-            raise TrainerError(f"no batch {batch} of epoch {epoch}: an epoch has {self.num_batches} batches")
+        count = self.batches_in(epoch)
+        if epoch < 0 or batch < 0 or (count is not None and batch > count):
+            raise TrainerError(f"no batch {batch} of epoch {epoch}: an epoch has {count} batches")
         self._order.epoch, self._order.start = epoch, batch
         if not self._loader.persistent_workers:
             self.close()
@@ -157,10 +231,16 @@ class MapSource(DataSource):
             # What runs here of a user's code (a sampler's set_epoch) may draw.
             seed_host(self._order.seed())
             try:
-                self._iterator = iter(self._copy)
+                self._iterator = self._fetched_here() if self._is_plain else iter(self._copy)
             except BaseException:
                 self.close()  # workers half way into another epoch are of no use
                 raise
+
+    def _fetched_here(self) -> Iterator[Any]:
+        """What torch's iterator without workers gives, without telling a profiler of every batch."""
+        loader = self._loader
+        fetch = self._dataset.__getitem__ if loader.batch_sampler is None else self._dataset.__getitems__
+        return map(loader.collate_fn, map(fetch, iter(self._order)))
 
     def next(self) -> Any:
         """See `DataSource.next`."""
@@ -168,9 +248,22 @@ class MapSource(DataSource):
             raise TrainerError("the data source is not open; call open(epoch, batch) first")
         return next(self._iterator)
 
+    def batches_in(self, epoch: int) -> int | None:
+        """See `DataSource.batches_in`."""
+        return self.num_batches if epoch != self._order.layout.epoch else self._order.num_batches(epoch)
+
+    def factor(self, epoch: int, batch: int) -> float:
+        """See `DataSource.factor`."""
+        return 1.0 if self._ranks == 1 else self._order.factor(batch)
+
     def state_dict(self) -> dict[str, Any]:
         """See `DataSource.state_dict`: the samplers' own state, and a stateful dataset's if no worker has it."""
-        state: dict[str, Any] = {"samplers": self._order.own.state_dict()}
+        layout = self._order.layout
+        state: dict[str, Any] = {
+            "samplers": self._order.own.state_dict(),
+            "ranks": self._ranks,
+            "layout": [layout.epoch, layout.batch, layout.unit],
+        }
         if is_stateful(self._loader.dataset) and self._loader.num_workers == 0:
             with preserved():
                 state["dataset"] = self._loader.dataset.state_dict()  # type: ignore[attr-defined]
@@ -179,9 +272,22 @@ class MapSource(DataSource):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `DataSource.load_state_dict`."""
         self._order.own.load_state_dict(state["samplers"])
+        ranks, layout = state.get("ranks", 1), state.get("layout", (-1, 0, 0))
+        if ranks == self._ranks:
+            self._order.layout = self._order.layout.continued(*layout)
+        else:
+            self._left = self._order.layout_for(ranks).continued(*layout)
         if "dataset" in state and is_stateful(self._loader.dataset):
             with preserved():
                 self._loader.dataset.load_state_dict(state["dataset"])  # type: ignore[attr-defined]
+
+    def take_over(self, epoch: int, batch: int) -> None:
+        """See `DataSource.take_over`."""
+        if self._left is not None:
+            unit, units = self._left.start(epoch, batch), self._order.units()
+            unit = unit if units is None else min(unit, units)  # the last batch may have been a smaller one
+            self._order.layout = self._order.layout.continued(epoch, batch, unit)
+            self._left = None
 
     def fingerprint(self) -> dict[str, Any]:
         """See `DataSource.fingerprint`."""
@@ -191,7 +297,7 @@ class MapSource(DataSource):
             "kind": "map",
             "dataset": type(self._loader.dataset).__name__,
             "length": length_of(self._loader.dataset),
-            "batches": self.num_batches,
+            "batches": length_of(self._loader.sampler if batches is None else batches),
             "batch_size": self._loader.batch_size,
             "drop_last": self._loader.drop_last,
             "sampler": type(sampler).__name__,

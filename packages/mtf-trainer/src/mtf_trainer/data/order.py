@@ -18,7 +18,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from mtf_trainer.rng import derive_seed
 
-__all__ = ["Indices", "known_indices", "rule_of"]
+__all__ = ["Indices", "is_known", "known_indices", "length", "rule_of"]
 
 _BLOCK = 1 << 16
 _TORCHDATA: dict[str, type] = {
@@ -111,13 +111,15 @@ class _Draws(Indices):
 
 
 class _Distributed(Indices):
-    """One rank's share, as `DistributedSampler` deals it; the ranks agree through the sampler's own seed."""
+    """One rank's share, as `DistributedSampler` deals it, or the order out of which it deals.
 
-    def __init__(self, sampler: DistributedSampler[Any], epoch: int) -> None:
-        super().__init__(sampler.num_samples)
+    The ranks agree through the sampler's own seed.
+    """
+
+    def __init__(self, sampler: DistributedSampler[Any], epoch: int, *, whole: bool) -> None:
+        super().__init__(length(sampler, whole=whole))
         self._size = len(sampler.dataset)  # type: ignore[arg-type]
-        self._rank = sampler.rank
-        self._ranks = sampler.num_replicas
+        self._rank, self._ranks = (0, 1) if whole else (sampler.rank, sampler.num_replicas)
         self._order: torch.Tensor | None = None
         if sampler.shuffle:
             generator = torch.Generator()
@@ -145,7 +147,21 @@ def rule_of(sampler: Any) -> type:
     return kind
 
 
-def known_indices(sampler: Any, epoch: int, seed: int) -> Indices | None:
+def is_known(sampler: Any) -> bool:
+    """Whether `known_indices` knows the rule of a sampler."""
+    kind = rule_of(sampler)
+    if kind is WeightedRandomSampler:
+        return bool(sampler.weights.device.type == "cpu")
+    return kind in (list, tuple, range, SequentialSampler, RandomSampler, SubsetRandomSampler, DistributedSampler)
+
+
+def length(sampler: Any, *, whole: bool) -> int:
+    """How many indices a known sampler gives in an epoch; `whole` as in `known_indices`."""
+    is_divided = whole and rule_of(sampler) is DistributedSampler
+    return len(sampler.dataset if is_divided else sampler)
+
+
+def known_indices(sampler: Any, epoch: int, seed: int, *, whole: bool = False) -> Indices | None:
     """The indices of one epoch of a sampler whose rule is known; None for any other sampler.
 
     Known are exactly torch's own samplers, lists, tuples and ranges: a subclass may have changed the rule.
@@ -154,7 +170,10 @@ def known_indices(sampler: Any, epoch: int, seed: int) -> Indices | None:
         sampler: of a loader; nothing is drawn from its generator.
         epoch: for `DistributedSampler`, whose order depends on it and on the sampler's own seed.
         seed: for all others, derived from the run's seed, the stream and the epoch.
+        whole: of a `DistributedSampler`, give all ranks' indices: the trainer divides them.
     """
+    if not is_known(sampler):
+        return None
     kind = rule_of(sampler)
     if kind in (list, tuple, range):
         return _Slices(sampler)
@@ -165,7 +184,7 @@ def known_indices(sampler: Any, epoch: int, seed: int) -> Indices | None:
         return rule(len(sampler.data_source), sampler.num_samples, seed)
     if kind is SubsetRandomSampler:
         return _Tensor(torch.randperm(len(sampler.indices), generator=_generator(seed)), sampler.indices)
-    if kind is WeightedRandomSampler and sampler.weights.device.type == "cpu":
+    if kind is WeightedRandomSampler:
         draws = torch.multinomial(sampler.weights, sampler.num_samples, sampler.replacement, generator=_generator(seed))
         return _Tensor(draws)
-    return _Distributed(sampler, epoch) if kind is DistributedSampler else None
+    return _Distributed(sampler, epoch, whole=whole)

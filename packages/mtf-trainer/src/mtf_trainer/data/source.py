@@ -104,6 +104,20 @@ class DataSource(ABC):
         """The batch of the open epoch that a loader worker, of whose death something was heard, was at."""
         return None
 
+    def batches_in(self, epoch: int) -> int | None:
+        """Batches of a certain epoch: one that another number of ranks began may have more, or fewer."""
+        return self.num_batches
+
+    def factor(self, epoch: int, batch: int) -> float:
+        """How much this rank's batch counts among those of all: 1, unless they have unequal parts."""
+        return 1.0
+
+    def take_over(self, epoch: int, batch: int) -> None:
+        """Go on where another number of ranks stood before batch `batch`, after `load_state_dict` of their state."""
+        raise TrainerError(
+            f"this data cannot be dealt anew at batch {batch} of epoch {epoch}: use as many ranks as before"
+        )
+
     @abstractmethod
     def close(self) -> None:
         """End workers and drop the position; `open` may follow."""

@@ -22,7 +22,7 @@ from torch.utils.data import _utils as loader_utils
 
 from mtf_trainer.data.source import DataWaitInterrupted
 
-__all__ = ["WorkerSetup", "end_iteration", "private_copy"]
+__all__ = ["WorkerSetup", "end_iteration", "is_plain", "private_copy"]
 
 _POLL_S = 0.1
 _PATIENCE_S = 1.0
@@ -103,6 +103,15 @@ def _held_back(signals: tuple[int, ...]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _has_own_iterators(loader: Any) -> bool:
+    return type(loader)._get_iterator is not DataLoader._get_iterator
+
+
+def is_plain(loader: Any) -> bool:
+    """Whether a private copy of a loader over a map-style dataset iterates as torch's own loader does."""
+    return _has_own_iterators(loader) or type(loader).__iter__ is DataLoader.__iter__
+
+
 def private_copy(loader: Any, *, should_stop: Callable[[], bool], **changes: Any) -> Any:
     """A copy of a loader that shares nothing that changes with it, and whose workers are well-behaved.
 
@@ -112,9 +121,8 @@ def private_copy(loader: Any, *, should_stop: Callable[[], bool], **changes: Any
         changes: attributes that differ in the copy; its dataset is a wrapper with the user's as `dataset`.
     """
     map_style = not isinstance(loader.dataset, IterableDataset)
-    has_own_iterators = type(loader)._get_iterator is not DataLoader._get_iterator
     # Iterators of another make keep positions of their own, which requests by position have no use for.
-    made: Any = object.__new__(DataLoader if map_style and has_own_iterators else type(loader))
+    made: Any = object.__new__(DataLoader if map_style and _has_own_iterators(loader) else type(loader))
     context = {"_DataLoader__multiprocessing_context": loader.multiprocessing_context}
     # A DataLoader refuses most assignments after its construction.
     made.__dict__.update(loader.__dict__, _iterator=None, generator=torch.Generator(), **context, **changes)

@@ -56,6 +56,11 @@ class EMA(TrainingCallback):
         self._raw: list[torch.Tensor] | None = None
 
     @property
+    def is_replicated(self) -> bool:
+        """See `TrainingCallback.is_replicated`; the raw weights of a validation contain each rank's own buffers."""
+        return self._raw is None
+
+    @property
     def weights(self) -> dict[str, torch.Tensor]:
         """The averaged weights by name; the tensors are the live ones."""
         return dict(zip(self._names, self._averages, strict=True))
@@ -68,9 +73,10 @@ class EMA(TrainingCallback):
         self._averages = [value.to(_wide(value.dtype), copy=True) for value in self._live]
         self.updates, self._seen_step, self._raw = 0, 0, None
 
+    @torch.no_grad()
     def on_training_start(self, trainer: GenericTrainer) -> None:
         """Begin with the weights as they are."""
-        torch._foreach_copy_(self._averages, self._live)
+        torch._foreach_copy_(_local(self._averages), _local(self._live))
 
     def on_batch_end(self, trainer: GenericTrainer, batch_idx: int, logs: dict[str, Any]) -> None:
         """Update the average after an optimizer step."""
@@ -110,19 +116,19 @@ class EMA(TrainingCallback):
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warm_up else self.decay
         live = [value.to(average.dtype) for value, average in zip(self._live, self._averages, strict=True)]
-        torch._foreach_lerp_(self._averages, live, 1.0 - decay)
+        torch._foreach_lerp_(_local(self._averages), _local(live), 1.0 - decay)
 
     @torch.no_grad()
     def _lend(self) -> None:
         """Copy values, not tensors: the optimizer and compiled code hold on to the tensors."""
         self._raw = [value.clone() for value in self._live]
-        torch._foreach_copy_(self._live, self._averages)
+        torch._foreach_copy_(_local(self._live), _local(self._averages))
 
     @torch.no_grad()
     def _give_back(self) -> None:
         raw, self._raw = self._raw, None
         if raw is not None:
-            torch._foreach_copy_(self._live, raw)
+            torch._foreach_copy_(_local(self._live), _local(raw))
 
     def _pairs(self) -> Iterator[tuple[str, torch.Tensor]]:
         return zip(self._names, self._live, strict=True)
@@ -147,6 +153,11 @@ class EMA(TrainingCallback):
             average.copy_(state["weights"][name])
         raw = state["raw"]
         self._raw = None if raw is None else [raw[name].to(live.device, copy=True) for name, live in self._pairs()]
+
+
+def _local(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What this rank has of them, if the model is divided among ranks."""
+    return [each.to_local() if hasattr(each, "to_local") else each for each in tensors]
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -1,0 +1,94 @@
+"""A training task without chance but the order of the data: for runs of different numbers of ranks to be compared.
+
+Every rank notes each sample that it trained on, as `<epoch> <index>`, in FOLDER/seen-<rank of this start>.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mtf_trainer import (
+    CheckpointConfig,
+    DistributedConfig,
+    GenericTrainer,
+    GenericTrainerConfig,
+    LoggingConfig,
+    TrainingCallback,
+)
+
+
+class Regression(GenericTrainer):
+    """Fits a sine, and notes what it sees."""
+
+    seen: Any
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        index, inputs, targets = batch
+        if self.model.training and self.counts():
+            self.seen.writelines(f"{self.current_epoch} {each}\n" for each in index.tolist())
+            self.seen.flush()
+        return {"loss": nn.functional.mse_loss(self.model(inputs), targets)}
+
+    def counts(self) -> bool:
+        """Whether the batch is more than a stand-in."""
+        return bool(self._session.loop.train.factor)
+
+
+class Stop(TrainingCallback):
+    """Has this rank told to stop at the end of a batch."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.place = (epoch, batch)
+
+    def on_batch_end(self, trainer: GenericTrainer, batch_idx: int, logs: dict[str, Any]) -> None:
+        if (trainer.current_epoch, batch_idx) == self.place:
+            os.kill(os.getpid(), signal.SIGTERM)
+            agreement = trainer._session.agreement
+            while agreement is not None and not agreement._held:  # the news takes its time
+                time.sleep(0.001)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--samples", type=int, default=58)
+    parser.add_argument("--batch", type=int, default=3)
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--stop", help="EPOCH:BATCH at whose end the last rank is told to stop")
+    parser.add_argument("--strategy", default="auto")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    config = GenericTrainerConfig(
+        epochs=2,
+        gradient_accumulation_steps=arguments.accumulate,
+        seed=3,
+        device="cpu",
+        checkpoint=CheckpointConfig(checkpoint_dir=str(arguments.folder / "checkpoints")),
+        distributed=DistributedConfig(strategy=arguments.strategy),
+        logging=LoggingConfig(log_every_n_steps=1, progress="off"),
+    )
+    trainer = Regression(config)
+    model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1))
+    inputs = torch.randn(arguments.samples, 4, generator=torch.Generator().manual_seed(1))
+    data = TensorDataset(torch.arange(arguments.samples), inputs, inputs.sum(dim=1, keepdim=True).sin())
+    train = DataLoader(data, batch_size=arguments.batch, shuffle=True)
+    val = DataLoader(data, batch_size=arguments.batch)
+    if arguments.stop and rank == size - 1:
+        epoch, batch = arguments.stop.split(":")
+        trainer.add_callback(Stop(int(epoch), int(batch)))
+    with (arguments.folder / f"seen-{rank}").open("a") as trainer.seen:
+        trainer.fit(model, lambda parameters: torch.optim.SGD(parameters, lr=0.05), train, val)
+
+
+if __name__ == "__main__":
+    main()

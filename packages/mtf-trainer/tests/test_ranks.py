@@ -1,0 +1,101 @@
+"""Several ranks train one model: as one process would, and through anything that happens to one of them."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import re
+import signal
+
+import pytest
+import torch
+
+from mtf_trainer.checkpoint.folder import read_model
+from mtf_utils.rundir import read_metrics
+
+
+def latest(folder):
+    return (folder / "checkpoints" / "latest").read_text().strip()
+
+
+def losses(folder, name):
+    records = read_metrics(folder / "checkpoints" / "metrics.jsonl")
+    return [record[name] for record in records if name in record]
+
+
+@pytest.mark.parametrize(("accumulate", "kind"), [(1, "ddp"), (4, "ddp"), (4, "fsdp")])
+def test_two_ranks_learn_what_one_learns_from_batches_twice_as_large(ranks, tmp_path, accumulate, kind):
+    options = ("--batch", "3", "--accumulate", str(accumulate), "--strategy", kind)
+    ranks.train("ranks_simple.py", tmp_path / "two", 2, *options)
+    ranks.train("ranks_simple.py", tmp_path / "one", 1, "--batch", "6", "--accumulate", str(accumulate))
+    for name in ("train_loss", "val_loss"):
+        two, one = losses(tmp_path / "two", name), losses(tmp_path / "one", name)
+        assert len(one) >= 2
+        assert two == pytest.approx(one, rel=1e-5)
+    two, one = (read_model(tmp_path / folder / "checkpoints" / latest(tmp_path / folder)) for folder in ("two", "one"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_every_sample_comes_once_an_epoch_although_the_number_of_ranks_changes(ranks, tmp_path, kind):
+    options = ("--accumulate", "4", "--strategy", kind)
+    ranks.train("ranks_simple.py", tmp_path, 2, *options, "--stop", "0:2", status=75)
+    if kind == "fsdp":  # one process has a whole model: there is no way back
+        ranks.train("ranks_simple.py", tmp_path, 3, *options, "--stop", "0:4", status=75)
+    else:
+        ranks.train("ranks_simple.py", tmp_path, 1, *options, "--stop", "0:7", status=75)
+    ranks.train("ranks_simple.py", tmp_path, 2, *options)
+    assert re.search(r"no longer exact: ranks was [13], is 2", (tmp_path / "log-0").read_text())
+    seen = collections.Counter(line for file in tmp_path.glob("seen-*") for line in file.read_text().splitlines())
+    assert seen == {f"{epoch} {index}": 1 for epoch in (0, 1) for index in range(58)}
+
+
+def digests(folder):
+    return [json.loads((folder / f"digest-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def strategy(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ranks, tmp_path_factory, strategy):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    ranks.train("ranks_task.py", folder, 2, "--strategy", strategy)
+    return digests(folder)
+
+
+def pace(folder, rank):
+    file = folder / f"pace-{rank}"
+    return tuple(map(int, file.read_text().split()[1:])) if file.exists() and file.read_text() else (0, -1)
+
+
+@pytest.mark.parametrize("victims", [[1], [0, 1]], ids=["one", "all"])
+def test_all_ranks_stop_together_and_go_on_to_the_same_bits(ranks, tmp_path, strategy, undisturbed, victims):
+    with ranks.RankProcesses("ranks_task.py", tmp_path, 2, "--strategy", strategy, "--pace", "0.05") as started:
+        ranks.wait_for(lambda: all(pace(tmp_path, rank) >= (0, 5) for rank in (0, 1)), "mid-accumulation")
+        for victim in victims:
+            started.processes[victim].send_signal(signal.SIGTERM)
+        assert started.statuses() == [75, 75], started.said()
+    ranks.train("ranks_task.py", tmp_path, 2, "--strategy", strategy)
+    assert digests(tmp_path) == undisturbed
+
+
+def test_a_rank_that_is_killed_ends_the_others_which_go_on_to_the_same_bits(ranks, tmp_path, strategy, undisturbed):
+    with ranks.RankProcesses("ranks_task.py", tmp_path, 2, "--strategy", strategy, "--pace", "0.05") as started:
+        ranks.wait_for(lambda: pace(tmp_path, 1) >= (1, 2), "the second epoch")
+        os.kill(started.processes[1].pid, signal.SIGKILL)
+        assert started.statuses() == [1, -signal.SIGKILL], started.said()
+        assert "TrainerError: the ranks cannot go on: a rank has ended without a word" in started.said()
+    ranks.train("ranks_task.py", tmp_path, 2, "--strategy", strategy)
+    assert digests(tmp_path) == undisturbed
+
+
+def test_the_last_words_of_a_rank_that_fails_are_those_of_all(ranks, tmp_path):
+    with ranks.RankProcesses("ranks_task.py", tmp_path, 2, "--fail", "1") as started:
+        assert started.statuses() == [1, 1]
+        for log in started.logs:
+            assert "the last words of this rank" in log.read_text()

@@ -1,0 +1,100 @@
+"""What it costs several ranks to agree on a stop: `python tests/bench/agreement_cost.py [--ranks N]`.
+
+Ranks train a tiny model under DDP over gloo, in blocks of steps that alternate between three ways to learn of a stop:
+not at all, the agreement of the trainer, and the usual collective in every step. Printed is the time of a step of each,
+with the median of its ratios to the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mtf_trainer import DistributedConfig
+from mtf_trainer.distributed import find_world
+from mtf_trainer.distributed.agreement import Agreement
+from mtf_trainer.distributed.processes import assemble
+from mtf_trainer.preemption import StopFlag
+
+BOUNDARIES_A_STEP = 7
+"""Boundaries that the loop passes from one batch to the next."""
+
+
+def main() -> None:
+    """Start the ranks, or be one of them."""
+    parser = argparse.ArgumentParser(prog="agreement_cost", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--blocks", type=int, default=15, help="blocks of each way (default: 15)")
+    parser.add_argument("--steps", type=int, default=200, help="steps of a block (default: 200)")
+    arguments = parser.parse_args()
+    if "RANK" in os.environ:
+        measure(arguments.blocks, arguments.steps)
+        return
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.ranks}"]
+    os.execv(sys.executable, [*words, *sys.argv])
+
+
+def measure(blocks: int, steps: int) -> None:
+    """Time the three ways in turn, on this rank; the first one prints."""
+    torch.set_num_threads(1)
+    team = assemble(DistributedConfig(), find_world(), torch.device("cpu"))
+    step = make_step()
+    ways: dict[str, Callable[[Callable[[], bool]], object]] = {
+        "none": lambda due: None,
+        "agreement": lambda due: [due() for _ in range(BOUNDARIES_A_STEP)],
+        "collective": lambda due: ask_all(),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(blocks + 1):
+        for name, way in ways.items():
+            agreement = Agreement(team, StopFlag(), patience_s=10)
+            if name == "agreement":
+                agreement.start()
+            dist.barrier()
+            began = time.perf_counter()
+            for _ in range(steps):
+                step()
+                way(agreement.is_due)
+            times[name].append((time.perf_counter() - began) / steps)
+            agreement.close()
+    if team.is_first:
+        for name, taken in times.items():
+            pairs = [own / bare for own, bare in zip(taken[1:], times["none"][1:], strict=True)]
+            print(f"{name}: {statistics.median(taken[1:]) * 1e6:.0f} us a step, {statistics.median(pairs):.3f}")
+    team.close()
+
+
+def make_step() -> Callable[[], None]:
+    """A training step of about a millisecond."""
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+    ddp = DistributedDataParallel(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    inputs, targets = torch.randn(32, 32), torch.randn(32, 1)
+
+    def step() -> None:
+        loss = nn.functional.mse_loss(ddp(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def ask_all() -> None:
+    """Whether any rank was told to stop, as it is usually found out."""
+    told = torch.zeros(1)
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    bool(told.item())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Distributed trainings that are killed: for `rank_kills.py`."""
