@@ -63,7 +63,7 @@ def test_plan_run_status_results(sweep: Path, project: Path, capsys: pytest.Capt
     lines = [line.split() for line in ranked.out.splitlines()]
     assert lines[0][:2] == ["name", "val_loss"]
     assert [line[1:3] for line in lines[1:]] == [["tiny-x=2.0-fa=null", "0.666667"], ["tiny-x=1.0-fa=null", "0.333333"]]
-    assert "tiny-x=1.0-fa=1: ValueError: bad step 1" in ranked.err
+    assert "tiny-x=1.0-fa=1, tiny-x=2.0-fa=1: ValueError: bad step 1" in ranked.err
     assert len((project / "table.csv").read_text().splitlines()) == 5
 
 
@@ -158,8 +158,8 @@ def test_results_do_without_a_bad_run(sweep: Path, project: Path, capsys, conten
     capsys.readouterr()
     assert main(["results", "out", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)["data"]
-    assert (results["metric"], results["mode"]) == ("val_loss", "max")
-    assert results["ranking"] == ["tiny-x=2.0-fa=null", "tiny-x=1.0-fa=null"]
+    ranking = {"metric": "val_loss", "mode": "max", "runs": ["tiny-x=2.0-fa=null", "tiny-x=1.0-fa=null"]}
+    assert results["ranking"] == ranking
     for file in project.glob("out/runs/*/config.json"):
         file.unlink()
     assert main(["results", "out", "--json"]) == 0
