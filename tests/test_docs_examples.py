@@ -1,45 +1,51 @@
-"""Every Python example of the documentation runs as it stands, in a fresh process and an empty folder.
-
-Of a block under the line `<!-- fragment -->` (it needs a model, a cluster or a file that the reader has) only the
-imports are run, so that it cannot name what does not exist.
-"""
+"""Every block of code in the documentation is run, parsed or checked; `documents` tells what a page can say of one."""
 
 from __future__ import annotations
 
+import argparse
 import ast
+import contextlib
+import importlib.util
+import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
+import yaml
 
-from repository import PACKAGES, ROOT
+from documents import DOCUMENTS, READMES, Block, Document
+from mtf_config import ConfigurationManager, load_sweep
+from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
+from repository import ROOT
 
-READMES = [ROOT / "README.md", *(package.folder / "README.md" for package in PACKAGES)]
-DOCUMENTS = [*READMES, *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^(?P<mark><!-- fragment -->\n+)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
+
+BASE = {
+    "experiment_name": "base",
+    "model": {"name": "m"},
+    "training": {},
+    "data": {"dataset_name": "d"},
+    "optimizer": {"name": "adamw"},
+    "scheduler": {"name": "cosine"},
+}
+SHOWN_ONLY = {"text", "mermaid", ""}  # output, drawings, and templates, which have no language of their own
+
+StartCluster = Callable[..., LocalCluster]
+LONE = [block for document in DOCUMENTS if not document.is_story for block in document.blocks]
+ALL = [block for document in DOCUMENTS for block in document.blocks]
+STORIES = [document for document in DOCUMENTS if document.is_story]
 
 
-class Block(NamedTuple):
-    """One Python block of a document."""
-
-    place: str
-    code: str
-    is_fragment: bool
-
-
-def python_blocks(file: Path) -> list[Block]:
-    """The Python blocks of a document; none if there is no such document."""
-    if not file.exists():
-        return []
-    text = file.read_text(encoding="utf-8")
-    name = file.relative_to(ROOT).as_posix()
-    return [
-        Block(f"{name}:{text.count(chr(10), 0, found.start('code'))}", found["code"], found["mark"] is not None)
-        for found in BLOCK.finditer(text)
-    ]
+def of(blocks: list[Block], *languages: str) -> Any:
+    """A test for each block in these languages that is to be run."""
+    chosen = [block for block in blocks if block.language in languages and "not run" not in block.marks]
+    return pytest.mark.parametrize("block", chosen, ids=[block.place for block in chosen])
 
 
 def imports_alone(code: str) -> str:
@@ -48,25 +54,135 @@ def imports_alone(code: str) -> str:
     return "\n".join(ast.unparse(node) for node in wanted)
 
 
-BLOCKS = [block for file in DOCUMENTS for block in python_blocks(file)]
-
-
-@pytest.mark.parametrize("readme", READMES, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_every_readme_shows_an_example_that_runs(readme: Path) -> None:
-    assert any(not block.is_fragment for block in python_blocks(readme))
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=[block.place for block in BLOCKS])
-def test_example_runs(block: Block, tmp_path: Path) -> None:
-    script = tmp_path / "example.py"
-    script.write_text(imports_alone(block.code) if block.is_fragment else block.code, encoding="utf-8")
+def run(place: str, words: list[str | Path], folder: Path, environ: dict[str, str]) -> None:
+    """Run a command that has to come to a good end."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.environ['PATH'])}"
     done = subprocess.run(
-        [sys.executable, script],
-        cwd=tmp_path,
+        words,
+        cwd=folder,
+        env=os.environ | environ | {"PATH": path, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
         timeout=240,
     )
-    assert done.returncode == 0, f"{block.place}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"{place}\n{done.stdout}\n{done.stderr}"
+
+
+def run_block(block: Block, folder: Path, environ: dict[str, str]) -> None:
+    """Run Python or a shell's lines; a block that is a file is written, and run by those that follow."""
+    if block.file:
+        file = folder / block.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block.code, "utf-8")
+        return
+    if block.language == "bash":
+        run(block.place, ["bash", "-euo", "pipefail", "-c", block.code], folder, environ)
+    elif block.language == "python":
+        script = folder / "example.py"
+        script.write_text(imports_alone(block.code) if "fragment" in block.marks else block.code, "utf-8")
+        run(block.place, [sys.executable, script], folder, environ)
+
+
+def is_here(need: str) -> bool:
+    """Whether a module is installed, or a Slurm can be started."""
+    return is_available() is None if need == "slurm" else importlib.util.find_spec(need) is not None
+
+
+@contextlib.contextmanager
+def surroundings(needs: set[str], slurm_cluster: StartCluster) -> Iterator[dict[str, str]]:
+    """The environment of some blocks; skips the test if there is not what they need."""
+    if missing := sorted(name for name in needs if not is_here(name)):
+        pytest.skip(f"needs {', '.join(missing)}")
+    with contextlib.ExitStack() as stack:
+        wanted = "slurm" in needs
+        yield stack.enter_context(slurm_cluster(ClusterSettings(nodes=1))).environment() if wanted else {}
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_every_readme_shows_an_example_that_runs(readme: Path) -> None:
+    blocks = Document(readme).blocks
+    assert any(block.language == "python" and "fragment" not in block.marks for block in blocks)
+
+
+@of(LONE, "python", "bash")
+def test_example_runs(block: Block, slurm_cluster: StartCluster, tmp_path: Path) -> None:
+    with surroundings(set(block.needs), slurm_cluster) as environ:
+        run_block(block, tmp_path, environ)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("document", STORIES, ids=[document.name for document in STORIES])
+def test_story_can_be_followed(document: Document, slurm_cluster: StartCluster, tmp_path: Path) -> None:
+    blocks = [block for block in document.blocks if "not run" not in block.marks and all(map(is_here, block.needs))]
+    with surroundings({need for block in blocks for need in block.needs}, slurm_cluster) as environ:
+        for block in blocks:
+            run_block(block, tmp_path, environ)
+
+
+@of([block for block in ALL if not block.needs], "yaml")
+def test_configuration_is_accepted(block: Block, tmp_path: Path) -> None:
+    written = yaml.safe_load(block.code)
+    extended = written.get("extends", [])
+    for name in ["base.yaml", *([extended] if isinstance(extended, str) else extended), written.get("base", "")]:
+        if name:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(yaml.safe_dump(BASE))
+    manager = ConfigurationManager(tmp_path, tmp_path)
+    (tmp_path / "shown.yaml").write_text(block.code)
+    if "grids" in written:
+        assert len(load_sweep(tmp_path / "shown.yaml", manager).search) > 0
+    elif "linked" in written:
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"base": "base.yaml", "grids": [{"name": "g"} | written]}))
+        assert len(load_sweep(tmp_path / "sweep.yaml", manager).search) > 0
+    else:
+        layers = ["shown.yaml"] if "extends" in written else ["base.yaml", "shown.yaml"]
+        manager.composition(layers[0], overrides=layers[1:]).experiment()
+
+
+def shown_commands() -> list[Any]:
+    """Every line that calls `mtf`, in any block for a shell."""
+    found = []
+    for block in ALL:
+        if block.language not in ("bash", "console"):
+            continue
+        lines = [line.removeprefix("$ ") for line in block.code.replace("\\\n", " ").splitlines()]
+        found += [pytest.param(line, id=f"{block.place} {line}") for line in lines if line.startswith("mtf ")]
+    return found
+
+
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """The parser of a verb of `mtf`."""
+    (entry,) = metadata.entry_points(group="mtf.commands", name=verb)
+    parser = argparse.ArgumentParser(prog=f"mtf {verb}", allow_abbrev=False)
+    entry.load().configure(parser)
+    return parser
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_shown_command_is_one(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    words = words[: next((place for place, word in enumerate(words) if word in {"&", "&&", "|", "||", ">", ";"}), None)]
+    parser = parser_of(words[0])
+    try:
+        parser.parse_args(words[1:])
+    except SystemExit:
+        parser.parse_intermixed_args(words[1:])
+
+
+def test_commands_in_sentences_have_these_verbs_and_options() -> None:
+    for document in DOCUMENTS:
+        for verb, rest in re.findall(r"`mtf ([a-z]+)((?: [^`]*)?)`", document.text):
+            known = parser_of(verb).format_help()
+            for option in re.findall(r"(?<!\S)--[a-z-]+", rest):
+                assert re.search(rf"{option}(?![a-z-])", known), f"{document.name}: mtf {verb}{rest}"
+
+
+def test_what_is_not_run_says_why() -> None:
+    known = SHOWN_ONLY | {"python", "bash", "console", "yaml", "json"}
+    for block in ALL:
+        assert block.language in known, block.place
+        if block.language == "console" and any(not line.startswith(("$ mtf", " ")) for line in block.code.splitlines()):
+            assert "not run" in block.marks, f"{block.place}: say why it is not run, or make it a block of bash"
