@@ -163,7 +163,7 @@ def test_results_do_without_a_bad_run(sweep: Path, project: Path, capsys, conten
     for file in project.glob("out/runs/*/config.json"):
         file.unlink()
     assert main(["results", "out", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["data"]["mode"] == "max"  # as the base says
+    assert json.loads(capsys.readouterr().out)["data"]["ranking"]["mode"] == "max"  # as the base says
     plan = project / "out" / "sweep.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"base": {}}))
     assert main(["results", "out"]) == 2
