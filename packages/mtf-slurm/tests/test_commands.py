@@ -63,7 +63,7 @@ def test_plan_run_status_results(sweep: Path, project: Path, capsys: pytest.Capt
     lines = [line.split() for line in ranked.out.splitlines()]
     assert lines[0][:2] == ["name", "val_loss"]
     assert [line[1:3] for line in lines[1:]] == [["tiny-x=2.0-fa=null", "0.666667"], ["tiny-x=1.0-fa=null", "0.333333"]]
-    assert "tiny-x=1.0-fa=1: ValueError: bad step 1" in ranked.err
+    assert "tiny-x=1.0-fa=1, tiny-x=2.0-fa=1: ValueError: bad step 1" in ranked.err
     assert len((project / "table.csv").read_text().splitlines()) == 5
 
 
