@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -170,15 +171,32 @@ def check_alone(package: Package, interpreter: str, constraints: Path, scratch: 
     step("requirements agree", [*pip, "check"])
     step("imports", [python, "-I", "-c", PROBE, package.name, package.stem, *ABSENT[package.name]], cwd=scratch)
     step("mtf --help", [bin_folder / "mtf", "--help"], cwd=scratch)
+    if package.name == "model-training-framework":
+        walk(bin_folder, home)
     step("install test tools", [*install, *TEST_TOOLS])
     place = home / "tests-of-the-sdist"
     shutil.copytree(package.unpacked(scratch), place, ignore=shutil.ignore_patterns("src"))
     if package.name == "model-training-framework":
         shutil.copy(ROOT / "tests" / "test_public_api.py", place / "tests")
+        step("tests of the new project", [python, "-m", "pytest", "-q"], cwd=home / "walk", path_first=bin_folder)
     # The settings of the checkout's tests hold here too, but not its folder of helpers.
     settings: list[str | Path] = ["-c", ROOT / "pyproject.toml", "-o", "pythonpath=", "--rootdir", place]
     pytest: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *settings, place / "tests"]
     step("tests", pytest, cwd=place, path_first=bin_folder)
+
+
+def walk(bin_folder: Path, place: Path) -> None:
+    """What a new user types first, where nothing but the distributions and what they ask for is installed."""
+    mtf = bin_folder / "mtf"
+    step("mtf init", [mtf, "init", "walk"], cwd=place)
+    project = place / "walk"
+    for words in (["validate", "sweep.yaml"], ["plan", "sweep.yaml"], ["run", "sweep.yaml"], ["status"], ["results"]):
+        step(f"mtf {' '.join(words)}", [mtf, *words], cwd=project, path_first=bin_folder)
+    results = subprocess.run([mtf, "results", "--json"], cwd=project, capture_output=True, text=True, check=True)
+    runs = json.loads(results.stdout)["data"]["runs"]
+    if [run["status"] for run in runs] != ["COMPLETED"] * 4 or not all(run["metrics"] for run in runs):
+        raise StepError(f"mtf run sweep.yaml: not every run has finished with metrics: {results.stdout}")
+    step("mtf demo", [mtf, "demo", "demonstration"], cwd=place, path_first=bin_folder)
 
 
 def check(packages: list[Package], names: list[str], interpreters: list[str], scratch: Path) -> list[str]:

@@ -6,25 +6,23 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mtf_config import ExecutionMode, ExperimentConfig
-from mtf_slurm import GridSearchResult, JobStatus, RunResult, SLURMLauncher
+from cluster_bench import ClusterBench, experiments, wait_until
+from mtf_slurm import JobStatus, RunResult
 from mtf_slurm.submissions import Submissions
 from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
 from mtf_utils.cli import main
-from mtf_utils.rundir import RunDirectory, SweepDirectory
+from mtf_utils.rundir import SweepDirectory
 
 pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
 pytestmark = pytest.mark.skipif(is_available() is not None, reason=is_available() or "")
 
 S = JobStatus
-SLURM = ExecutionMode.SLURM
 
 # What a run does is told by its name. Whatever ends it, it leaves a longer journal: so it gets on.
 TRAIN = """
@@ -49,42 +47,24 @@ time.sleep(120)
 """
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 90) -> Any:
-    end = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited in vain for: {what}"
-        time.sleep(0.1)
-    return value
-
-
-class Bench:
-    """A project in a repository, and a cluster."""
+class Bench(ClusterBench):
+    """A project in a repository."""
 
     def __init__(self, cluster: LocalCluster, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.cluster, self.root, self._monkeypatch = cluster, root, monkeypatch
-        (root / "train.py").write_text(TRAIN)
-        (root / ".gitignore").write_text("experiments/\nbin/\n")
+        super().__init__(cluster, root, monkeypatch, {"train.py": TRAIN, ".gitignore": "experiments/\nbin/\n"})
         self.git("init", "--quiet")
         self.git("add", ".")
         self.git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "one")
-        self.launcher = SLURMLauncher(None, root / "experiments", project_root=root)
-        self.folder = root / "experiments" / "single"
 
     def git(self, *words: str) -> None:
         subprocess.run(["git", *words], cwd=self.root, check=True, capture_output=True)
 
     def submit(self, *names: str, retries: dict[str, Any] | None = None, **slurm: Any) -> dict[str, str]:
         """Submits them together; what was not submitted, and why."""
-        keys = {"model": {"name": "m"}, "data": {"dataset_name": "d"}, "optimizer": {"name": "o"}}
-        section = {"slurm": {**slurm, "retries": retries or {}}}
-        configs = [ExperimentConfig.from_dict(keys | section | {"experiment_name": name}) for name in names]
-        return dict(self.launcher.submit_experiment_batch(configs, SLURM).failed)
-
-    def run(self, name: str) -> RunDirectory:
-        return SweepDirectory(self.folder).run(name)
+        return dict(self.submit_batch(experiments(names, slurm={**slurm, "retries": retries or {}})).failed)
 
     def result(self, name: str) -> RunResult:
-        return GridSearchResult.load(self.folder)[name]
+        return self.results()[name]
 
     def wait_held(self, name: str, attempt: int = 1) -> None:
         wait_until((self.run(name).path / f"held-{attempt}").exists, f"attempt {attempt} of {name}")
@@ -100,12 +80,7 @@ class Bench:
 
     def rewrite(self, program: str, change: str) -> None:
         """Have a program of Slurm say something else, by a command of sed."""
-        folder = self.root / "bin"
-        folder.mkdir(exist_ok=True)
-        real = shutil.which(program)
-        folder.joinpath(program).write_text(f'#!/bin/bash\nset -o pipefail\n{real} "$@" | sed "{change}"\n')
-        folder.joinpath(program).chmod(0o755)
-        self._monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        self.replace_program(program, f'set -o pipefail\n{shutil.which(program)} "$@" | sed "{change}"')
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +91,6 @@ def cluster(slurm_cluster: Callable[..., LocalCluster]) -> Iterator[LocalCluster
 
 @pytest.fixture
 def bench(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "MTF_", "GIT_"))]:
-        monkeypatch.delenv(name)
-    for name, value in cluster.environment().items():
-        monkeypatch.setenv(name, value)
     yield Bench(cluster, tmp_path, monkeypatch)
     cluster.run(["scancel", "--state=PENDING,RUNNING", f"--user={os.geteuid()}"], check=False)
 
@@ -232,11 +203,8 @@ def test_memory_that_did_not_suffice_is_asked_for_more(bench: Bench, capsys: pyt
 
 
 def test_a_limit_on_preemptions_holds_until_somebody_asks(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    keys = {"model": {"name": "m"}, "data": {"dataset_name": "d"}, "optimizer": {"name": "o"}}
-
     def submit(limit: int) -> dict[str, str]:
-        config = keys | {"experiment_name": "polite-3", "preemption": {"max_preemptions": limit}}
-        return dict(bench.launcher.submit_experiment_batch([ExperimentConfig.from_dict(config)], SLURM).failed)
+        return dict(bench.submit_batch(experiments(["polite-3"], preemption={"max_preemptions": limit})).failed)
 
     def preempt(attempt: int) -> None:
         bench.wait_held("polite-3", attempt)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mtf_config import ExecutionMode, ExperimentConfig
-from mtf_slurm import GridSearchResult, JobStatus, SLURMLauncher
+from cluster_bench import ClusterBench, experiments, wait_until
+from mtf_config import ExecutionMode
+from mtf_slurm import GridSearchResult, JobStatus
 from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
 from mtf_utils.cli import main
 
@@ -33,34 +31,16 @@ esac
 """
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + 20
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited in vain for: {what}"
-        time.sleep(0.1)
-    return value
-
-
-class Bench:
-    """A project on a cluster."""
+class Bench(ClusterBench):
+    """A project whose runs do what their names say."""
 
     def __init__(self, cluster: LocalCluster, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.cluster, self.root, self._monkeypatch = cluster, root, monkeypatch
-        (root / "train.sh").write_text(TRAIN)
-        self.launcher = SLURMLauncher(None, root / "experiments", project_root=root, command="bash train.sh")
+        super().__init__(cluster, root, monkeypatch, {"train.sh": TRAIN}, command="bash train.sh")
 
     def submit(self, *names: str) -> dict[str, str]:
-        keys = {"model": {"name": "m"}, "data": {"dataset_name": "d"}, "optimizer": {"name": "o"}}
-        configs = [ExperimentConfig.from_dict(keys | {"experiment_name": name}) for name in names]
-        batch = self.launcher.submit_experiment_batch(configs, SLURM)
+        batch = self.submit_batch(experiments(names))
         assert batch.failed == {}
         return dict(batch.job_ids)
-
-    def result(self) -> GridSearchResult:
-        return GridSearchResult.load(self.root / "experiments" / "single")
-
-    def statuses(self) -> dict[str, JobStatus]:
-        return {run.name: run.status for run in self.result()}
 
     def settle(self, expected: dict[str, JobStatus]) -> None:
         """Look until it is as expected; what is over is never called otherwise on the way."""
@@ -79,12 +59,7 @@ class Bench:
         return self.cluster.run(["squeue", "--noheader", "--array", "--states=all", "--Format=JobArrayID,State"]).stdout
 
     def break_program(self, name: str) -> None:
-        folder = self.root / "bin"
-        folder.mkdir(exist_ok=True)
-        folder.joinpath(name).write_text(f"#!/bin/sh\necho '{name}: error: it is broken' >&2\nexit 1\n")
-        folder.joinpath(name).chmod(0o755)
-        if str(folder) not in os.environ["PATH"]:
-            self._monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        self.replace_program(name, f"echo '{name}: error: it is broken' >&2\nexit 1")
 
     def mend(self, name: str) -> None:
         self.root.joinpath("bin", name).unlink()
@@ -93,14 +68,6 @@ class Bench:
         (self.root / "gate").touch()
         self.cluster.run(["scancel", "--name=other"])
         wait_until(lambda: "RUNNING" not in self.queue(), "the end of the jobs that were held")
-
-
-def on(cluster: LocalCluster, root: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "MTF_"))]:
-        monkeypatch.delenv(name)
-    for name, value in cluster.environment().items():
-        monkeypatch.setenv(name, value)
-    return Bench(cluster, root, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +86,14 @@ def forgetful(slurm_cluster: Callable[..., LocalCluster]) -> Iterator[LocalClust
 
 @pytest.fixture
 def bench(steady: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    bench = on(steady, tmp_path, monkeypatch)
+    bench = Bench(steady, tmp_path, monkeypatch)
     yield bench
     bench.finish()
 
 
 @pytest.fixture
 def amnesia(forgetful: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    bench = on(forgetful, tmp_path, monkeypatch)
+    bench = Bench(forgetful, tmp_path, monkeypatch)
     yield bench
     bench.finish()
 
@@ -137,7 +104,7 @@ ENDED = {"good": S.COMPLETED, "bad": S.FAILED, "vanish": S.FAILED}
 def test_all_is_told_while_slurm_works(bench: Bench) -> None:
     ids = bench.submit("good", "bad", "vanish", "hold-1", "hold-2")
     bench.settle(ENDED | {"hold-1": S.RUNNING, "hold-2": S.RUNNING})
-    result = bench.result()
+    result = bench.results()
     assert result["bad"].reason == "ValueError: bad step"
     assert "without a receipt" in result["vanish"].reason
     assert {run.name: run.job_id for run in result} == ids
@@ -155,7 +122,7 @@ def test_what_waits_and_is_struck_off_its_array(bench: Bench) -> None:
         assert set(bench.statuses().values()) == {S.PENDING}
         bench.cluster.run(["scancel", ids["hold-1"]])
         assert bench.statuses() == {"hold-1": S.CANCELLED, "hold-2": S.PENDING, "hold-3": S.PENDING}
-        assert bench.result().cancel() == {"hold-1": False, "hold-2": True, "hold-3": True}
+        assert bench.results().cancel() == {"hold-1": False, "hold-2": True, "hold-3": True}
         assert set(bench.statuses().values()) == {S.CANCELLED}
     finally:
         bench.cluster.run(["scontrol", "update", "NodeName=node1", "State=RESUME"])
@@ -168,9 +135,9 @@ def test_what_waits_beside_a_cancelled_task_goes_on_waiting(bench: Bench) -> Non
         assert bench.launcher.cancel_job(ids["hold-3"])
         waiting = {"hold-2": S.PENDING, "hold-4": S.PENDING}
         assert bench.statuses() == waiting | {"hold-1": S.PENDING, "hold-3": S.CANCELLED}
-        assert bench.result().cancel(["hold-1", "hold-3"]) == {"hold-1": True, "hold-3": False}
+        assert bench.results().cancel(["hold-1", "hold-3"]) == {"hold-1": True, "hold-3": False}
         assert bench.statuses() == waiting | {"hold-1": S.CANCELLED, "hold-3": S.CANCELLED}
-        assert bench.result().cancel() == {"hold-1": False, "hold-2": True, "hold-3": False, "hold-4": True}
+        assert bench.results().cancel() == {"hold-1": False, "hold-2": True, "hold-3": False, "hold-4": True}
     finally:
         bench.cluster.run(["scontrol", "update", "NodeName=node1", "State=RESUME"])
 
@@ -181,7 +148,7 @@ def test_squeue_fails(bench: Bench) -> None:
     bench.break_program("squeue")
     # what ended without a receipt is not told by one that does not answer
     silent = {"good": S.COMPLETED, "bad": S.FAILED, "vanish": S.UNKNOWN, "hold": S.UNKNOWN}
-    result = bench.result()
+    result = bench.results()
     assert {run.name: run.status for run in result} == silent
     assert {run.name for run in result if run.may_change} == {"vanish", "hold"}
     assert "it is broken" in result["hold"].reason
@@ -215,7 +182,7 @@ def test_an_id_is_given_to_another_job_after_a_crash(
     slurm_cluster: Callable[..., LocalCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with slurm_cluster(ClusterSettings(nodes=2)) as cluster:
-        bench = on(cluster, tmp_path, monkeypatch)
+        bench = Bench(cluster, tmp_path, monkeypatch)
         saved = tmp_path / "saved"
         shutil.copytree(cluster.folder / "state", saved)
         ids = bench.submit("hold-at-work")
@@ -257,7 +224,7 @@ def test_what_slurm_has_forgotten(amnesia: Bench) -> None:
     untold = told | {"vanish": S.UNKNOWN}
     amnesia.break_program("sacct")
     assert amnesia.statuses() == untold
-    assert "sacct: error: it is broken" in amnesia.result()["vanish"].reason
+    assert "sacct: error: it is broken" in amnesia.results()["vanish"].reason
     amnesia.mend("sacct")
     amnesia.cluster.stop_accounting()
     try:
@@ -276,7 +243,7 @@ def test_the_accounting_alone_is_not_believed_of_what_goes_on(amnesia: Bench) ->
     amnesia.break_program("squeue")
     sacct = ["sacct", "-X", "--noheader", "--format=State"]
     wait_until(lambda: "RUNNING" in amnesia.cluster.run(sacct).stdout, "the accounting to know the job")
-    run = amnesia.result()["hold"]
+    run = amnesia.results()["hold"]
     assert run.status is S.UNKNOWN
     assert "the accounting says RUNNING" in run.reason
     amnesia.mend("squeue")
@@ -285,18 +252,18 @@ def test_the_accounting_alone_is_not_believed_of_what_goes_on(amnesia: Bench) ->
 def test_a_preempted_run_is_never_called_failed(bench: Bench, tmp_path: Path) -> None:
     name, gate = "hold", tmp_path / "gate"
     ids = bench.submit(name)
-    wait_until(bench.result()[name].path.joinpath("held").exists, "the command")
+    wait_until(bench.results()[name].path.joinpath("held").exists, "the command")
     bench.cluster.run(["scontrol", "requeue", ids[name]])
     seen: set[JobStatus] = set()
 
     def runs_again() -> bool:
-        run = bench.result()[name]
+        run = bench.results()[name]
         seen.add(run.status)
         return run.attempts == 2 and run.status is S.RUNNING
 
     wait_until(runs_again, "the second attempt")
     assert all(status.is_active for status in seen), seen
-    assert bench.result()[name].reason == "preempted once"
+    assert bench.results()[name].reason == "preempted once"
     gate.touch()
     bench.settle({name: S.COMPLETED})
 
@@ -307,8 +274,8 @@ def test_a_node_fails(bench: Bench) -> None:
     bench.cluster.run(["scontrol", "update", f"JobId={ids['hold']}", "Requeue=0"])
     bench.cluster.run(["scontrol", "update", "NodeName=node1", "State=DOWN", "Reason=test"])
     try:
-        wait_until(lambda: not bench.result()["hold"].status.is_active, "the end of the job")
-        run = bench.result()["hold"]
+        wait_until(lambda: not bench.results()["hold"].status.is_active, "the end of the job")
+        run = bench.results()["hold"]
         assert run.status is S.NODE_FAIL
         assert run.reason.startswith("a node failed")  # the run may have saved, being told to end, or may not
     finally:  # it may have come back by itself

@@ -79,7 +79,8 @@ def test_json(sweep: Path, project: Path, capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out)["data"] == run["data"]
     assert main(["results", "out", "--json", "--mode", "min", "-n", "1"]) == 0
     results = json.loads(capsys.readouterr().out)["data"]
-    assert (results["metric"], results["mode"], results["ranking"]) == ("val_loss", "min", ["tiny-x=1.0-fa=null"])
+    assert results["ranking"] == {"metric": "val_loss", "mode": "min", "runs": ["tiny-x=1.0-fa=null"]}
+    assert results["mode"] == "local"
 
 
 def test_a_sweep_is_continued_by_its_folder(sweep: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:

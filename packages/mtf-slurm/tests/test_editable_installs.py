@@ -21,6 +21,8 @@ from mtf_utils.rundir import SweepDirectory
 pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
 pytestmark = pytest.mark.slow
 
+JOBS = 50
+
 SETUPTOOLS = """
 [build-system]
 requires = ["setuptools"]
@@ -154,8 +156,8 @@ class Installed:
     def submit(self, mode: str, *names: str) -> str:
         return self.run("-c", SUBMIT, str(self.repo.path), str(self.gate), mode, *names)
 
-    def wreck(self) -> None:
-        """Switch, delete the branch, let git collect, and edit."""
+    def wreck(self, *, release: bool = True) -> None:
+        """Switch, delete the branch, let git collect, and edit; then let jobs go on."""
         git = self.repo.git
         git("checkout", "--quiet", "--force", "main")
         git("branch", "--quiet", "-D", "exp")
@@ -163,7 +165,8 @@ class Installed:
         git("gc", "--quiet", "--prune=now")
         self.write("edited since")
         assert self.imported() == "edited since"
-        self.gate.touch()
+        if release:
+            self.gate.touch()
 
     @property
     def sweep(self) -> SweepDirectory:
@@ -216,21 +219,26 @@ def test_what_no_snapshot_can_stand_for_is_said(install: Callable[..., Installed
 
 
 @pytest.mark.skipif(is_available() is not None, reason=is_available() or "")
-def test_jobs_that_wait_in_slurm_import_the_snapshot(
+def test_fifty_jobs_that_wait_in_slurm_import_the_snapshot(
     install: Callable[..., Installed],
     slurm_cluster: Callable[..., LocalCluster],
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[..., Any],
 ) -> None:
     styles = ("lib, by a path", "deep, by a finder")
-    with slurm_cluster(ClusterSettings(nodes=1)) as cluster:
+    with slurm_cluster(ClusterSettings(nodes=1, cpus=32)) as cluster:
         for name, value in cluster.environment().items():
             monkeypatch.setenv(name, value)
         every = [install(STYLES[style], str(number)) for number, style in enumerate(styles)]
+        names = [f"run-{number}" for number in range(JOBS)]
         for installed in every:
-            installed.submit("slurm", "a", "b")
-            installed.wreck()
+            before = installed.repo.state()
+            installed.submit("slurm", *names)
+            assert installed.repo.state() == before
+            installed.wreck(release=False)
         for installed in every:
-            for name in ("a", "b"):
+            assert not any(installed.sweep.run(name).path.joinpath("seen.json").exists() for name in names)
+            installed.gate.touch()
+            for name in names:
                 wait_until((installed.sweep.run(name).attempt(1).finished_file).exists, "the job")
                 installed.check(name)

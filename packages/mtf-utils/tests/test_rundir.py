@@ -212,7 +212,7 @@ def test_a_result_that_json_cannot_hold_is_refused_before_it_is_written(tmp_path
 def test_every_path_is_in_the_contract_and_the_other_way_round() -> None:
     sweep, run = SweepDirectory(Path()), RunDirectory(Path("runs/<name>"))
     attempt = Attempt(run.attempts_dir / "<n>", 1)
-    files = [sweep.sweep_file, sweep.lock_file, run.config_yaml, run.config_json, run.job_script]
+    files = [sweep.sweep_file, sweep.lock_file, sweep.report_file, run.config_yaml, run.config_json, run.job_script]
     files += [run.code_file, run.code_diff]
     files += [run.metrics_file, run.goal_file, run.result_file, attempt.started_file, attempt.finished_file]
     files += [run.ask_file("<n>"), attempt.before_file, attempt.time_limit_file]  # type: ignore[arg-type]

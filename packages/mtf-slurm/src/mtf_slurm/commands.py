@@ -182,8 +182,8 @@ def _results(arguments: argparse.Namespace) -> int:
         result.to_csv(arguments.csv)
     ranked = result.leaderboard(metric, mode, top=arguments.top, unfinished=arguments.all)
     if arguments.json:
-        ranking = {"metric": metric, "mode": mode, "ranking": [run.name for run in ranked]}
-        print_json("results", result.to_dict() | ranking)
+        ranking = {"metric": metric, "mode": mode, "runs": [run.name for run in ranked]}
+        print_json("results", result.to_dict() | {"ranking": ranking})
         return DONE
     print_lines(ranking_lines(ranked, metric))
     for name, reason in result.failures().items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
@@ -36,20 +36,39 @@ def read_attempts(run: RunDirectory, *, brief: bool = False) -> tuple[AttemptEvi
     Args:
         run: its folder.
         brief: whether the start receipts of a run that has finished may be left out.
+
+    Raises:
+        RunDirectoryError: a receipt cannot be read.
     """
-    attempts = run.attempts()
-    finished = [attempt.finished() for attempt in attempts]
-    if brief and any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in finished):
-        return tuple(AttemptEvidence(number=a.number, finished=end) for a, end in zip(attempts, finished, strict=True))
-    return tuple(_read_attempt(attempt, end) for attempt, end in zip(attempts, finished, strict=True))
+    receipts = list(run.finish_receipts())
+    if brief and any(_is_success(finished) for _, finished in receipts):
+        return _without_starts(receipts)
+    return tuple(_read_attempt(run.attempt(number), finished) for number, finished in reversed(receipts))
 
 
 def has_finished(run: RunDirectory) -> bool:
-    """Whether some attempt of a run left a receipt of success that can be read."""
-    with contextlib.suppress(RunDirectoryError):
-        receipts = (attempt.finished() for attempt in reversed(run.attempts()))
-        return any(receipt is not None and receipt.outcome is Outcome.FINISHED for receipt in receipts)
-    return False
+    """Whether some attempt of a run left a receipt of success that can be read, as can all after it."""
+    return _look_for_success(run)[0]
+
+
+def _look_for_success(run: RunDirectory) -> tuple[bool, tuple[AttemptEvidence, ...]]:
+    """Whether a run has finished, and with which finish receipts; none of them if one cannot be read."""
+    read: list[tuple[int, FinishReceipt | None]] = []
+    try:
+        for receipt in run.finish_receipts():
+            read.append(receipt)  # those before one that cannot be read count
+    except RunDirectoryError:
+        return any(_is_success(finished) for _, finished in read), ()
+    return any(_is_success(finished) for _, finished in read), _without_starts(read)
+
+
+def _without_starts(receipts: Sequence[tuple[int, FinishReceipt | None]]) -> tuple[AttemptEvidence, ...]:
+    """What a run that has finished left, from its finish receipts, newest first."""
+    return tuple(AttemptEvidence(number=number, finished=finished) for number, finished in reversed(receipts))
+
+
+def _is_success(receipt: FinishReceipt | None) -> bool:
+    return receipt is not None and receipt.outcome is Outcome.FINISHED
 
 
 def _read_attempt(attempt: Attempt, finished: FinishReceipt | None) -> AttemptEvidence:
@@ -142,9 +161,19 @@ class Witness:
     def _marks(self) -> Submissions:
         return Submissions(self.directory)
 
+    @cached_property
+    def _successes(self) -> dict[str, tuple[AttemptEvidence, ...]]:
+        """Runs that have finished, which nothing changes: they need not be read twice."""
+        return {}
+
     def has_finished(self, name: str) -> bool:
         """Whether the run left a receipt of success, so that nothing else needs to be known."""
-        return has_finished(self.directory.run(name))
+        if name in self._successes:
+            return True
+        finished, attempts = _look_for_success(self.directory.run(name))
+        if finished and attempts:
+            self._successes[name] = attempts
+        return finished
 
     def evidence(self, name: str, *, brief: bool = False) -> Evidence:
         """What is known of one run.
@@ -157,7 +186,7 @@ class Witness:
             RunDirectoryError: a receipt cannot be read.
         """
         run = self.directory.run(name)
-        attempts = read_attempts(run, brief=brief)
+        attempts = (self._successes.get(name) if brief else None) or read_attempts(run, brief=brief)
         submission = self.latest.get(name)
         job = self._job(name, attempts)
         queued = self.launcher_at_work and submission is not None and submission.token == self.active_token

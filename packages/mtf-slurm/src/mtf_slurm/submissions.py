@@ -206,7 +206,7 @@ class Submissions:
         """Those of every submission, in order."""
         try:
             return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def all(self) -> list[Submission]:

@@ -135,6 +135,8 @@ class Events:
             for event in (*EVENTS, *WITHIN_A_PHASE)
         }
 
+        self._monitors = [(each, f"{_owner(each)}.train_metrics") for each in self._handlers["train_metrics"]]
+
     def has(self, event: str) -> bool:
         """Whether any callback waits for the event."""
         return bool(self._handlers[event])
@@ -155,9 +157,8 @@ class Events:
             TrainerError: as `fire`.
         """
         added: dict[str, float] = {}
-        for handler in self._handlers["train_metrics"]:
-            metrics = _call(handler, "train_metrics", self._trainer)
-            added |= to_numbers(metrics, step=f"{_owner(handler)}.train_metrics")
+        for handler, step in self._monitors:
+            added |= to_numbers(_call(handler, "train_metrics", self._trainer), step=step)
         return added
 
     def tell(self, event: str, *arguments: Any) -> None:

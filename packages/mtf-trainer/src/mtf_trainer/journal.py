@@ -126,9 +126,14 @@ class Journal:
         if "time" in record:
             raise TrainerError(f"{self.path}: 'time' cannot name a metric, the journal adds a field of that name")
         now = self._clock()
-        line = {key: _plain(key, value) for key, value in record.items()}
+        line: dict[str, Field] = {}
+        parts: list[str] = []
+        for key, value in record.items():
+            line[key] = plain = value if type(value) is float and math.isfinite(value) else _plain(key, value)
+            parts.append(_encode_name(key) + (repr(plain) if type(plain) is float else _ENCODE(plain)))
         line["time"] = now
-        self._lines.append("{" + ", ".join([_encode_name(key) + _encode(value) for key, value in line.items()]) + "}\n")
+        parts.append(f'"time": {now!r}}}\n')
+        self._lines.append("{" + ", ".join(parts))
         self.records += 1
         if not 0.0 <= now - self._flushed_at < FLUSH_AFTER_S:
             self.flush()
@@ -184,10 +189,6 @@ class Journal:
 @functools.lru_cache(maxsize=1024)
 def _encode_name(name: str) -> str:
     return _ENCODE(name) + ": "
-
-
-def _encode(value: Field) -> str:
-    return float.__repr__(value) if type(value) is float else _ENCODE(value)  # a third of the time, and the same text
 
 
 def _plain(name: str, value: Field) -> Field:

@@ -89,6 +89,7 @@ class Loop:
     _in_hand: bool = False
     _saved_at: float = 0.0
     _is_late: bool = False
+    _alone: bool = field(init=False)
 
     def __post_init__(self) -> None:
         train, val = self.state.train, self.state.val
@@ -98,6 +99,7 @@ class Loop:
         self._train_means = Means(train.epoch_sums if train else {}, train.record_sums if train else {})
         self._val_means = Means(val.sums if val else {})
         self._saved_at = self.clock()
+        self._alone = self.team.size == 1
         self.agenda = Agenda(
             config=self.config,
             state=self.state,
@@ -208,12 +210,12 @@ class Loop:
         place = (state.epoch, train.batch_idx, state.global_step)
         outputs, scalars = self.engine.forward(self.training_step, "training_step", self._batch, train.batch_idx)
         self._loss = self.engine.check_loss(outputs, place)
-        weight = count_samples(outputs, self._batch)
-        samples = weight
-        if self.team.size > 1:
+        weight = samples = count_samples(outputs, self._batch)
+        if not self._alone:
             weight, samples = self._weigh(weight)
         state.samples += samples
-        if self._is_acceptable(scalars["loss"], place):
+        loss = scalars["loss"]
+        if (self._alone and type(loss) is float and isfinite(loss)) or self._is_acceptable(loss, place):
             self._train_means.add(scalars, weight)
         else:
             self._loss = None
@@ -234,8 +236,6 @@ class Loop:
         if self.config.non_finite_loss == "skip":
             # On an accelerator this waits for the number; what one rank leaves out, all do.
             return is_finite(loss) if self.team.size == 1 else all(self.team.gather(is_finite(loss)))
-        if type(loss) is float and isfinite(loss):
-            return True
         bad = self.engine.watch.see(loss, place)
         if bad is not None:
             raise TrainerError(f"the loss at {at(bad)} is not finite; non_finite_loss='skip' leaves such batches out")

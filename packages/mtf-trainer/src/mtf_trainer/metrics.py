@@ -163,7 +163,7 @@ def count_samples(outputs: Mapping[str, Any], batch: Any) -> float:
     if "num_samples" in outputs:
         return float(outputs["num_samples"])
     first = next(iter(batch.values()), None) if type(batch) is dict else batch  # what nearly all batches are
-    return float(len(first) if type(first) is torch.Tensor and first.dim() else _first_dimension(batch) or 1)
+    return float(first.size(0) if type(first) is torch.Tensor and first.dim() else _first_dimension(batch) or 1)
 
 
 def _first_dimension(batch: Any) -> int | None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mtf_trainer import determinism
+from mtf_trainer.clipping import clip_norm
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.metrics import Scalar, to_scalars
 from mtf_trainer.preparation import plain_name
@@ -123,11 +124,8 @@ class Engine:
             raise TrainerError(
                 f"training_step must return a dict with a tensor under 'loss', found {found} at {at(place)}"
             )
-        if loss.numel() != 1 or not loss.requires_grad:
-            raise TrainerError(
-                f"the loss at {at(place)} has shape {tuple(loss.shape)} and requires_grad={loss.requires_grad}: "
-                "expected one differentiable number"
-            )
+        if not loss.requires_grad:
+            raise TrainerError(f"the loss at {at(place)} has requires_grad=False: expected one differentiable number")
         return loss
 
     def backward(self, loss: torch.Tensor, window: int) -> None:
@@ -171,7 +169,7 @@ class Engine:
         if self.config.max_grad_value is not None:
             nn.utils.clip_grad_value_(parameters, self.config.max_grad_value)
         if self.config.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+            clip_norm(parameters, self.config.max_grad_norm)
         try:
             if self.scaler is not None:
                 self.scaler.step(self.optimizer)

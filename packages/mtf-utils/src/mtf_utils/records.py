@@ -51,7 +51,7 @@ class Record(Settings):
     version: int = field(default=1, metadata=about("Version of this file's schema.", minimum=1, maximum=1))
 
     @classmethod
-    def read(cls, path: Path) -> Self | None:
+    def read(cls, path: Path | str) -> Self | None:
         """The file's content, or None when there is no such file.
 
         Keys that a later minor release may have added are ignored.
@@ -86,7 +86,7 @@ class Record(Settings):
         atomic.write_json(path, self.to_dict())
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path | str) -> bytes:
     """All of a small file; twice as quick as the path's own way, and a sweep has tens of thousands of them."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:

@@ -68,6 +68,9 @@ ENV_PROJECT_ROOT: Final = "MTF_PROJECT_ROOT"
 WALL_CLOCK_FIELDS: Final = frozenset({"time", "samples_per_s", "steps_per_s"})
 """Fields of a metrics record that differ between two otherwise identical runs."""
 
+_FINISHED: Final = "finished.json"
+_RESULT: Final = "result.json"
+
 MAX_NAME_BYTES: Final = 128
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
@@ -94,7 +97,7 @@ class Attempt:
     @property
     def finished_file(self) -> Path:
         """Where the finish receipt lies."""
-        return self.path / "finished.json"
+        return self.path / _FINISHED
 
     def started(self) -> StartReceipt | None:
         """The start receipt, or None while it is not written."""
@@ -200,11 +203,11 @@ class RunDirectory:
     @property
     def result_file(self) -> Path:
         """What training came to."""
-        return self.path / "result.json"
+        return self.path / _RESULT
 
     def log_file(self, attempt: int) -> Path:
         """The output of an attempt."""
-        return self.logs_dir / f"attempt-{attempt}.log"
+        return self.path / f"logs/attempt-{attempt}.log"
 
     def attempt(self, number: int) -> Attempt:
         """The attempt of that number, whether it exists or not."""
@@ -215,9 +218,15 @@ class RunDirectory:
         folder = self.attempts_dir
         return [Attempt(folder / str(number), number) for number in _numbers(folder)]
 
+    def finish_receipts(self) -> Iterator[tuple[int, FinishReceipt | None]]:
+        """The numbers and finish receipts of the claimed attempts, newest first."""
+        folder = f"{self.path}/attempts"
+        for number in reversed(_numbers(folder)):
+            yield number, FinishReceipt.read(f"{folder}/{number}/{_FINISHED}")
+
     def result(self) -> RunResultFile | None:
         """What training came to, or None while it is not complete."""
-        return RunResultFile.read(self.result_file)
+        return RunResultFile.read(f"{self.path}/{_RESULT}")
 
 
 @dataclass(frozen=True)
@@ -230,6 +239,11 @@ class SweepDirectory:
     def sweep_file(self) -> Path:
         """What was asked."""
         return self.path / "sweep.json"
+
+    @property
+    def report_file(self) -> Path:
+        """The sweep to look at, where somebody asked for a report."""
+        return self.path / "report.html"
 
     @property
     def lock_file(self) -> Path:
@@ -291,7 +305,7 @@ def _attempt_number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
 
 
-def _numbers(folder: Path, suffix: str = "") -> list[int]:
+def _numbers(folder: Path | str, suffix: str = "") -> list[int]:
     """The numbers that entries of a folder are called by, in order; none if it is not there."""
     try:
         names = os.listdir(folder)  # noqa: PTH208 - a path for every entry costs more than the listing

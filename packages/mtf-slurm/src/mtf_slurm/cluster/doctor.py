@@ -82,6 +82,8 @@ class Doctor:
         if answer.status != 0:
             self.reached = False
             remedy = "see `scontrol ping`; what is submitted meanwhile waits for it"
+            if "configuration source" in answer.err:
+                remedy = "no cluster is configured here: set SLURM_CONF, or log in to a node of one"
             yield Check("controller", "problem", complaint(answer), remedy)
             return
         config = parse_config(answer.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mtf_slurm.finding import find_sweep
 from mtf_slurm.report.render import write_report
 from mtf_slurm.results import GridSearchResult
 from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines, reached
@@ -15,7 +16,7 @@ __all__ = ["REPORT"]
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    add_folder(parser)
+    add_folder(parser, optional=True)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="where it is written (default: report.html in DIR)"
     )
@@ -26,7 +27,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 @explained
 def _report(arguments: argparse.Namespace) -> int:
-    result = GridSearchResult.load(arguments.dir)
+    result = GridSearchResult.load(find_sweep(arguments.dir))
     try:
         file = write_report(result, arguments.output, metric=arguments.metric, mode=arguments.mode).absolute()
     except OSError as error:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import jinja2
-from markupsafe import Markup
 
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.report.collect import collect_report
 from mtf_slurm.report.model import Report
 from mtf_slurm.results import GridSearchResult
 from mtf_utils.atomic import write_text
+from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["ReportExtraError", "render_report", "write_report"]
 
@@ -66,7 +66,7 @@ def write_report(
     """
     _plotly()  # what is missing is said before a large sweep is read
     result = sweep if isinstance(sweep, GridSearchResult) else GridSearchResult.load(sweep)
-    file = Path(path) if path is not None else result.output_dir / "report.html"
+    file = Path(path) if path is not None else SweepDirectory(result.output_dir).report_file
     write_text(file, render_report(collect_report(result, metric=metric, mode=mode)))
     return file
 
@@ -87,10 +87,10 @@ def render_report(report: Report) -> str:
     scripts = [text.replace("</script", "<\\/script") for text in (_plotly(), _own_code())]
     return environment.get_template("report.html.j2").render(
         title=report.name,
-        style=Markup(_asset("report.css")),  # noqa: S704 - files of this package
-        scripts=[Markup(text) for text in scripts],  # noqa: S704 - plotly.js, and files of this package
+        style=_asset("report.css"),
+        scripts=scripts,
         sources=" ".join(f"'sha256-{_digest(text)}'" for text in scripts),
-        data=Markup(_json(report.to_dict())),  # noqa: S704 - has none of the characters that markup is made of
+        data=_json(report.to_dict()),
     )
 
 

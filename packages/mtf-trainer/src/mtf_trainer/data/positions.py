@@ -67,7 +67,7 @@ class PositionedDataset(Dataset[Any]):
     def __getitems__(self, request: Request) -> Any:
         """The samples of one batch."""
         if self._unseeded_epoch == request.epoch:
-            return self._read(request.index, batched=True)
+            return self._read_all(request.index)
         return self._fetch(request, batched=True)
 
     def __getitem__(self, request: Request) -> Any:
@@ -124,8 +124,9 @@ class PositionedDataset(Dataset[Any]):
         seed_generators(found, seed)
 
     def _read(self, index: Any, *, batched: bool) -> Any:
-        if not batched:
-            return self._read_each([index])[0]
+        return self._read_all(index) if batched else self._read_each([index])[0]
+
+    def _read_all(self, index: Any) -> Any:
         getitems = getattr(self.dataset, "__getitems__", None)
         return getitems(index) if getitems else self._read_each(index)
 

@@ -8,10 +8,11 @@ const varied = parameters.filter((key) => new Set(runs.parameters[key].map(text)
 function isNumeric(key, list) {
   return list.every((run) => typeof runs.parameters[key][run] === "number");
 }
+// Whether numbers are better seen on a logarithmic axis: positive, over decades, and most of them small.
 function isWide(values) {
-  const low = Math.min(...values.slice(0, 1).concat(values.reduce((least, value) => Math.min(least, value), Infinity)));
-  const high = values.reduce((most, value) => Math.max(most, value), -Infinity);
-  return low > 0 && high / low > 50;
+  const sorted = [...values].sort((one, other) => one - other);
+  const [low, high] = [sorted[0], sorted[sorted.length - 1]];
+  return low > 0 && high / low > 50 && median(sorted) / high < 0.2;
 }
 const median = (sorted) => (sorted.length % 2 ? sorted[(sorted.length - 1) / 2] : (sorted[sorted.length / 2 - 1] + sorted[sorted.length / 2]) / 2);
 
@@ -20,24 +21,29 @@ function groups(key, list) {
   const value = (run) => runs.parameters[key][run];
   if (!isNumeric(key, list) || new Set(list.map(value)).size <= BINS) {
     const found = new Map();
-    list.forEach((run) => found.set(text(value(run)), [...(found.get(text(value(run))) || []), run]));
+    for (const run of list) {
+      const word = text(value(run));
+      if (!found.has(word)) found.set(word, []);
+      found.get(word).push(run);
+    }
     return [...found.values()];
   }
   const sorted = [...list].sort((one, other) => value(one) - value(other));
   const size = sorted.length / BINS;
   return Array.from({ length: BINS }, (_, bin) => sorted.slice(Math.round(bin * size), Math.round((bin + 1) * size))).filter((group) => group.length);
 }
-// The share of the variance that lies between the groups, corrected for their number (Source: Kelley, 1935: epsilon squared).
+// The share of the variance of ranks that lies between the groups, corrected for their number: a run that diverged counts
+// no more than the last one (Source: Kelley, 1935: epsilon squared; Kruskal and Wallis, 1952: of ranks).
 function explained(found, list) {
-  const values = list.map((run) => measured(run));
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const whole = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  const place = new Map([...list].sort((one, other) => measured(one) - measured(other)).map((run, at) => [run, at]));
+  const mean = (list.length - 1) / 2;
+  const whole = list.reduce((sum, run) => sum + (place.get(run) - mean) ** 2, 0);
   const inside = found.reduce((sum, group) => {
-    const own = group.reduce((part, run) => part + measured(run), 0) / group.length;
-    return sum + group.reduce((part, run) => part + (measured(run) - own) ** 2, 0);
+    const own = group.reduce((part, run) => part + place.get(run), 0) / group.length;
+    return sum + group.reduce((part, run) => part + (place.get(run) - own) ** 2, 0);
   }, 0);
-  if (whole === 0 || values.length <= found.length) return null;
-  return Math.max(0, 1 - (inside / (values.length - found.length)) / (whole / (values.length - 1)));
+  if (whole === 0 || list.length <= found.length) return null;
+  return Math.max(0, 1 - (inside / (list.length - found.length)) / (whole / (list.length - 1)));
 }
 
 function axis(key, list) {

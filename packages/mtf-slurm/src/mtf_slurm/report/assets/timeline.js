@@ -45,7 +45,8 @@ function drawTimeline() {
       x: own.flatMap((span) => [span[2] * 1000, (span[2] + endOf(span)) * 500, endOf(span) * 1000, null]),
       y: own.flatMap((span) => [rowOf.get(span[0]), rowOf.get(span[0]), rowOf.get(span[0]), null]),
       text: own.flatMap((span) => { const said = words(span); return [said, said, said, ""]; }),
-      line: { color: shade, width }, marker: { color: shade, symbol: own.flatMap(() => ["circle", "circle", ends.symbol, "circle"]), size: own.flatMap(() => [1, 1, ends.size, 1]) },
+      line: { color: shade, width }, marker: { color: shade, symbol: own.flatMap(() => ["circle", "circle", ends.symbol, "circle"]), size: own.flatMap(() => [1, 1, ends.size, 1]), opacity: own.flatMap(() => [0, 0, 1, 0]) },
+      opacity: 0.85,
       yaxis: "y",
     };
   }).filter((trace) => trace.x.length);
