@@ -123,7 +123,8 @@ def step(label: str, command: list[str | Path], cwd: Path = ROOT, path_first: Pa
 def date_by_commit() -> None:
     """Date what is built by the last commit, unless told otherwise: two builds of one state are the same bytes."""
     if "SOURCE_DATE_EPOCH" not in os.environ:
-        done = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=False)
+        asked = ["git", "log", "-1", "--format=%ct"]
+        done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             os.environ["SOURCE_DATE_EPOCH"] = done.stdout.strip()
 
