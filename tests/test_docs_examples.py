@@ -6,6 +6,7 @@ import argparse
 import ast
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -142,6 +143,11 @@ def test_configuration_is_accepted(block: Block, tmp_path: Path) -> None:
         manager.composition(layers[0], overrides=layers[1:]).experiment()
 
 
+@of(ALL, "json")
+def test_json_can_be_read(block: Block) -> None:
+    json.loads(block.code)
+
+
 def shown_commands() -> list[Any]:
     """Every line that calls `mtf`, in any block for a shell."""
     found = []
@@ -163,8 +169,8 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
 
 @pytest.mark.parametrize("line", shown_commands())
 def test_shown_command_is_one(line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    words = words[: next((place for place, word in enumerate(words) if word in {"&", "&&", "|", "||", ">", ";"}), None)]
+    alone = re.split(r" (?:&&?|\|\|?|>|;)(?: |$)", line)[0]
+    words = shlex.split(alone, comments=True)[1:]
     parser = parser_of(words[0])
     try:
         parser.parse_args(words[1:])
@@ -184,5 +190,6 @@ def test_what_is_not_run_says_why() -> None:
     known = SHOWN_ONLY | {"python", "bash", "console", "yaml", "json"}
     for block in ALL:
         assert block.language in known, block.place
-        if block.language == "console" and any(not line.startswith(("$ mtf", " ")) for line in block.code.splitlines()):
+        commands = [line for line in block.code.splitlines() if line.startswith("$ ")]
+        if block.language == "console" and any(not line.startswith("$ mtf ") for line in commands):
             assert "not run" in block.marks, f"{block.place}: say why it is not run, or make it a block of bash"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_every_page_is_in_the_navigation_once() -> None:
 
     collect(yaml.safe_load(re.sub(r"!!python\S+", "", text))["nav"])
     assert sorted(listed) == sorted(page.path.relative_to(ROOT / "docs").as_posix() for page in PAGES)
+
+
+def test_commands_of_hatch_are_there() -> None:
+    environments = tomllib.loads((ROOT / "hatch.toml").read_text("utf-8"))["envs"]
+    for document in DOCUMENTS:
+        for environment, colon, script in re.findall(r"hatch run ([a-z-]+)(:?)([a-z-]*)", document.text):
+            if colon:  # any program may be run in an environment
+                assert environment in environments, f"{document.name}: hatch run {environment}:{script}"
+            else:
+                scripts = environments["default"]["scripts"]
+                assert environment in scripts, f"{document.name}: hatch run {environment}"
 
 
 def test_every_reference_page_is_of_a_package() -> None:

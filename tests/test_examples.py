@@ -52,11 +52,11 @@ def start(name: str, folder: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=log, stderr=log, text=True)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process and those that it has started: the ranks of torchrun are in sessions of their own."""
+def strike(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Send a signal; SIGKILL also to the ranks that torchrun has started, which it cannot take along."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for number in (process.pid, *map(int, children)):
-        os.kill(number, signal.SIGKILL)
+    for each in (process.pid, *map(int, children if number is signal.SIGKILL else ())):
+        os.kill(each, number)
 
 
 def wait_for_records(process: subprocess.Popen[str], folder: Path, count: int) -> None:
@@ -93,7 +93,7 @@ def test_a_killed_example_ends_bit_identical(name: str, tmp_path: Path) -> None:
         before = len(records(killed))
         process = start(name, killed)
         wait_for_records(process, killed, before + 1)
-        kill(process) if number == signal.SIGKILL else process.send_signal(number)
+        strike(process, number)
         statuses.append(process.wait(PATIENCE_S))
     said = (killed.parent / "log").read_text()
     preempted = 1 if name == "ddp" else 75  # torchrun has one status for whatever has ended its processes

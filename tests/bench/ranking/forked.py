@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch._dynamo  # the first optimizer that is made imports it, which takes longer than the whole training
-import torch.distributed.fsdp
+import torch.distributed.fsdp  # noqa: F401 - and so does the trainer, where a model is divided
 import torch.distributed.run as torchrun
 from torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler import SubprocessHandler
 
 from ranking.task import TASK
 
 sys.path.insert(0, str(TASK.parent))
-import ranks_task  # noqa: E402,F401 - imported for those who are forked
+import ranks_task  # type: ignore[import-not-found]  # noqa: F401 - imported for those who are forked
 
 
 class Blank:
