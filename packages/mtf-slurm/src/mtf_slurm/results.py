@@ -19,7 +19,7 @@ from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import SLURMError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.requests import check_names, check_path, check_seconds
-from mtf_slurm.run_result import RunResult, read_run
+from mtf_slurm.run_result import RunResult, collection_paused, read_run
 from mtf_slurm.status import JobStatus
 from mtf_slurm.wording import counted
 from mtf_utils.names import nearest
@@ -123,7 +123,8 @@ class GridSearchResult:
         self.mode = max(witness.latest.values(), key=lambda item: item.token).mode if witness.latest else None
         self._observation = witness.observation
         self.cluster_error = witness.observation.queue_error if witness.observation else ""
-        runs = {entry["name"]: settled.get(entry["name"]) or read_run(witness, entry) for entry in sweep.runs}
+        with collection_paused():
+            runs = {entry["name"]: settled.get(entry["name"]) or read_run(witness, entry) for entry in sweep.runs}
         self.runs = tuple(runs[entry["name"]] for entry in sweep.runs if not entry.get("orphaned"))
         self.orphans = tuple(runs[entry["name"]] for entry in sweep.runs if entry.get("orphaned"))
 
