@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         ["explain", "digits-lr=0.01-channels=8"],
         ["cancel", "experiments/short", "--all"],
         ["retry", "experiments/short", "--dry-run"],
+        pytest.param(
+            ["report", "experiments/short"],
+            marks=pytest.mark.skipif(find_spec("plotly") is None, reason="plotly is not installed"),
+        ),
         ["clean", "experiments/short"],
         ["checkpoint", "ls", "experiments/short/runs/digits-lr=0.01-channels=8"],
         ["checkpoint", "verify", "experiments/short/runs/digits-lr=0.01-channels=8"],

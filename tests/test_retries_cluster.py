@@ -182,8 +182,11 @@ def test_memory_that_did_not_suffice_is_asked_for_more(bench: Bench, capsys: pyt
     bench.rewrite("squeue", "s/|FAILED *|/|OUT_OF_MEMORY|/")
     retries = {"out_of_memory": 2, "max_memory": "500M"}
     assert bench.submit("hungry-1", mem="200M", retries=retries) == {}
-    assert bench.submit("hungry-2", mem="200M") == {}
-    bench.wait_over("hungry-1", "hungry-2")
+    assert bench.submit("hungry-2", "import-3", mem="200M") == {}
+    bench.wait_over("hungry-1", "hungry-2", "import-3")
+    its_own = "ModuleNotFoundError: No module named 'no_such_module'"
+    assert bench.result("import-3").status is S.OUT_OF_MEMORY
+    assert bench.result("import-3").reason == f"out of memory (200M asked for); {its_own}"
     for name in ("hungry-1", "hungry-2"):
         run = bench.result(name)
         assert (run.status, run.reason) == (S.OUT_OF_MEMORY, "out of memory (200M asked for)")

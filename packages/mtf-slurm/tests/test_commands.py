@@ -63,7 +63,7 @@ def test_plan_run_status_results(sweep: Path, project: Path, capsys: pytest.Capt
     lines = [line.split() for line in ranked.out.splitlines()]
     assert lines[0][:2] == ["name", "val_loss"]
     assert [line[1:3] for line in lines[1:]] == [["tiny-x=2.0-fa=null", "0.666667"], ["tiny-x=1.0-fa=null", "0.333333"]]
-    assert "tiny-x=1.0-fa=1: ValueError: bad step 1" in ranked.err
+    assert "tiny-x=1.0-fa=1, tiny-x=2.0-fa=1: ValueError: bad step 1" in ranked.err
     assert len((project / "table.csv").read_text().splitlines()) == 5
 
 
@@ -157,13 +157,13 @@ def test_results_do_without_a_bad_run(sweep: Path, project: Path, capsys, conten
         file.unlink() if content is None else file.write_text(content)
     capsys.readouterr()
     assert main(["results", "out", "--json"]) == 0
-    results = json.loads(capsys.readouterr().out)["data"]
-    assert (results["metric"], results["mode"]) == ("val_loss", "max")
-    assert results["ranking"] == ["tiny-x=2.0-fa=null", "tiny-x=1.0-fa=null"]
+    ranking = json.loads(capsys.readouterr().out)["data"]["ranking"]
+    assert (ranking["metric"], ranking["mode"]) == ("val_loss", "max")
+    assert ranking["runs"] == ["tiny-x=2.0-fa=null", "tiny-x=1.0-fa=null"]
     for file in project.glob("out/runs/*/config.json"):
         file.unlink()
     assert main(["results", "out", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["data"]["mode"] == "max"  # as the base says
+    assert json.loads(capsys.readouterr().out)["data"]["ranking"]["mode"] == "max"  # as the base says
     plan = project / "out" / "sweep.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"base": {}}))
     assert main(["results", "out"]) == 2

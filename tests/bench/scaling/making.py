@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def fill(folder: Path, *, seed: int = 0) -> None:
     sweep = directory.sweep()
     entries = sweep.runs if sweep else []
     with ThreadPoolExecutor(16) as pool:  # they wait for the disk, not for each other
-        for _ in pool.map(lambda item: _fill_run(directory, *item, seed), enumerate(entries)):
+        for _ in pool.map(lambda item: _fill_run(directory, item[0], item[1], seed), enumerate(entries)):
             pass
 
 
@@ -156,13 +157,13 @@ def _train(
     for epoch in range(fate.epochs):
         for place in range(1, LOGGED + 1):
             step = epoch * STEPS + place * STEPS // LOGGED
-            journal.write({"event": "train", "epoch": epoch, "step": step} | _losses(parameters, step, chance))
+            journal.write({"event": "train", "epoch": epoch, "step": step, **_losses(parameters, step, chance)})
         step = (epoch + 1) * STEPS
         metrics = _losses(parameters, step, chance)
         shown = {"val_loss": metrics["train_loss"] * 1.1 + 0.02, "val_accuracy": metrics["train_accuracy"] - 0.02}
-        journal.write({"event": "validation", "epoch": epoch, "step": step} | shown)
+        journal.write({"event": "validation", "epoch": epoch, "step": step, **shown})
         metrics |= shown
-        journal.write({"event": "epoch", "epoch": epoch, "step": step} | metrics)
+        journal.write({"event": "epoch", "epoch": epoch, "step": step, **metrics})
         if not best or metrics["val_loss"] < best["value"]:
             best = {"metric": "val_loss", "value": metrics["val_loss"], "epoch": epoch, "global_step": step}
     journal.close()
@@ -188,6 +189,4 @@ def _losses(parameters: dict[str, Any], step: int, chance: random.Random) -> dic
 
 
 def _iso(moment: float) -> str:
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -10,7 +10,7 @@ from typing import Any
 from mtf_config import ExecutionMode
 from mtf_config.setting_words import add_settings
 from mtf_slurm.cluster.sharing import shared_jobs
-from mtf_slurm.errors import SLURMError
+from mtf_slurm.errors import SLURMError, by_reason
 from mtf_slurm.finding import find_sweep
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.monitored import monitored
@@ -186,8 +186,8 @@ def _results(arguments: argparse.Namespace) -> int:
         print_json("results", result.to_dict() | {"ranking": ranking})
         return DONE
     print_lines(ranking_lines(ranked, metric))
-    for name, reason in result.failures().items():
-        say(f"{name}: {reason}")
+    for line in by_reason(result.failures()):
+        say(line)
     return DONE
 
 

@@ -147,6 +147,10 @@ def last_error_lines(log: Path, most: int = 15) -> list[str]:
 def failure_reason(evidence: Evidence, verdict: Verdict, log: Path | None) -> str:
     """Why a run is in its state; where the receipt only says that the command failed, what its log says."""
     receipt = evidence.last.finished if evidence.last else None
+    if verdict.status is JobStatus.OUT_OF_MEMORY and receipt is not None and log is not None:
+        # Slurm says so of a job that lost any process, such as a loader worker: add how the command took that
+        own = receipt.outcome is Outcome.FAILED and (receipt.exit_status or 0) <= 128
+        return "; ".join(part for part in (verdict.reason, own and last_error_line(log)) if part)
     if verdict.status is not JobStatus.FAILED or receipt is None or evidence.given_up or log is None:
         return verdict.reason
     if receipt.outcome not in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):

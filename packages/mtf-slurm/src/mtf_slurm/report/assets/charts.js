@@ -46,17 +46,17 @@ const observer = new IntersectionObserver((entries) => entries.forEach((entry) =
   drawSoon();
 }), { rootMargin: "200px" });
 let waiting = false;
+// One plot at a time, so that there are frames, and answers to keys, between them.
 function drawSoon() {
   if (waiting) return;
   waiting = true;
   setTimeout(() => {
     waiting = false;
-    for (const id of [...stale]) {
-      if (inView.has(id)) {
-        stale.delete(id);
-        drawings.get(id)();
-      }
-    }
+    const next = [...stale].find((id) => inView.has(id));
+    if (next === undefined) return;
+    stale.delete(next);
+    drawings.get(next)();
+    drawSoon();
   }, 60);
 }
 function drawsIn(id, draw) {
