@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -43,3 +44,21 @@ def test_an_unknown_benchmark_is_named() -> None:
     done = bench("nonsense")
     assert done.returncode == 2
     assert "no benchmark is called nonsense" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("plotly") is None, reason="plotly is not installed")
+def test_scale_counts_what_a_look_reads() -> None:
+    done = subprocess.run(
+        [sys.executable, BENCH / "scale.py", "--runs", "40", "160", "--samples", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = re.findall(r"^ +(\d+)  status +[\d.]+ +\d+ +(\d+) +(\d+) ", done.stdout, re.MULTILINE)
+    (few, few_files, few_lists), (many, many_files, many_lists) = [tuple(map(int, row)) for row in counted]
+    more = many_files + many_lists - few_files - few_lists  # what does not depend on the runs is in both
+    assert (few, many) == (40, 160)
+    assert 2 <= more / (many - few) <= 8

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtf_utils import settings as mtf_settings
+from mtf_utils.fastpath import build
 from mtf_utils.rundir import (
     CONTRACT,
     ENV_ATTEMPT,
@@ -305,3 +307,26 @@ def test_a_damaged_line_of_metrics_is_named(line: bytes, tmp_path: Path) -> None
 def test_missing_metrics_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(read_metrics(tmp_path / "none"))
+
+
+@given(st.data())
+def test_the_short_way_of_reading_says_what_the_explaining_one_says(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(FILES, key=lambda item: item.__name__)))
+    values = dict(FILES[kind])
+    odd = st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
+    key = data.draw(st.sampled_from([*values, "unknown"]))
+    if data.draw(st.booleans()):
+        values[key] = data.draw(odd)
+    else:
+        values.pop(key, None)
+    quick = build(kind, values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mtf_settings, "build", lambda cls, data: None)
+        patch.setattr(mtf_settings, "settle", lambda instance: False)
+        explained, problems = kind.decode(values, ())
+    assert (explained is None) == bool(problems)
+    if quick is not None:
+        assert quick == explained
+        assert repr(quick) == repr(explained)  # 1 and 1.0 and True are equal
+    if repr(values) == repr(FILES[kind]):
+        assert quick is not None, "no real file takes the long way"
