@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mtf_trainer import binding, determinism, opening, preemption, rng
-from mtf_trainer.callbacks import EVENTS, TrainingCallback, never_called
+from mtf_trainer.callbacks import TrainingCallback, warn_of_slips
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import Division, make_source
@@ -30,12 +30,9 @@ from mtf_trainer.state import ResumeState, RNGState
 from mtf_trainer.steps import Engine
 from mtf_trainer.telemetry import build_telemetry, is_main_process
 from mtf_utils.logs import setup_logging
-from mtf_utils.names import nearest
 from mtf_utils.stateful import Stateful
 
 __all__ = ["GenericTrainer"]
-
-logger = logging.getLogger(__name__)
 
 StepFunction = Callable[["GenericTrainer", Any, int], Mapping[str, Any]]
 
@@ -299,14 +296,7 @@ class GenericTrainer:
             raise TypeError(f"expected a TrainingCallback, found {type(callback).__name__}: derive from it")
         if self._fitting:
             raise TrainerError("add_callback() while fit() runs: add callbacks before")
-        for name in never_called(callback):
-            known = nearest(name, EVENTS)
-            logger.warning(
-                "%s.%s is never called: there is no such event%s",
-                type(callback).__qualname__,
-                name,
-                f"; did you mean {known}?" if known else "",
-            )
+        warn_of_slips(callback)
         self.callbacks.append(callback)
 
     def add_logger(self, logger: MetricLogger) -> None:
@@ -395,3 +385,13 @@ class GenericTrainer:
     def global_step(self) -> int:
         """Optimizer steps taken."""
         return self._session.state.global_step if self._session else 0
+
+    @property
+    def rank(self) -> int:
+        """The number of this process among those that train together, from 0."""
+        return world_of(self.config.distributed).rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train together."""
+        return world_of(self.config.distributed).size
