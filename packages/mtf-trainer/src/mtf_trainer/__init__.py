@@ -12,6 +12,7 @@ from mtf_trainer.errors import (
     TrainingPreempted,
     TrainingStopped,
 )
+from mtf_trainer.inspection import best_checkpoint
 from mtf_trainer.loggers import CsvLogger, LogRecord, MetricLogger, TensorBoardLogger, WandbLogger
 from mtf_trainer.metric_objects import MetricObject
 from mtf_trainer.phases import TrainerPhase
@@ -70,6 +71,7 @@ __all__ = [
     "ValMicroState",
     "WandbLogger",
     "WeightsReport",
+    "best_checkpoint",
     "build_optimizer",
     "build_scheduler",
     "checkpoint_activations",
