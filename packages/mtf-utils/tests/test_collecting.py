@@ -9,14 +9,19 @@ import pytest
 from mtf_utils.collecting import collection_paused
 
 
+@collection_paused()
+def fail_meanwhile():
+    assert not gc.isenabled()
+    raise KeyError
+
+
 @pytest.mark.parametrize("was_on", [True, False])
 def test_it_is_off_meanwhile_and_then_as_before(was_on):
     before = gc.isenabled()
     try:
         (gc.enable if was_on else gc.disable)()
-        with pytest.raises(KeyError), collection_paused():
-            assert not gc.isenabled()
-            raise KeyError
+        with pytest.raises(KeyError):
+            fail_meanwhile()
         assert gc.isenabled() is was_on
     finally:
         (gc.enable if before else gc.disable)()
