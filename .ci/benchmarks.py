@@ -28,9 +28,9 @@ INTRODUCTION = """\
 # Benchmarks
 
 Every block below is what a benchmark printed, with its command, the day and the machine; nothing was typed in by hand.
-`hatch run benchmarks list` names them, `hatch run benchmarks record loop` runs one anew, and `hatch run benchmarks page`
-makes this page. Times are ratios to a reference that is measured by turns
-with the subject, so that a busy machine slows both; the numbers in brackets are quartiles.
+`hatch run benchmarks list` names them, `hatch run benchmarks record loop` runs one anew, and
+`hatch run benchmarks page` makes this page. Times are ratios to a reference that is measured by turns with the subject,
+so that a busy machine slows both; the numbers in brackets are quartiles.
 """
 
 

@@ -1,8 +1,8 @@
 """100 trivial runs on a throw-away Slurm, submitted and collected: ours, submitit, hydra-submitit, and a bare array.
 
-`hatch run peers:run trivial_tasks.py`, or `python tests/bench/trivial_tasks.py` where submitit and hydra-submitit are installed;
-those that are not are left out. The bare array runs `python -c pass` and is asked for every 0.2 s. Beside the times
-stands what else the machine did, and how many programs one run of ours takes beside the command.
+`hatch run peers:run trivial_tasks.py`, or `python tests/bench/trivial_tasks.py` where submitit and hydra-submitit are
+installed; those that are not are left out. The bare array runs `python -c pass` and is asked for every 0.2 s. Beside
+the times stands what else the machine did, and how many programs one run of ours takes beside the command.
 """
 
 from __future__ import annotations
