@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtf_config.json_schema import experiment_schema, sweep_schema
+from mtf_config.json_schema import experiment_schema, settings_schema, sweep_schema
+from mtf_slurm.testing import ClusterSettings
+from mtf_trainer import GenericTrainerConfig
 from mtf_utils.arguments import parser_of, subparsers_of
 from mtf_utils.rundir import CONTRACT
 from mtf_utils.verbs import VERBS, load
@@ -35,6 +37,19 @@ SWEEPS = """\
 ## A sweep file
 
 How its parts work together: [Sweeps](sweeps.md).
+"""
+
+TRAINER = """\
+## GenericTrainerConfig
+
+What a script tells the trainer in Python. The sections `checkpoint`, `preemption`, `performance`, `distributed` and
+`logging` are those of an experiment, above.
+"""
+
+CLUSTER = """\
+## ClusterSettings
+
+What a [throw-away cluster](local-cluster.md) pretends to be.
 """
 
 COMMANDS = """\
@@ -77,7 +92,7 @@ def row(*cells: str) -> str:
 def literal(cell: str) -> str:
     """The content of a cell, with what Markdown and HTML would take for something else written so that they do not."""
     parts = re.split(r"(`[^`]+`)", cell)
-    parts[::2] = [re.sub(r"([*<])", r"\\\1", part) for part in parts[::2]]
+    parts[::2] = [part.replace("<", "&lt;").replace("*", r"\*") for part in parts[::2]]
     return "".join(parts).replace("|", r"\|")
 
 
@@ -102,8 +117,13 @@ def kind(schema: Mapping[str, Any]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     if named not in ("integer", "number"):
         return words
-    limits = [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]
+    limits = [f"{sign} {short(schema[key])}" for key, sign in signs.items() if key in schema]
     return f"{words} {', '.join(limits)}".rstrip()
+
+
+def short(number: float) -> str:
+    """A number; a power of two that nobody would recognise as one."""
+    return f"2^{number.bit_length() - 1}" if isinstance(number, int) and number > 1 << 32 else str(number)
 
 
 def keys(schema: Mapping[str, Any]) -> Iterator[str]:
@@ -131,10 +151,12 @@ def sections(schema: Mapping[str, Any], known: Mapping[str, Any], prefix: str = 
 
 
 def settings_page() -> str:
-    """Every key of a configuration and of a sweep file."""
+    """Every key of a configuration, of a sweep file, and of what is told in Python alone."""
     experiment, sweep = experiment_schema(), sweep_schema()
     parts = [SETTINGS, "\n## An experiment\n\n", *keys(experiment), *sections(experiment, experiment["$defs"])]
     parts += ["\n", SWEEPS, "\n", *keys(sweep), *sections(sweep, sweep["$defs"])]
+    for text, cls in ((TRAINER, GenericTrainerConfig), (CLUSTER, ClusterSettings)):
+        parts += ["\n", text, "\n", *keys(settings_schema(cls, cls.__name__))]
     return "".join(parts)
 
 

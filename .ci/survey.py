@@ -96,7 +96,7 @@ def drawing(graph: dict[str, set[str]]) -> str:
         f"    {source}[{names[source]}] -->|{count}| {target}[{names[target]}]"
         for (source, target), count in arrows(graph).items()
     ]
-    return "\n".join(["```mermaid", "graph BT", *lines, "```", ""])
+    return "\n".join(["```mermaid", "graph TD", *lines, "```", ""])
 
 
 def purpose(file: Path) -> str:

@@ -119,7 +119,7 @@ def test_what_a_value_may_be_is_said_in_words(written: dict[str, Any], shown: st
 
 
 def test_text_in_a_table_is_text_to_the_letter() -> None:
-    assert reference.row("`a|<b>`", "4 * <k>") == "| `a\\|<b>` | 4 \\* \\<k> |\n"
+    assert reference.row("`a|<b>`", "4 * <k>") == "| `a\\|<b>` | 4 \\* &lt;k> |\n"
 
 
 def test_levels_of_imports_are_as_low_as_can_be() -> None:
