@@ -1,8 +1,8 @@
 """A PyTorch trainer that can be killed at any instant and goes on to bit-identical results."""
 
-from mtf_utils.collecting import collection_paused
+from mtf_utils.collecting import collection_paused as _collection_paused
 
-with collection_paused():
+with _collection_paused():
     from mtf_trainer.builders import build_optimizer, build_scheduler, make_loader, optimizer_steps
     from mtf_trainer.callbacks import TrainingCallback
     from mtf_trainer.checkpoint import Checkpoint, CheckpointStore
@@ -15,6 +15,7 @@ with collection_paused():
         TrainingPreempted,
         TrainingStopped,
     )
+    from mtf_trainer.inspection import best_checkpoint
     from mtf_trainer.loggers import CsvLogger, LogRecord, MetricLogger, TensorBoardLogger, WandbLogger
     from mtf_trainer.metric_objects import MetricObject
     from mtf_trainer.phases import TrainerPhase
@@ -79,6 +80,7 @@ __all__ = [
     "ValMicroState",
     "WandbLogger",
     "WeightsReport",
+    "best_checkpoint",
     "build_optimizer",
     "build_scheduler",
     "checkpoint_activations",
