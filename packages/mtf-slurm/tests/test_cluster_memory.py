@@ -51,4 +51,4 @@ def test_a_job_that_used_too_much(
         assert task.signal == 9
         found = re.fullmatch(r"100M asked for, up to ([0-9]+)M in use when sampled", memory_words(task))
         assert found is not None, memory_words(task)
-        assert 300 <= int(found[1]) < 500
+        assert 100 < int(found[1]) < 500  # it may be seen while it still grows
