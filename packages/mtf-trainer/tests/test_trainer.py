@@ -670,3 +670,11 @@ def test_a_method_that_other_trainers_call_is_pointed_out(tmp_path: Path, caplog
     saving = CheckpointConfig(checkpoint_dir=str(tmp_path))
     GenericTrainer(GenericTrainerConfig(checkpoint=saving)).add_callback(Late())
     assert "Late.on_train_epoch_end is never called: there is no such event; did you mean on_epoch_end?" in caplog.text
+
+
+def test_a_callback_is_added_once(tmp_path: Path) -> None:
+    trainer, callback = GenericTrainer(config(tmp_path)), TrainingCallback()
+    trainer.add_callback(callback)
+    with pytest.raises(TrainerError, match="this TrainingCallback was added already"):
+        trainer.add_callback(callback)
+    trainer.add_callback(TrainingCallback())

@@ -81,7 +81,23 @@ def _read_attempt(attempt: Attempt, finished: FinishReceipt | None) -> AttemptEv
             next(attempt.path.iterdir(), None)
         started, finished = started or attempt.started(), finished or attempt.finished()
     told = finished is not None and finished.outcome in _TOLD_TO_STOP and attempt.time_limit_file.exists()
-    return AttemptEvidence(number=attempt.number, started=started, finished=finished, out_of_time=told)
+    peak = _peak_memory(attempt) if finished is not None and finished.outcome is Outcome.FAILED else None
+    return AttemptEvidence(
+        number=attempt.number,
+        started=started,
+        finished=finished,
+        out_of_time=told,
+        starved=peak is not None,
+        peak_memory=peak or "",
+    )
+
+
+def _peak_memory(attempt: Attempt) -> str | None:
+    """How much memory was in use when there was not enough; empty if nobody knows, None if there was enough."""
+    try:
+        return attempt.memory_file.read_text("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return None
 
 
 def _noted(submissions: Iterable[Submission]) -> dict[str, dict[int, Cause]]:
