@@ -20,6 +20,7 @@ from mtf_trainer import (
     GenericTrainer,
     GenericTrainerConfig,
     LoggingConfig,
+    LogRecord,
     PreemptionConfig,
     ResumeState,
     TrainerError,
@@ -456,6 +457,41 @@ def test_a_signal_saves_and_says_so(
     assert result is not None
     assert result.global_step == 6
     assert (folder.path / result.checkpoint / "manifest.json").is_file()
+
+
+class Clumsy(TrainingCallback):
+    """A callback and a logger of one's own that cannot let go."""
+
+    def teardown(self, trainer: GenericTrainer) -> None:
+        raise ValueError("no teardown")
+
+    def open(self, journal: Path, position: int | None) -> None:
+        """Nothing to open."""
+
+    def log(self, record: LogRecord) -> None:
+        """Nothing to write."""
+
+    def close(self) -> None:
+        raise ValueError("no close")
+
+
+def test_what_cannot_be_closed_does_not_hide_how_training_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, clumsy = Fit(config(tmp_path)), Clumsy()
+    trainer.add_callback(clumsy)
+    trainer.add_callback(Stop(2, signal.SIGTERM))
+    trainer.add_logger(clumsy)
+    with pytest.raises(TrainingPreempted):
+        run(trainer)
+    assert "Clumsy.teardown failed while fit() ended" in caplog.text
+    assert "no close" in caplog.text
+    again = Fit(config(tmp_path))
+    again.add_callback(Clumsy())
+    again.add_callback(Stop(-1))
+    with pytest.raises(ValueError, match="no teardown"):
+        run(again)
+    assert json.loads((tmp_path / "result.json").read_text())["global_step"] == 6
 
 
 def test_how_far_it_goes_is_said_in_run_directories_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
