@@ -12,10 +12,10 @@ from mtf_slurm.cleaning import Cleaning, clean, find_rubbish
 from mtf_slurm.code.contents import readable_size
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.code.users import Orphan, find_orphans, prune_orphans
-from mtf_slurm.errors import SLURMError
-from mtf_slurm.verbs import add_json, print_json, print_lines
+from mtf_slurm.finding import find_sweep
+from mtf_slurm.verbs import add_json, explained, print_json, print_lines
 from mtf_slurm.wording import counted
-from mtf_utils.cli import DONE, Command, CommandError
+from mtf_utils.cli import DONE, Command
 
 __all__ = ["CLEAN"]
 
@@ -25,7 +25,12 @@ _SHOWN: Final = 3
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "dir", type=Path, nargs="?", default=Path(), metavar="DIR", help="the folder of a sweep (default: this one)"
+        "dir",
+        type=Path,
+        nargs="?",
+        default=Path(),
+        metavar="DIR",
+        help="the folder of a sweep, or its file (default: this folder)",
     )
     parser.add_argument(
         "--snapshots",
@@ -36,11 +41,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+@explained
 def _clean(arguments: argparse.Namespace) -> int:
-    try:
-        data, lines = (_snapshots if arguments.snapshots else _sweep)(arguments.dir, arguments.apply)
-    except SLURMError as error:
-        raise CommandError(str(error)) from error
+    data, lines = (_snapshots if arguments.snapshots else _sweep)(arguments.dir, arguments.apply)
     if arguments.json:
         print_json("clean", {"removed": arguments.apply} | data)
     else:
@@ -49,6 +52,7 @@ def _clean(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(folder: Path, apply: bool) -> tuple[dict[str, Any], Iterable[str]]:
+    folder = find_sweep(folder)
     found = clean(folder) if apply else find_rubbish(folder)
     items = [{"kind": i.kind, "path": str(i.path), "size": i.size, "why": i.why} for i in found.items]
     return {"size": found.size, "items": items, "snapshots": list(found.snapshots)}, _sweep_lines(found, removed=apply)
