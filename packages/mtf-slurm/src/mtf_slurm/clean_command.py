@@ -12,9 +12,8 @@ from mtf_slurm.cleaning import Cleaning, clean, find_rubbish
 from mtf_slurm.code.contents import readable_size
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.code.users import Orphan, find_orphans, prune_orphans
-from mtf_slurm.errors import SLURMError
 from mtf_slurm.finding import find_sweep
-from mtf_slurm.verbs import add_folder, add_json, print_json, print_lines
+from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines
 from mtf_slurm.wording import counted
 from mtf_utils.cli import DONE, Command, CommandError
 
@@ -35,14 +34,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+@explained
 def _clean(arguments: argparse.Namespace) -> int:
-    try:
-        if arguments.snapshots:
-            data, lines = _snapshots(arguments.dir or Path(), arguments.apply)
-        else:
-            data, lines = _sweep(_folder(arguments), arguments.apply)
-    except SLURMError as error:
-        raise CommandError(str(error)) from error
+    if arguments.snapshots:
+        data, lines = _snapshots(arguments.dir or Path(), arguments.apply)
+    else:
+        data, lines = _sweep(_folder(arguments), arguments.apply)
     if arguments.json:
         print_json("clean", {"removed": arguments.apply} | data)
     else:

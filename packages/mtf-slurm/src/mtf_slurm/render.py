@@ -25,7 +25,7 @@ DEFAULT_COMMAND: Final = ("{python}", "train.py", "--config", "{config}")
 ENDS_SRUN: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 """The signals that srun takes as its own end instead of passing them on to its tasks."""
 
-_PARTS: Final = ("job_functions.sh", "job_budgets.sh", "job_body.sh")
+_PARTS: Final = ("job_functions.sh", "job_budgets.sh", "job_memory.sh", "job_body.sh")
 
 # the folder of a run may be moved as a whole: what lies in it is found when the script runs
 _WHEN_RUN: Final = {"config": "MTF_CONFIG", "run_dir": "MTF_RUN_DIR"}

@@ -37,7 +37,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_runs(parser, "runs", metavar="RUN", nargs="*", help="names of runs; their budgets begin anew")
     kinds = parser.add_argument_group("or all runs of a kind, whose budgets begin anew")
     for kind, statuses in KINDS.items():
-        kinds.add_argument(f"--{kind}", action="append_const", dest="kinds", const=kind, help=", ".join(statuses))
+        text = f"runs that are {', '.join(statuses)}"
+        kinds.add_argument(f"--{kind}", action="append_const", dest="kinds", const=kind, help=text)
     parser.add_argument(
         "--same-code", action="store_true", help="run the code of their last attempts (default: as it is now)"
     )
