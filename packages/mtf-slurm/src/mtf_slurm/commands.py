@@ -11,7 +11,6 @@ from mtf_config import ExecutionMode
 from mtf_config.setting_words import add_settings
 from mtf_slurm.cluster.sharing import shared_jobs
 from mtf_slurm.errors import SLURMError, by_reason
-from mtf_slurm.finding import find_sweep
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.monitored import monitored
 from mtf_slurm.opening import OpenedSweep, open_sweep
@@ -29,6 +28,7 @@ from mtf_slurm.verbs import (
     reached,
     reading,
     say,
+    sweep_of,
 )
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 
@@ -167,7 +167,7 @@ def _configure_results(parser: argparse.ArgumentParser) -> None:
 
 @reading
 def _results(arguments: argparse.Namespace) -> int:
-    result = GridSearchResult.load(find_sweep(arguments.dir))
+    result = GridSearchResult.load(sweep_of(arguments.dir))
     monitor, its_mode = monitored(result)
     metric = arguments.metric or monitor
     if arguments.top is not None and arguments.top < 1:

@@ -33,6 +33,7 @@ __all__ = [
     "reached",
     "reading",
     "say",
+    "sweep_of",
 ]
 
 
@@ -105,6 +106,18 @@ def print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None:
 def say(text: str) -> None:
     """A message for standard error."""
     sys.stderr.write(f"{printable(text, lines=True)}\n")
+
+
+def sweep_of(named: Path | None) -> Path:
+    """The folder of the sweep that is asked about; where nobody named one, it is said which that is.
+
+    Raises:
+        SLURMError: there is no such sweep.
+    """
+    folder = find_sweep(named)
+    if named is None and folder != Path.cwd():
+        say(f"the newest sweep: {folder}")
+    return folder
 
 
 def reached(result: GridSearchResult) -> int:
