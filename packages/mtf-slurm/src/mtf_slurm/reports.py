@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +43,8 @@ def status_lines(
             [run.name, run.status.value, *job, _text(run.epoch), _text(run.global_step), str(run.attempts), note]
         )
     yield from columns(lines)
-    if runs is None or len(runs) == len(result):
-        yield tally({status.value: count for status, count in result.counts.items()})
-    else:
-        shown = tally(Counter(run.status.value for run in runs)) or "none"
-        yield f"{shown} ({len(runs)} of {counted(len(result), 'run')} shown)"
+    counts = tally({status.value: count for status, count in result.counts.items()})
+    yield counts if len(lines) > len(result) else f"{len(lines) - 1} of {counted(len(result), 'run')} shown; {counts}"
     if result.orphans:
         names = (f"{run.name} ({run.status.value})" if run.status.is_active else run.name for run in result.orphans)
         yield f"no longer a part of the sweep: {', '.join(names)}"

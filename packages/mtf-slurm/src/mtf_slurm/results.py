@@ -20,9 +20,10 @@ from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.errors import SLURMError, by_reason
 from mtf_slurm.evidence import Witness
 from mtf_slurm.requests import check_names, check_path, check_seconds
-from mtf_slurm.run_result import RunResult, collection_paused, read_run
+from mtf_slurm.run_result import RunResult, read_run
 from mtf_slurm.status import JobStatus
 from mtf_slurm.wording import counted
+from mtf_utils.collecting import collection_paused
 from mtf_utils.names import nearest
 from mtf_utils.rundir import SweepDirectory
 

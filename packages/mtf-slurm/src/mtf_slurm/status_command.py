@@ -11,7 +11,7 @@ from mtf_slurm.reports import columns, status_lines
 from mtf_slurm.results import GridSearchResult, RunResult
 from mtf_slurm.selection import Group, Row, Selection, group_by, state_counts, text_of, whole_key
 from mtf_slurm.status import JobStatus
-from mtf_slurm.verbs import add_folder, add_json, print_json, print_lines, reached, reading, sweep_of
+from mtf_slurm.verbs import add_folder, add_json, print_json, print_lines, reached, reading
 from mtf_slurm.views import format_metric
 from mtf_utils.arguments import completed_by
 from mtf_utils.cli import DONE, Command, CommandError
@@ -55,7 +55,7 @@ def _status(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
     if arguments.watch:
         return _watch(arguments, selection)
-    result = GridSearchResult.load(sweep_of(arguments.dir))
+    result = GridSearchResult.load(folder := find_sweep(arguments.dir))
     rows = [_row(run) for run in result]
     chosen = selection.resolved(rows).apply(rows)
     metric = _metric(arguments.metric, rows)
@@ -72,6 +72,8 @@ def _status(arguments: argparse.Namespace) -> int:
         print_lines([*_group_lines(arguments.group, groups[top], metric), state_counts(chosen)])
     else:
         print_lines(status_lines(result, runs=[row.source for row in chosen[top]], metric=metric))
+    if arguments.dir is None and not arguments.json:
+        print_lines([f"in {folder}"])  # nobody has named it
     return reached(result)
 
 

@@ -23,6 +23,7 @@ from mtf_utils.rundir import SweepDirectory
 
 __all__ = [
     "add_folder",
+    "add_jobs",
     "add_json",
     "add_runs",
     "check_runs",
@@ -33,7 +34,6 @@ __all__ = [
     "reached",
     "reading",
     "say",
-    "sweep_of",
 ]
 
 
@@ -84,6 +84,17 @@ def _names_of_runs(before: Sequence[str]) -> Iterator[str]:
     yield from (run["name"] for run in sweep.runs if not run.get("orphaned")) if sweep else ()
 
 
+def add_jobs(parser: argparse.ArgumentParser, default: str) -> None:
+    """How many run at a time."""
+    parser.add_argument("-j", "--jobs", type=_count, metavar="N", help=f"how many run at a time (default: {default})")
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected a number from 1")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The choice of JSON."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -106,18 +117,6 @@ def print_status(verb: str, result: GridSearchResult, *, as_json: bool) -> None:
 def say(text: str) -> None:
     """A message for standard error."""
     sys.stderr.write(f"{printable(text, lines=True)}\n")
-
-
-def sweep_of(named: Path | None) -> Path:
-    """The folder of the sweep that is asked about; where nobody named one, it is said which that is.
-
-    Raises:
-        SLURMError: there is no such sweep.
-    """
-    folder = find_sweep(named)
-    if named is None and folder != Path.cwd():
-        say(f"the newest sweep: {folder}")
-    return folder
 
 
 def reached(result: GridSearchResult) -> int:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.metrics import to_numbers
 from mtf_trainer.state import ResumeState
+from mtf_utils.names import nearest
 
 if TYPE_CHECKING:
     from mtf_trainer.trainer import GenericTrainer
 
-__all__ = ["EVENTS", "Events", "TrainingCallback", "never_called"]
+__all__ = ["EVENTS", "Events", "TrainingCallback", "point_out_uncalled"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +88,6 @@ class TrainingCallback:
         """Put back what `state_dict` returned."""
 
 
-def never_called(callback: TrainingCallback) -> list[str]:
-    """The methods of a callback that look like an event and are none, as other trainers have them."""
-    return [name for name in dir(callback) if name.startswith("on_") and not hasattr(TrainingCallback, name)]
-
-
 EVENTS: Final = (
     "on_training_start",
     "on_training_end",
@@ -107,6 +103,19 @@ EVENTS: Final = (
 
 WITHIN_A_PHASE: Final = ("on_before_optimizer_step", "train_metrics")
 """What else happens once: in the middle of a phase, for all callbacks at once."""
+
+
+def point_out_uncalled(callback: TrainingCallback) -> None:
+    """Warn of methods of a callback that look like an event and are none, as other trainers have them."""
+    for name in dir(callback):
+        if name.startswith("on_") and not hasattr(TrainingCallback, name):
+            known = nearest(name, EVENTS)
+            logger.warning(
+                "%s.%s is never called: there is no such event%s",
+                type(callback).__qualname__,
+                name,
+                f"; did you mean {known}?" if known else "",
+            )
 
 
 class Events:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mtf_trainer import binding, determinism, opening, preemption, rng
-from mtf_trainer.callbacks import EVENTS, TrainingCallback, never_called
+from mtf_trainer.callbacks import TrainingCallback, point_out_uncalled
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import Division, make_source
@@ -30,12 +30,10 @@ from mtf_trainer.state import ResumeState, RNGState
 from mtf_trainer.steps import Engine
 from mtf_trainer.telemetry import build_telemetry, is_main_process
 from mtf_utils.logs import setup_logging
-from mtf_utils.names import nearest
 from mtf_utils.stateful import Stateful
 
 __all__ = ["GenericTrainer"]
 
-logger = logging.getLogger(__name__)
 
 StepFunction = Callable[["GenericTrainer", Any, int], Mapping[str, Any]]
 
@@ -296,23 +294,20 @@ class GenericTrainer:
     def add_callback(self, callback: TrainingCallback) -> None:
         """Add a callback; events reach callbacks in the order in which they were added."""
         if not isinstance(callback, TrainingCallback):
-            raise TypeError(f"expected a TrainingCallback, found {type(callback).__name__}: derive from it")
+            raise TypeError(f"expected an object of a class derived from TrainingCallback, found {callback!r:.80}")
         if self._fitting:
             raise TrainerError("add_callback() while fit() runs: add callbacks before")
-        for name in never_called(callback):
-            known = nearest(name, EVENTS)
-            logger.warning(
-                "%s.%s is never called: there is no such event%s",
-                type(callback).__qualname__,
-                name,
-                f"; did you mean {known}?" if known else "",
+        if any(each is callback for each in self.callbacks):
+            raise TrainerError(
+                f"this {type(callback).__qualname__} was added already: every event would reach it twice"
             )
+        point_out_uncalled(callback)
         self.callbacks.append(callback)
 
     def add_logger(self, logger: MetricLogger) -> None:
         """Hand every record of the journal to a logger of your own too."""
-        if not isinstance(logger, MetricLogger):
-            raise TypeError(f"a {type(logger).__name__} is no logger: it needs open(), log() and close()")
+        if isinstance(logger, type) or not isinstance(logger, MetricLogger):
+            raise TypeError(f"expected an object with open(), log() and close(), found {logger!r:.80}")
         if self._fitting:
             raise TrainerError("add_logger() while fit() runs: add loggers before")
         self._loggers.append(logger)
@@ -380,6 +375,13 @@ class GenericTrainer:
         if self._session is None:
             raise TrainerError("the trainer has no state before fit()")
         return self._session.state
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validations: `fit` was given a loader for them, and the configuration has them made."""
+        config, session = self.config, self._session
+        asked = config.validate_every_n_epochs is not None or config.validate_every_n_steps is not None
+        return asked and session is not None and session.val is not None
 
     @property
     def directory(self) -> Path:
