@@ -207,7 +207,7 @@ def test_a_job_that_came_to_no_attempt_is_explained_by_its_own_words(
     silent_slurm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     squeue = silent_slurm.parent / "bin" / "squeue"
-    row = "7_0|FAILED|NonZeroExitCode|0|512|1G|N/A|N/A|1:00|tiny-token.0|"
+    row = "7_0|7|FAILED|NonZeroExitCode|0|512|1G|N/A|N/A|1:00|tiny-token.0|"
     squeue.write_text(f"#!/bin/sh\necho '{row}'\n")
     out = silent_slurm / "submissions" / "token" / "0.out"
     assert main(["explain", "silent", "tiny-x=1.0"]) == 0
