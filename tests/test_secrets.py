@@ -126,7 +126,7 @@ def told(folder: Path, capfd: pytest.CaptureFixture[str]) -> str:
         ["status", str(folder)],
         ["results", str(folder), "-m", "train_loss", "--all", "--csv", str(folder / "table.csv")],
         ["clean", str(folder)],
-        *(["logs", str(folder), "-n", "1000", "--run", name] for name in names),
+        *(["logs", str(folder), "-n", "1000", name] for name in names),
         *(["explain", str(folder), name] for name in names),
     ):
         for more in ([], ["--json"]):

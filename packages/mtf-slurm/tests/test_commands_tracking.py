@@ -64,11 +64,11 @@ def data_of(capsys: pytest.CaptureFixture[str], verb: str) -> dict:
 
 
 def test_logs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["logs", "out", "--run", "tiny-fa=1"]) == 0
+    assert main(["logs", "out", "tiny-fa=1"]) == 0
     assert capsys.readouterr().out.endswith("ValueError: bad step 1\n")
-    assert main(["logs", "out", "--run", "tiny-fa=1", "-n", "1", "--attempt", "1", "-f"]) == 0
+    assert main(["logs", "out", "tiny-fa=1", "-n", "1", "--attempt", "1", "-f"]) == 0
     assert capsys.readouterr().out == "ValueError: bad step 1\n"
-    assert main(["logs", "out", "--run", "tiny-fa=1", "-n", "1", "--json"]) == 0
+    assert main(["logs", "out", "tiny-fa=1", "-n", "1", "--json"]) == 0
     data = data_of(capsys, "logs")
     assert (data["attempt"], data["lines"]) == (1, ["ValueError: bad step 1"])
     assert Path(data["path"]).is_file()
@@ -82,6 +82,7 @@ def test_logs_of_what_has_not_started(launcher, make_search, project, monkeypatc
     assert shown.out == ""
     assert shown.err.endswith(" has not started: NOT_SUBMITTED\n")
     assert main(["logs", "dry", "-f"]) == 0  # nothing will come
+    assert "waiting" not in capsys.readouterr().err
     assert main(["logs", "dry", "--json"]) == 0
 
 
@@ -146,7 +147,7 @@ def test_where_slurm_is_silent_nothing_is_made_up(silent_slurm: Path, capsys: py
     text = capsys.readouterr().out
     assert "Slurm cannot be asked (squeue: error: Unable to contact controller); job 7_0 was submitted" in text
     assert "ask again when Slurm answers" in text
-    assert main(["logs", "silent", "--run", "tiny-x=1.0"]) == 3
+    assert main(["logs", "silent", "tiny-x=1.0"]) == 3
     assert "has not started: UNKNOWN" in capsys.readouterr().err
 
 
@@ -213,11 +214,12 @@ def test_what_slurm_refused_is_explained(silent_slurm: Path, capsys: pytest.Capt
     ("arguments", "says"),
     [
         (["logs", "nowhere"], "there is no sweep here"),
-        (["logs", "out"], "has 2 runs; choose one with --run: tiny-fa=null, tiny-fa=1"),
-        (["logs", "out", "--run", "tiny-fa=2"], "did you mean"),
-        (["logs", "out", "--run", "tiny-fa=1", "--attempt", "7"], "no attempt 7; there are 1"),
-        (["logs", "out", "--run", "tiny-fa=1", "-n", "-1"], "--lines -1: expected a number from 0"),
-        (["logs", "out", "--run", "tiny-fa=1", "-f", "--json"], "do not go together"),
+        (["logs", "out"], "has 2 runs; name one: tiny-fa=null, tiny-fa=1"),
+        (["explain", "out"], "has 2 runs; name one: tiny-fa=null, tiny-fa=1"),
+        (["logs", "out", "tiny-fa=2"], "did you mean"),
+        (["logs", "out", "tiny-fa=1", "--attempt", "7"], "no attempt 7; there are 1"),
+        (["logs", "out", "tiny-fa=1", "-n", "-1"], "--lines -1: expected a number from 0"),
+        (["logs", "out", "tiny-fa=1", "-f", "--json"], "do not go together"),
         (["explain", "out", "nothing"], "is no run of"),
         (["explain", "nowhere", "nothing"], "there is no sweep here"),
         (["cancel", "out"], "name the runs to cancel, or say --all"),

@@ -15,8 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from mtf_trainer import (
+    EMA,
     CheckpointConfig,
     CheckpointError,
+    CsvLogger,
     GenericTrainer,
     GenericTrainerConfig,
     LoggingConfig,
@@ -610,8 +612,12 @@ def test_an_unknown_version_of_the_state_is_refused_and_a_known_one_migrated(mon
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="expected a GenericTrainerConfig, found dict"):
         GenericTrainer({"epochs": 1})  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="expected a TrainingCallback, found object"):
+    with pytest.raises(TypeError, match="derived from TrainingCallback, found <object"):
         Fit(config(tmp_path)).add_callback(object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"found <class .*EMA"):
+        Fit(config(tmp_path)).add_callback(EMA)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"found <class .*CsvLogger"):
+        Fit(config(tmp_path)).add_logger(CsvLogger)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no state_dict"):
         Fit(config(tmp_path)).register_state("x", object())  # type: ignore[arg-type]
 

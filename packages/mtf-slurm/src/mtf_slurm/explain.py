@@ -157,7 +157,7 @@ def _asking(witness: Witness, run: RunResult) -> str:
 def _budget_words(evidence: Evidence, budgets: Budgets) -> Iterator[str]:
     for cause, count in used(evidence).items():
         limit = budgets.limits.get(cause)
-        if count or limit is not None:
+        if count or limit:
             yield f"{cause.value} {count} of {'no limit' if limit is None else limit}"
 
 

@@ -294,7 +294,7 @@ class GenericTrainer:
     def add_callback(self, callback: TrainingCallback) -> None:
         """Add a callback; events reach callbacks in the order in which they were added."""
         if not isinstance(callback, TrainingCallback):
-            raise TypeError(f"expected a TrainingCallback, found {type(callback).__name__}: derive from it")
+            raise TypeError(f"expected an object of a class derived from TrainingCallback, found {callback!r:.80}")
         if self._fitting:
             raise TrainerError("add_callback() while fit() runs: add callbacks before")
         if any(each is callback for each in self.callbacks):
@@ -306,8 +306,8 @@ class GenericTrainer:
 
     def add_logger(self, logger: MetricLogger) -> None:
         """Hand every record of the journal to a logger of your own too."""
-        if not isinstance(logger, MetricLogger):
-            raise TypeError(f"a {type(logger).__name__} is no logger: it needs open(), log() and close()")
+        if isinstance(logger, type) or not isinstance(logger, MetricLogger):
+            raise TypeError(f"expected an object with open(), log() and close(), found {logger!r:.80}")
         if self._fitting:
             raise TrainerError("add_logger() while fit() runs: add loggers before")
         self._loggers.append(logger)

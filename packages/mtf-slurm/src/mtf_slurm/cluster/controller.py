@@ -311,7 +311,10 @@ class Controller:
     def _ask(self, words: Sequence[str]) -> str:
         ran = self._call(words)
         if "fatal:" in ran.err:
-            raise SlurmNotFoundError(f"no cluster is configured on this machine ({words[0]}: {complaint(ran)})")
+            raise SlurmNotFoundError(
+                "no cluster is configured on this machine: log in to a node of one, or set SLURM_CONF; `mtf run` does "
+                f"the sweep here, `mtf cluster up` starts a Slurm to try ({words[0]}: {complaint(ran)})"
+            )
         if ran.status != 0:
             raise ClusterUnreachableError(f"{words[0]}: {complaint(ran)}")
         return ran.out
