@@ -1,8 +1,7 @@
 """The page of benchmarks, made of what the benchmarks print.
 
 Usage:
-    benchmarks.py record [NAME …]   run benchmarks (default: all that can run here) and keep their output; wants an idle
-                                    machine, and the environment that `list` names
+    benchmarks.py record [NAME …]   run benchmarks (default: all) and keep their output; times want an idle machine
     benchmarks.py page              write docs/benchmarks.md from what was kept
     benchmarks.py list              what there is
 """
@@ -29,9 +28,9 @@ INTRODUCTION = """\
 # Benchmarks
 
 Every block below is what a benchmark printed, with its command, the day and the machine; nothing was typed in by hand.
-`hatch run benchmarks list` names them with their environments, `hatch run peers:benchmarks record loop` runs one anew
-in its own, and `hatch run benchmarks page` makes this page. Times are ratios to a reference that is measured by turns
-with the subject, so that a busy machine slows both; the numbers in brackets are quartiles.
+`hatch run benchmarks list` names them, `hatch run benchmarks record loop` runs one anew, and
+`hatch run benchmarks page` makes this page. Times are ratios to a reference that is measured by turns with the subject,
+so that a busy machine slows both; the numbers in brackets are quartiles.
 """
 
 
@@ -42,14 +41,12 @@ class Benchmark:
     Attributes:
         name: of its file of output.
         title: of its section.
-        environment: the hatch environment that has what it needs.
         words: of the command, after the interpreter.
         times: whether it measures times, so that the machine has to be idle.
     """
 
     name: str
     title: str
-    environment: str
     words: str
     times: bool = True
 
@@ -60,17 +57,20 @@ class Benchmark:
 
 
 BENCHMARKS = [
-    Benchmark("loop", "What a step costs", "peers", "tests/bench loop"),
-    Benchmark("checkpoint", "What a checkpoint costs", "peers", "tests/bench checkpoint"),
-    Benchmark("resume_position", "Resuming in the middle of an epoch", "dev", "tests/bench resume_position"),
-    Benchmark("imports", "What an import costs", "dev", "tests/bench imports"),
-    Benchmark("config", "Reading a configuration", "config-peers", "tests/bench config"),
-    Benchmark("config_grids", "Grids", "dev", "tests/bench config_grids"),
-    Benchmark("config_errors", "Errors and hostile input", "dev", "tests/bench config_errors", times=False),
-    Benchmark("trivial_tasks", "A hundred trivial runs on Slurm", "slurm-peers", "tests/bench/trivial_tasks.py"),
-    Benchmark("kills", "Kills", "dev", "tests/bench/kills.py", times=False),
-    Benchmark("kills_peers", "The same kills for others", "peers", "tests/bench/kills_peers.py", times=False),
-    Benchmark("rank_kills", "Kills of one rank among several", "dev", "tests/bench/rank_kills.py", times=False),
+    Benchmark("loop", "What a step costs", "tests/bench loop"),
+    Benchmark("checkpoint", "What a checkpoint costs", "tests/bench checkpoint"),
+    Benchmark("resume_position", "Resuming in the middle of an epoch", "tests/bench resume_position"),
+    Benchmark("imports", "What an import costs", "tests/bench imports"),
+    Benchmark("config", "Reading a configuration", "tests/bench config"),
+    Benchmark("config_grids", "Grids", "tests/bench config_grids"),
+    Benchmark("config_errors", "Errors and hostile input", "tests/bench config_errors", times=False),
+    Benchmark("trivial_tasks", "A hundred trivial runs on Slurm", "tests/bench/trivial_tasks.py"),
+    Benchmark("scale", "Sweeps of ten thousand runs", "tests/bench/scale.py"),
+    Benchmark("submissions", "Submission under trouble", "tests/bench/submission_campaign.py", times=False),
+    Benchmark("preemptions", "Preemptions on Slurm", "tests/bench/preemptions.py", times=False),
+    Benchmark("kills", "Kills", "tests/bench/kills.py", times=False),
+    Benchmark("kills_peers", "The same kills for others", "tests/bench/kills_peers.py", times=False),
+    Benchmark("rank_kills", "Kills of one rank among several", "tests/bench/rank_kills.py", times=False),
 ]
 
 
@@ -113,8 +113,8 @@ def rendered() -> str:
             parts.append(f"## {benchmark.title}\n\n```text\n{printed}\n```\n")
     missing = [benchmark for benchmark in BENCHMARKS if not benchmark.kept.exists()]
     if missing:
-        rows = [f"| {item.title} | `{item.environment}` | `python {item.words}` |" for item in missing]
-        table = "\n".join(["| what | environment | command |", "|---|---|---|", *rows])
+        rows = [f"| {item.title} | `python {item.words}` |" for item in missing]
+        table = "\n".join(["| what | command |", "|---|---|", *rows])
         parts.append(f"## Not kept yet\n\n{table}\n")
     return "\n".join(parts)
 
@@ -132,7 +132,7 @@ def main() -> int:
         return 0
     if options.verb == "list":
         for benchmark in BENCHMARKS:
-            print(f"{benchmark.name:<16} {benchmark.environment:<13} python {benchmark.words}")
+            print(f"{benchmark.name:<16} python {benchmark.words}")
         return 0
     known = {benchmark.name: benchmark for benchmark in BENCHMARKS}
     if unknown := set(options.names) - known.keys():

@@ -88,6 +88,13 @@ def release(root: Path, version: str, today: datetime.date) -> None:
         file.unlink()
 
 
+def read_news(root: Path, version: str = "") -> str:
+    """What is unreleased, with the fragments, and the section of a version if one is named and there."""
+    _, section, released = split((root / "CHANGELOG.md").read_text("utf-8"))
+    own = re.search(rf"^## {re.escape(version)} .*?(?=^## |\Z)", released, re.MULTILINE | re.DOTALL)
+    return merge(section, read_fragments(root / ".changes")) + (f"\n\n{own[0]}" if version and own else "")
+
+
 def main() -> int:
     """Run the command line; 0 when all is well, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -99,8 +106,7 @@ def main() -> int:
         if options.verb == "release":
             release(ROOT, options.version, datetime.datetime.now(datetime.UTC).date())
         else:
-            _, section, _ = split((ROOT / "CHANGELOG.md").read_text("utf-8"))
-            print(merge(section, read_fragments(ROOT / ".changes")))
+            print(read_news(ROOT))
     except ChangelogError as error:
         print(f"FAILED {error}", file=sys.stderr)
         return 1

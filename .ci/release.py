@@ -4,7 +4,7 @@ Usage:
     release.py twice              build everything here, and once more in another place, time zone and language, from
                                   files with other times and permissions; the results have to be the same
     release.py metadata           check what was built last: metadata, and READMEs that render
-    release.py api [--against R]  compare what the packages offer with the last tag (or R)
+    release.py api [--against R]  compare what the reference lists with the release before this commit (or R)
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ import sys
 import tarfile
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
+
+import changelog
 
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+PLACE = re.compile(r"^\S+:\d+: ")
+LISTED = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 
 
 class ReleaseError(Exception):
@@ -93,39 +98,95 @@ def read_packages(checkout: Path) -> dict[str, Any]:
     return {name: loader.modules_collection[name] for name in names}
 
 
-def broken_promises(reference: str) -> list[str]:
-    """Every change since a reference that may break the code of somebody who uses what `__all__` lists."""
+def faces(checkout: Path) -> list[str]:
+    """The modules that the reference lists."""
+    pages = sorted(checkout.glob("docs/api/*.md"))
+    return sorted({name for page in pages for name in LISTED.findall(page.read_text("utf-8"))})
+
+
+def public_modules(checkout: Path) -> dict[str, Any]:
+    """What griffe has read of every module that the reference of a checkout lists; public is what its `__all__` has."""
+    packages = read_packages(checkout)
+    modules = {}
+    for name in faces(checkout):
+        root, _, inner = name.partition(".")
+        modules[name] = packages[root][inner] if inner else packages[root]
+        for member in modules[name].members.values():
+            member.public = member.name in modules[name].exports
+    return modules
+
+
+def broken_promises(then: Path, now: Path) -> list[str]:
+    """Every change between two checkouts that may break the code of somebody who uses what the reference lists."""
     import griffe
 
-    with tempfile.TemporaryDirectory(prefix="mtf-then-") as folder:
-        archive = Path(folder, "then.tar")
-        git("archive", "--output", str(archive), reference, "packages")
-        with tarfile.open(archive) as opened:
-            opened.extractall(folder, filter="data")
-        old, new = read_packages(Path(folder)), read_packages(ROOT)
-        found = []
-        for name, package in old.items():
-            for public in sorted(map(str, package.exports or ())):
-                if name not in new or public not in new[name].members:
-                    found.append(f"{name}.{public}: is not there any more")
-                    continue
-                changes = griffe.find_breaking_changes(package[public], new[name][public])
-                found += [COLOUR.sub("", change.explain(griffe.ExplanationStyle.ONE_LINE)) for change in changes]
-    return found
+    old, new = public_modules(then), public_modules(now)
+    found = {f"{name}: is not listed any more" for name in old.keys() - new.keys()}
+    for name in old.keys() & new.keys():
+        gone = {str(public) for public in old[name].exports} - {str(public) for public in new[name].exports}
+        found |= {f"{name}.{public}: is not offered any more" for public in gone}
+        for change in griffe.find_breaking_changes(old[name], new[name]):
+            if change.obj.name not in gone:
+                told = COLOUR.sub("", change.explain(griffe.ExplanationStyle.ONE_LINE))
+                found.add(f"{name}: {PLACE.sub('', told)}")
+    return sorted(found)
+
+
+def numbers(version: str) -> tuple[int, int]:
+    """The first two numbers of a version or a tag, those that may break something."""
+    major, minor, *_ = re.findall(r"\d+", version)
+    return int(major), int(minor)
+
+
+def version_of_now() -> str:
+    """The version of the packages, which is one."""
+    project = tomllib.loads((ROOT / "packages" / "mtf-utils" / "pyproject.toml").read_text("utf-8"))["project"]
+    version: str = project["version"]
+    return version
+
+
+def judge(count: int, old: str, new: str) -> str:
+    """What is wrong with so many breaking changes between two versions; empty if they may be, and are told.
+
+    A new major version may, and before 1.0 a new minor one. Between releases the version is still that of the last one:
+    then it is enough that a fragment of the changelog says so, for the next version has to follow from it.
+    """
+    (old_major, old_minor), (new_major, new_minor) = numbers(old), numbers(new)
+    is_large = new_major > old_major or (old_major == 0 and new_minor > old_minor)
+    is_later = new != old.removeprefix("v")
+    complaint = f"{count} change(s) since {old} may break the code of others"
+    if is_later and not is_large:
+        least = f"0.{old_minor + 1}.0" if old_major == 0 else f"{old_major + 1}.0.0"
+        return f"{complaint}: the version has to be {least} at least, not {new}"
+    if not re.search(r"^### (Changed|Removed)$", changelog.read_news(ROOT, new if is_later else ""), re.MULTILINE):
+        return f"{complaint}, and the changelog does not say so: add a fragment of the kind changed or removed"
+    return ""
+
+
+def last_release() -> str:
+    """The tag of the release before this commit, whose own tag does not count; empty if there was none."""
+    tags = git("tag", "--merged", "HEAD", "--no-contains", "HEAD", "--list", "v*", "--sort=-creatordate")
+    return tags.partition("\n")[0]
 
 
 def check_api(reference: str | None) -> None:
-    """Raise if a promise is broken; before 1.0 a minor version may, and then the changelog has to say so."""
-    reference = reference or git("tag", "--list", "v*", "--sort=-version:refname").partition("\n")[0]
+    """Raise if a promise is broken that the version does not allow, or that the changelog does not tell of."""
+    reference = reference or last_release()
     if not reference:
         print("nothing was released yet: there is no tag to compare with")
         return
-    broken = broken_promises(reference)
+    with tempfile.TemporaryDirectory(prefix="mtf-then-") as folder:
+        archive = Path(folder, "then.tar")
+        git("archive", "--output", str(archive), reference, "packages", "docs")
+        with tarfile.open(archive) as opened:
+            opened.extractall(folder, filter="data")
+        broken = broken_promises(Path(folder), ROOT)
     for change in broken:
         print(change)
-    if broken:
-        raise ReleaseError(f"{len(broken)} change(s) since {reference} may break the code of others")
-    print(f"what the packages offered at {reference} is there")
+    if broken and (complaint := judge(len(broken), reference, version_of_now())):
+        raise ReleaseError(complaint)
+    told = "is there" if not broken else "is there, but for what the changelog tells of"
+    print(f"what the packages offered at {reference} {told}")
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 Usage:
     survey.py           print all of it; the status is 1 if a bound is passed or imports run in a circle
-    survey.py --write   draw the imports into docs/architecture.md
+    survey.py --write   draw the imports into docs/architecture.md, and list the modules in docs/modules.md
 """
 
 from __future__ import annotations
@@ -24,9 +24,16 @@ from imports import find_cycle, import_time_graph  # noqa: E402 - the tests' own
 from repository import PACKAGES  # noqa: E402
 
 PAGE = ROOT / "docs" / "architecture.md"
+LIST = ROOT / "docs" / "modules.md"
 DRAWING = re.compile(r"(<!-- drawn by .ci/survey.py -->\n).*?(<!-- end of the drawing -->)", re.DOTALL)
 MAX_MODULE, MAX_FUNCTION = 400, 60
 SHOWN = 10
+INTRODUCTION = """\
+# Every module
+
+What each module is for, in its own words, and on which level it stands: it imports only from levels below its own.
+`hatch run survey --write` makes this page; [Architecture](architecture.md) tells how they work together.
+"""
 
 
 class Size(NamedTuple):
@@ -83,19 +90,32 @@ def levels(graph: dict[str, set[str]], names: Collection[str]) -> list[list[str]
 
 
 def drawing(graph: dict[str, set[str]]) -> str:
-    """The arrows between the packages, and the levels inside each."""
-    lines = ["```mermaid", "graph BT"]
-    lines += [f"    {source} -->|{count}| {target}" for (source, target), count in arrows(graph).items()]
-    lines += ["```", ""]
+    """The arrows between the packages, with the number of modules behind each."""
+    names = {package.import_name: package.folder.name for package in PACKAGES}
+    lines = [
+        f"    {source}[{names[source]}] -->|{count}| {target}[{names[target]}]"
+        for (source, target), count in arrows(graph).items()
+    ]
+    return "\n".join(["```mermaid", "graph TD", *lines, "```", ""])
+
+
+def purpose(file: Path) -> str:
+    """The first sentence of a module, or what it says up to a colon or the end of the line."""
+    text = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").partition("\n\n")[0]
+    return " ".join(text.split())
+
+
+def module_list(graph: dict[str, set[str]]) -> str:
+    """The page that names every module."""
+    parts = [INTRODUCTION]
     for package in PACKAGES:
-        within = f"{package.import_name}."
-        names = [name for name in package.modules() if name in graph]
-        lines += [f"| level | {package.import_name} |", "|---|---|"]
-        for number, level in reversed(list(enumerate(levels(graph, names)))):
-            shown = ", ".join(f"`{name.removeprefix(within)}`" for name in level)
-            lines.append(f"| {number} | {shown} |")
-        lines.append("")
-    return "\n".join(lines)
+        files = package.modules()
+        parts.append(f"\n## {package.import_name}\n\n| module | level | what it is for |\n|---|---|---|\n")
+        level = {name: number for number, names in enumerate(levels(graph, files)) for name in names}
+        for name, file in files.items():
+            short = name.removeprefix(f"{package.import_name}.")
+            parts.append(f"| `{short}` | {level[name]} | {purpose(file)} |\n")
+    return "".join(parts)
 
 
 def written(page: str) -> str:
@@ -111,10 +131,11 @@ def main() -> int:
     """Run the command line; 0 if everything holds, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
+    large, long, graph = module_sizes(), function_sizes(), import_time_graph(modules())
     if parser.parse_args().write:
         PAGE.write_text(written(PAGE.read_text("utf-8")), "utf-8")
+        LIST.write_text(module_list(graph), "utf-8")
         return 0
-    large, long, graph = module_sizes(), function_sizes(), import_time_graph(modules())
     if cycle := find_cycle(graph):
         print(f"imports in a circle: {' -> '.join(cycle)}")
         return 1

@@ -30,6 +30,30 @@ def test_links_lead_somewhere(document: Document) -> None:
             assert anchor in Document(file).anchors, f"{document.name} links to {target}"
 
 
+@every_document
+def test_tables_are_tables(document: Document) -> None:
+    """A row with another number of cells, or one that a blank line has cut off, would show as it is written."""
+    prose = re.sub(r"^```.*?^```$", "", document.text, flags=re.MULTILINE | re.DOTALL)
+    for block in re.findall(r"(?:^\|.*\n)+", prose, re.MULTILINE):
+        rows = block.splitlines()
+        assert re.fullmatch(r"\|(?::?-+:?\|)+", rows[min(1, len(rows) - 1)].replace(" ", "")), (
+            f"{document.name}: {block}"
+        )
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, f"{document.name}: {block}"
+
+
+def test_modules_that_the_architecture_speaks_of_are_there() -> None:
+    files = {package.folder.name: {file.name for file in package.source.rglob("*")} for package in PACKAGES}
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    parts = re.split(r"^## (.+)$", page, flags=re.MULTILINE)[1:]
+    spoken = {title: text for title, text in zip(parts[::2], parts[1::2], strict=True) if title in files}
+    assert len(spoken) == 4
+    for package, text in spoken.items():
+        for cell in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE):
+            for name in re.findall(r"`([^`]+)`", cell):
+                assert {Path(name).name, f"{Path(name).name}.py"} & files[package], f"{package}: {name}"
+
+
 def test_every_page_is_in_the_navigation_once() -> None:
     text = (ROOT / "mkdocs.yml").read_text("utf-8")
     listed: list[str] = []

@@ -6,11 +6,13 @@ import datetime
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import benchmarks
 import changelog
+import reference
 import survey
 from repository import ROOT
 
@@ -89,6 +91,10 @@ def test_the_fragments_of_the_checkout_can_be_read() -> None:
 def test_pages_that_scripts_make_are_as_they_make_them() -> None:
     architecture = survey.PAGE.read_text("utf-8")
     assert architecture == survey.written(architecture), "hatch run survey --write"
+    graph = survey.import_time_graph(survey.modules())
+    assert survey.LIST.read_text("utf-8") == survey.module_list(graph), "hatch run survey --write"
+    for page, made in reference.PAGES.items():
+        assert page.read_text("utf-8") == made(), "hatch run reference"
     assert benchmarks.PAGE.read_text("utf-8") == benchmarks.rendered(), "hatch run benchmarks page"
 
 
@@ -97,6 +103,23 @@ def test_every_benchmark_is_there() -> None:
         first, *names = benchmark.words.split()
         script = ROOT / first if first.endswith(".py") else ROOT / first / f"bench_{names[0]}.py"
         assert script.is_file(), benchmark
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ({"type": ["integer", "null"], "minimum": 0, "exclusiveMaximum": 9}, "integer ≥ 0, < 9 or null"),
+        ({"anyOf": [{"enum": ["min", "max"]}, {"type": "null"}]}, "`min`, `max` or null"),
+        ({"type": "array", "items": {"type": "string"}}, "list of strings"),
+        ({}, "anything"),
+    ],
+)
+def test_what_a_value_may_be_is_said_in_words(written: dict[str, Any], shown: str) -> None:
+    assert reference.kind(written) == shown
+
+
+def test_text_in_a_table_is_text_to_the_letter() -> None:
+    assert reference.row("`a|<b>`", "4 * <k>") == "| `a\\|<b>` | 4 \\* &lt;k> |\n"
 
 
 def test_levels_of_imports_are_as_low_as_can_be() -> None:

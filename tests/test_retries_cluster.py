@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -24,6 +25,14 @@ pytestmark = pytest.mark.skipif(is_available() is not None, reason=is_available(
 
 S = JobStatus
 
+# Here nothing but the sampling itself ends what uses too much memory.
+LIMITED = {
+    "JobAcctGatherParams": "OverMemoryKill",
+    "JobAcctGatherFrequency": "task=1",
+    "SelectTypeParameters": "CR_Core_Memory",
+    "DefMemPerNode": "1000",
+}
+
 # What a run does is told by its name. Whatever ends it, it leaves a longer journal: so it gets on.
 TRAIN = """
 import os, pathlib, signal, sys, time
@@ -34,8 +43,12 @@ if (run / "let-go").exists():
     sys.exit(0)
 if name.startswith("import"):
     import no_such_module
-if name.startswith("hungry"):
+if name.startswith("content"):
+    sys.exit(0)
+if name.startswith("killed"):
     os.kill(os.getpid(), signal.SIGKILL)
+if name.startswith("hungry"):
+    held = bytearray(150 * 2**20)
 if name.startswith("deaf"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -85,7 +98,7 @@ class Bench(ClusterBench):
 
 @pytest.fixture(scope="module")
 def cluster(slurm_cluster: Callable[..., LocalCluster]) -> Iterator[LocalCluster]:
-    with slurm_cluster(ClusterSettings(nodes=1, kill_wait_s=2)) as cluster:
+    with slurm_cluster(ClusterSettings(nodes=1, kill_wait_s=2, options=LIMITED)) as cluster:
         yield cluster
 
 
@@ -178,31 +191,52 @@ def test_the_time_limit_has_a_budget_of_its_own(bench: Bench, capsys: pytest.Cap
 
 
 def test_memory_that_did_not_suffice_is_asked_for_more(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without cgroups nothing ends a job for want of memory: it is killed, and squeue is made to say so."""
-    bench.rewrite("squeue", "s/|FAILED *|/|OUT_OF_MEMORY|/")
-    retries = {"out_of_memory": 2, "max_memory": "500M"}
-    assert bench.submit("hungry-1", mem="200M", retries=retries) == {}
-    assert bench.submit("hungry-2", "import-3", mem="200M") == {}
-    bench.wait_over("hungry-1", "hungry-2", "import-3")
-    its_own = "ModuleNotFoundError: No module named 'no_such_module'"
-    assert bench.result("import-3").status is S.OUT_OF_MEMORY
-    assert bench.result("import-3").reason == f"out of memory (200M asked for); {its_own}"
-    for name in ("hungry-1", "hungry-2"):
+    retries = {"out_of_memory": 2, "max_memory": "100M"}
+    assert bench.submit("hungry-1", mem="40M", retries=retries) == {}
+    assert bench.submit("hungry-2", "content-1", mem="40M") == {}  # tasks of an array, whose output is one
+    assert bench.submit("hungry-3", mem="40M", nodes=1, ntasks_per_node=2) == {}  # killed in a step of srun
+    bench.wait_over("hungry-1", "hungry-2", "hungry-3", "content-1")
+    assert bench.result("content-1").status is S.COMPLETED
+    for name in ("hungry-1", "hungry-2", "hungry-3"):
         run = bench.result(name)
-        assert (run.status, run.reason) == (S.OUT_OF_MEMORY, "out of memory (200M asked for)")
+        assert run.status is S.OUT_OF_MEMORY
+        assert re.fullmatch(r"out of memory \(40M asked for, up to [1-9]\d+M in use when sampled\)", run.reason)
     assert bench.result("hungry-2").held == "out of memory once, and slurm.retries.out_of_memory is 0"
-    assert "ask for more (slurm.mem), or make the batch smaller" in explained(bench, "hungry-2", capsys)
-    assert bench.submit("hungry-2", mem="200M") == {"hungry-2": bench.result("hungry-2").held}
-    for wanted in ("300M", "450M"):
-        assert bench.submit("hungry-1", mem="200M", retries=retries) == {}
+    shown = explained(bench, "hungry-2", capsys)
+    assert "ask for more (slurm.mem), or make the batch smaller" in shown
+    assert re.search(
+        r"slurmstepd says OUT_OF_MEMORY, StepId=\d+\.batch exceeded memory limit \(\d+ > 41943040\)", shown
+    )
+    assert bench.submit("hungry-2", mem="40M") == {"hungry-2": bench.result("hungry-2").held}
+    for wanted in ("60M", "90M"):
+        assert bench.submit("hungry-1", mem="40M", retries=retries) == {}
         assert f"MinMemoryNode={wanted}" in bench.asked_of_slurm("hungry-1")
         bench.wait_over("hungry-1")
     assert bench.result("hungry-1").held == "out of memory 3 times, and slurm.retries.out_of_memory is 2"
-    assert bench.submit("hungry-1", mem="200M", retries=retries).keys() == {"hungry-1"}
+    assert bench.submit("hungry-1", mem="40M", retries=retries).keys() == {"hungry-1"}
+    (bench.run("hungry-1").path / "let-go").touch()
+    assert main(["retry", str(bench.folder), "--oom", "--dry-run"]) == 0
+    assert "3 of 4 runs would be tried again" in capsys.readouterr().out
     bench.launcher.retry(bench.folder, ["hungry-1"])
-    assert "MinMemoryNode=500M" in bench.asked_of_slurm("hungry-1")
+    assert "MinMemoryNode=100M" in bench.asked_of_slurm("hungry-1")
+    bench.wait_over("hungry-1")
+    assert bench.result("hungry-1").status is S.COMPLETED
     asked = json.loads(bench.run("hungry-1").config_json.read_text())["slurm"]["mem"]
-    assert asked == "200M"  # the experiment is what it was
+    assert asked == "40M"  # the experiment is what it was
+
+
+def test_a_job_that_lost_a_process_for_want_of_memory(bench: Bench) -> None:
+    """The kernel ends what is too large in a cgroup, of which there is none here: so squeue is made to say so."""
+    bench.rewrite("squeue", "s/|FAILED *|/|OUT_OF_MEMORY|/")
+    assert bench.submit("killed-1", "import-3", mem="200M") == {}
+    bench.wait_over("killed-1", "import-3")
+    its_own = "ModuleNotFoundError: No module named 'no_such_module'"
+    reasons = {name: bench.result(name).reason for name in ("killed-1", "import-3")}
+    assert reasons == {
+        "killed-1": "out of memory (200M asked for)",
+        "import-3": f"out of memory (200M asked for); {its_own}",
+    }
+    assert {bench.result(name).status for name in reasons} == {S.OUT_OF_MEMORY}
 
 
 def test_a_limit_on_preemptions_holds_until_somebody_asks(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,8 @@
 3. A leaderboard, and `results.csv`.
 4. The two disturbed configurations are trained again, undisturbed, and everything is compared bit for bit.
 
-The exit status is 0 only if the compared pairs are identical.
+The exit status is 0 only if the compared pairs are identical. `mtf demo` does the same in a project that it makes; what
+disturbs and compares is its own.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from compare import Comparison, compare_runs
-from disturb import Disturbance, Disturber
 from model_training_framework import ModelTrainingFramework
 from model_training_framework.config import ExecutionMode, ExperimentConfig, ParameterGrid
 from model_training_framework.slurm import GridSearchResult, SLURMLauncher
 from model_training_framework.utils import setup_logging
+from mtf_slurm.demo.disturber import SIGNALS, Disturbance, Disturber
+from mtf_slurm.demo.proof import Part, compare_runs
 from mtf_utils.rundir import RunDirectory, SweepDirectory
 
 HERE = Path(__file__).resolve().parent
@@ -53,7 +54,7 @@ def new_folder(parent: Path) -> Path:
 
 def run_sweep(framework: ModelTrainingFramework, folder: Path) -> tuple[GridSearchResult, list[Disturbance]]:
     """Run the sweep while two of its runs are disturbed."""
-    with Disturber(SweepDirectory(folder), folder.with_name("disturbances.json")) as disturber:
+    with Disturber(SweepDirectory(folder), folder.with_name("disturbances.json"), print) as disturber:
         result = framework.run_grid_search(
             build_grids(),
             base_config_path="base.yaml",
@@ -97,14 +98,14 @@ def shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def verdict(disturbances: list[Disturbance], comparisons: list[Comparison]) -> Table:
+def verdict(disturbances: list[Disturbance], comparisons: list[list[Part]]) -> Table:
     """What was compared, and what came of it."""
     table = Table(title="Disturbed runs against the same configurations trained undisturbed")
     for heading in ("run", "disturbed", "compared", "bit-identical"):
         table.add_column(heading)
     for disturbance, comparison in zip(disturbances, comparisons, strict=True):
-        for number, part in enumerate(comparison.parts):
-            answer = "[green]yes[/]" if part.identical else f"[red]NO: {part.difference}[/]"
+        for number, part in enumerate(comparison):
+            answer = f"[red]NO: {part.difference}[/]" if part.difference else "[green]yes[/]"
             where = f"{disturbance.signal_name} {disturbance.place}" if number == 0 else ""
             table.add_row(disturbance.run if number == 0 else "", where, part.what, answer)
     return table
@@ -132,16 +133,16 @@ def main() -> int:
         return 1
     console.print(leaderboard(result, disturbances))
     console.print(f"written to {shown(result.to_csv(folder / 'results.csv'))}\n")
-    if len(disturbances) < 2:
+    if len(disturbances) < len(SIGNALS):
         console.print("[red]fewer than two runs could be disturbed[/]: they were over too soon, or finished before")
         return 1
 
     console.print(f"training {len(disturbances)} of the configurations again, undisturbed\n")
     disturbed = [SweepDirectory(folder / "sweep").run(item.run) for item in disturbances]
     repeated = repeat_undisturbed(disturbed, folder / "undisturbed")
-    comparisons = [compare_runs(ours, theirs) for ours, theirs in zip(disturbed, repeated, strict=True)]
+    comparisons = [list(compare_runs(ours, theirs)) for ours, theirs in zip(disturbed, repeated, strict=True)]
     console.print(verdict(disturbances, comparisons))
-    identical = all(comparison.identical for comparison in comparisons)
+    identical = not any(part.difference for comparison in comparisons for part in comparison)
     console.print("[green]every compared part is bit-identical[/]" if identical else "[red]the results differ[/]")
     if arguments.save_svg:
         console.save_svg(str(arguments.save_svg), title="hatch run demo")

@@ -89,7 +89,7 @@ def rows(samples: int) -> Iterator[Row | Fact]:
     """The parsers alone, our steps against the fastest of them, and the peers against the whole of our work.
 
     The whole is to read, to compose with 5 overrides, to resolve references and to validate; peers do all but the last.
-    They are measured where `omegaconf` and `hydra-core` are installed, as in the environment `config-peers`.
+    They are measured where `omegaconf` and `hydra-core` are installed, as in the environment `peers`.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "experiment.yaml"

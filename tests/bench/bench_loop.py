@@ -1,7 +1,7 @@
 """A step of training, with everything on that ours has, against a loop written by hand; quartiles in brackets."""
 
 # Everyone trains the same in a process of its own, some steps at a time by turns, on one processor with one thread;
-# ratios are formed within a round of turns. The others take part where they are installed: `hatch run peers:loop`.
+# ratios are formed within a round of turns. The others take part where they are installed: `hatch run bench loop`.
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows(samples: int) -> Iterator[Row | Fact]:
     """Both tasks: ten turns of each runner for every sample asked for, fewer where a step takes long."""
     missing = [name for name, package, _ in OTHERS if importlib.util.find_spec(package) is None]
     if missing:
-        yield Fact("not installed here", f"{', '.join(missing)}; `hatch run peers:loop` has all")
+        yield Fact("not installed here", f"{', '.join(missing)}; `hatch run bench loop` has all")
     for task in TASKS:
         raw = Runner("a loop by hand", "looping.with_raw:run")
         ours = Runner("mtf-trainer, everything on", "looping.with_ours:run")

@@ -24,20 +24,20 @@ from mtf_slurm.cluster.refusals import Outcome, explain_refusal, is_silence, rea
 from mtf_slurm.errors import ClusterUnreachableError
 
 QUEUE = """\
-1|FAILED|NonZeroExitCode|0|768|100M|2026-11-23T20:44:43|2026-11-23T20:44:43|1:00:00|sbatch|
-2|FAILED|JobLaunchFailure|0|9|100M|2026-11-23T20:44:43|2026-11-23T20:44:44|1:00:00|sbatch|
-4_7|PENDING|JobArrayTaskLimit|0|0|100M|N/A|N/A|1:00:00|grid-t.0|
-4_[9-13:2,20%1]|PENDING|JobArrayTaskLimit|0|0|100M|N/A|N/A|1:00:00|grid-t.0|
-5|PENDING|BeginTime|1|0|100M|N/A|N/A|1:00:00|a|b c|
-6|RUNNING|None|0|0|0|2026-11-23T20:44:43|2026-11-23T21:44:43|UNLIMITED|x-t.1|
+1|1|FAILED|NonZeroExitCode|0|768|100M|2026-11-23T20:44:43|2026-11-23T20:44:43|1:00:00|sbatch|
+2|2|FAILED|JobLaunchFailure|0|9|100M|2026-11-23T20:44:43|2026-11-23T20:44:44|1:00:00|sbatch|
+4_7|12|PENDING|JobArrayTaskLimit|0|0|100M|N/A|N/A|1:00:00|grid-t.0|
+4_[9-13:2,20%1]|4|PENDING|JobArrayTaskLimit|0|0|100M|N/A|N/A|1:00:00|grid-t.0|
+5|5|PENDING|BeginTime|1|0|100M|N/A|N/A|1:00:00|a|b c|
+6|6|RUNNING|None|0|0|0|2026-11-23T20:44:43|2026-11-23T21:44:43|UNLIMITED|x-t.1|
 """
 
 ACCOUNTS = """\
-1|FAILED|None|3:0|100M|2026-11-23T20:44:43|2026-11-23T20:44:43|01:00:00|sbatch
-2|FAILED|None|0:9|100M|2026-11-23T20:44:43|2026-11-23T20:44:44|01:00:00|sbatch
-3|CANCELLED by 0|None|0:15|100M|2026-11-23T20:44:43|2026-11-23T20:44:43|01:00:00|a|b
-4_[0-2%1]|PENDING|JobArrayTaskLimit|0:0|100M|Unknown|Unknown|01:00:00|grid-t.0
-7|OUT_OF_ME+|None|0:125|16G|2026-11-23T20:44:43|2026-11-23T20:45:43|01:00:00|y
+1|1|FAILED|None|3:0|100M|2026-11-23T20:44:43|2026-11-23T20:44:43|01:00:00|sbatch
+2|2|FAILED|None|0:9|100M|2026-11-23T20:44:43|2026-11-23T20:44:44|01:00:00|sbatch
+3|3|CANCELLED by 0|None|0:15|100M|2026-11-23T20:44:43|2026-11-23T20:44:43|01:00:00|a|b
+4_[0-2%1]|4_[0-2%1]|PENDING|JobArrayTaskLimit|0:0|100M|Unknown|Unknown|01:00:00|grid-t.0
+7|7|OUT_OF_ME+|None|0:125|16G|2026-11-23T20:44:43|2026-11-23T20:45:43|01:00:00|y
 """
 
 CONFIG = """\
@@ -59,7 +59,7 @@ def test_the_queue() -> None:
     assert list(tasks) == ["1", "2", "4_7", "4_9", "4_11", "4_13", "4_20", "5", "6"]
     assert (tasks["1"].state, tasks["1"].exit_status, tasks["1"].signal) == (JobStatus.FAILED, 3, None)
     assert (tasks["2"].exit_status, tasks["2"].signal) == (None, 9)
-    assert tasks["4_11"].job_name == "grid-t.0"
+    assert (tasks["4_11"].job_name, tasks["4_7"].number) == ("grid-t.0", "12")
     assert (tasks["5"].job_name, tasks["5"].restarts, tasks["5"].start) == ("a|b c", 1, "")
     assert (tasks["6"].exit_status, tasks["6"].reason, tasks["6"].source) == (None, "", "squeue")
 
@@ -121,7 +121,7 @@ def test_nothing_that_is_printed_breaks_the_parsers(text: str) -> None:
 )
 def test_what_is_in_a_row_is_what_comes_out(number: int, index: int | None, state: JobStatus, name: str) -> None:
     job_id = str(number) if index is None else f"{number}_{index}"
-    rows = f"{job_id}|{state.value}|None|2|0|1G|N/A|N/A|1:00|{name}|\n"
+    rows = f"{job_id}|{number}|{state.value}|None|2|0|1G|N/A|N/A|1:00|{name}|\n"
     (task,) = parse_queue(rows)
     assert (task.job_id, task.state, task.restarts, task.job_name.strip()) == (job_id, state, 2, name.strip())
     assert base_id(job_id) == str(number)

@@ -245,4 +245,5 @@ def test_the_verb(finished: RunDirectory, folder: Path) -> None:
     assert checkpoints(finished) == [2]
     assert mtf(folder).stdout == "nothing to remove\n"
     assert "CommandError" in mtf(folder / "missing").stderr
+    assert "is neither the folder of a sweep nor a sweep file" in mtf(__file__).stderr
     assert CLEAN.help

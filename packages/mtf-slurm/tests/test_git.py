@@ -139,6 +139,27 @@ def test_a_hostile_base_is_no_option(manager: GitManager, base: str) -> None:
         manager.create_branch("x", base)
 
 
+@pytest.mark.parametrize("value", [None, 3, b"exp", ["exp"], Path("exp"), "\ud800"])
+def test_what_is_no_text_is_refused_as_such(repo: Any, manager: GitManager, value: Any) -> None:
+    before = repo.state()
+    with pytest.raises(GitOperationError, match=r"^branch_name="):
+        manager.create_branch(value)
+    with pytest.raises(GitOperationError, match=r"^branch_name="), manager.branch_context(value):
+        pytest.fail("the block must not run")
+    with pytest.raises(GitOperationError, match=r"^message="):
+        manager.commit_changes(value, add_all=True)
+    if value is not None:
+        with pytest.raises(GitOperationError, match=r"^base_branch="):
+            manager.create_branch("x", value)
+    assert repo.state() == before
+
+
+@pytest.mark.parametrize("files", ["a.txt", b"a.txt", 3, [3], [None], [b"a.txt"]])
+def test_files_that_are_no_paths_are_refused_as_such(manager: GitManager, files: Any) -> None:
+    with pytest.raises(GitOperationError, match=r"commit_changes: files=.*: expected a list of paths"):
+        manager.commit_changes("x", files=files)
+
+
 def test_commit_without_arguments_commits_the_index_only(repo: Any, manager: GitManager) -> None:
     repo.write("a.txt", "two")
     repo.write("b.txt", "new")

@@ -109,7 +109,7 @@ def test_a_name_that_differs_in_case_only_is_refused(launcher, make_config) -> N
     assert (batch.successful, list(batch.failed)) == (("two", "Baseline"), ["TWO"])
 
 
-WRONG = ["3", "", None, True, False, -1, 0, 2.0, float("nan"), [1], {}, object()]
+WRONG = ["3", "", None, True, False, -1, 0, 2.0, float("nan"), [1], {}, ...]
 
 
 @pytest.mark.parametrize("limit", [value for value in WRONG if value is not None], ids=repr)

@@ -25,7 +25,7 @@ def attempt(
     status: int | None = None,
     *,
     limit: str | None = None,
-    out_of_time: bool = False,
+    **known: bool,
 ) -> AttemptEvidence:
     started = StartReceipt(attempt=number, token="t", host="h", pid=7, job_id="7", started_at="then")
     finished = None
@@ -33,7 +33,7 @@ def attempt(
         finished = FinishReceipt(
             attempt=number, outcome=outcome, exit_status=status, reason="why", limit=limit, finished_at="then"
         )
-    return AttemptEvidence(number=number, started=started, finished=finished, out_of_time=out_of_time)
+    return AttemptEvidence(number=number, started=started, finished=finished, **known)
 
 
 def in_slurm(state: JobStatus, **known: Any) -> JobEvidence:
@@ -60,6 +60,9 @@ SAVED, FAILED = Outcome.PREEMPTED, Outcome.FAILED
         (attempt(1, FAILED, 137), None, C.NODE_FAILURE),
         (attempt(1, FAILED, 137), S.OUT_OF_MEMORY, C.OUT_OF_MEMORY),
         (attempt(1, FAILED, 1), S.OUT_OF_MEMORY, C.OUT_OF_MEMORY),
+        (attempt(1, FAILED, 137, starved=True), None, C.OUT_OF_MEMORY),
+        (attempt(1, FAILED, 1, starved=True), S.FAILED, C.OUT_OF_MEMORY),
+        (attempt(1, FAILED, 137, starved=True), S.NODE_FAIL, C.NODE_FAILURE),
         (attempt(1, FAILED, 1), S.FAILED, C.FAILURE),
         (attempt(1), S.FAILED, C.NODE_FAILURE),
         (attempt(1, Outcome.DO_NOT_REQUEUE, 76), S.TIMEOUT, C.ITSELF),

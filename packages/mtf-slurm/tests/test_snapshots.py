@@ -257,7 +257,15 @@ def test_no_hook_of_the_user_is_run(repo, found, tmp_path, configured: bool) -> 
         hooks = tmp_path / "hooks"
         repo.git("config", "core.hooksPath", str(hooks))
     hooks.mkdir(exist_ok=True)
-    for name in ("post-index-change", "reference-transaction", "post-checkout", "pre-commit", "post-commit"):
+    repo.git("config", "core.fsmonitor", str(hooks / "fsmonitor"))
+    for name in (
+        "fsmonitor",
+        "post-index-change",
+        "reference-transaction",
+        "post-checkout",
+        "pre-commit",
+        "post-commit",
+    ):
         (hooks / name).write_text(f'#!/bin/sh\necho "$0" >>{tmp_path}/ran\nexit 1\n')
         (hooks / name).chmod(0o755)
     repo.write("train.py", "two")
@@ -266,6 +274,55 @@ def test_no_hook_of_the_user_is_run(repo, found, tmp_path, configured: bool) -> 
     assert (copy / "new.py").read_text() == "new"
     assert len(prune_snapshots(found, lambda kept: False)) == 1
     assert not (tmp_path / "ran").exists()
+
+
+LINE_ENDS = {
+    "core.autocrlf": ("true", "", b"#!/bin/sh\ntrue\n"),
+    "core.eol": ("crlf", "* text=auto\n", b"#!/bin/sh\ntrue\n"),
+}
+
+
+@pytest.mark.parametrize("setting", LINE_ENDS)
+def test_no_setting_of_the_user_puts_carriage_returns_into_the_copy(repo, found, tmp_path, setting: str) -> None:
+    value, attributes, content = LINE_ENDS[setting]
+    repo.git("config", setting, value)
+    repo.write(".gitattributes", attributes)
+    (repo.path / "job.sh").write_bytes(content)
+    snapshot = take_snapshot(found)
+    copy = check_out(snapshot, tmp_path / "code")
+    assert (copy / "job.sh").read_bytes() == content
+    assert differences(snapshot, copy) == []
+
+
+# what git stored as it was, before an attribute said that it stores it otherwise: attributes, a filter, the content
+STORED_OTHERWISE = {
+    "line ends": ("*.txt text\n", None, b"one\r\ntwo\r\n"),
+    "no pointer of LFS": ("*.txt filter=other\n", "tr a-z A-Z", b"content\n"),
+    "a keyword": ("*.txt ident\n", None, b"$Id: abc $\n"),
+}
+
+
+@pytest.mark.parametrize("kind", STORED_OTHERWISE)
+def test_what_git_stored_before_an_attribute_spoke_of_it_is_no_change(repo, found, tmp_path, kind: str) -> None:
+    attributes, clean, content = STORED_OTHERWISE[kind]
+    old = repo.write("old.txt", "")
+    old.write_bytes(content)
+    os.utime(old, (1_000_000_000, 1_000_000_000))  # git need not look at it again
+    repo.commit()
+    repo.git("config", "filter.other.smudge", "cat")
+    repo.git("config", "filter.other.clean", clean or "cat")
+    repo.write(".gitattributes", attributes)
+    snapshot = take_snapshot(found)
+    copy = check_out(snapshot, tmp_path / "code")
+    assert check_out(snapshot, tmp_path / "code") == copy
+    assert differences(snapshot, copy) == []
+    (copy / "old.txt").write_bytes(content + b"more\n")
+    assert differences(snapshot, copy) == ["old.txt"]
+    (copy / "old.txt").unlink()
+    assert differences(snapshot, copy) == ["old.txt"]
+    (copy / "old.txt").symlink_to("train.py")
+    with pytest.raises(GitOperationError, match=r"no longer what was submitted: 'old\.txt'"):
+        check_out(snapshot, tmp_path / "code")
 
 
 @pytest.mark.skipif(shutil.which("git-lfs") is None, reason="needs git-lfs")

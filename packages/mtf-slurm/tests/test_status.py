@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ def finished(outcome: Outcome, status: int | None = None, *, number: int = 1) ->
 
 OPEN = AttemptEvidence(number=1, started=STARTED)
 CLAIMED = AttemptEvidence(number=1)
+STARVED = replace(finished(Outcome.FAILED, 137), starved=True, peak_memory="up to 9M in use")
 S = JobStatus
 
 
@@ -52,6 +54,8 @@ S = JobStatus
         (Evidence(attempts=(finished(Outcome.FAILED, 1),), queued=True), S.FAILED),
         (Evidence(attempts=(finished(Outcome.FAILED, 137),), queued=True), S.PENDING),
         (Evidence(attempts=(finished(Outcome.FAILED, 137),)), S.FAILED),
+        (Evidence(attempts=(STARVED,), queued=True), S.OUT_OF_MEMORY),
+        (Evidence(attempts=(STARVED,), cancelled=True), S.CANCELLED),
         (Evidence(attempts=(finished(Outcome.PREEMPTED, 75),)), S.PREEMPTED),
         (Evidence(attempts=(finished(Outcome.PREEMPTED, 75),), queued=True), S.PENDING),
         (Evidence(attempts=(finished(Outcome.PREEMPTED, 75),), cancelled=True), S.CANCELLED),
@@ -183,6 +187,16 @@ FOREIGN = AttemptEvidence(
             "out of memory (4G asked for, up to 3.9G in use when sampled)",
             Step.HOLD,
         ),
+        (
+            in_slurm(S.OUT_OF_MEMORY, memory="4G", peak_memory="3M"),
+            (STARVED,),
+            S.OUT_OF_MEMORY,
+            "out of memory (4G asked for, up to 9M in use)",
+            Step.HOLD,
+        ),
+        (in_slurm(S.FAILED, signal=9), (STARVED,), S.OUT_OF_MEMORY, "why", Step.HOLD),
+        (in_slurm(), (STARVED,), S.OUT_OF_MEMORY, "why", Step.HOLD),
+        (in_slurm(unseen="down"), (STARVED,), S.OUT_OF_MEMORY, "why", Step.GIVE_UP),
         (in_slurm(S.NODE_FAIL), (OPEN,), S.NODE_FAIL, "a node failed", Step.START),
         (in_slurm(S.CANCELLED), (SAVED,), S.CANCELLED, "the state is saved", Step.START),
         (in_slurm(S.PREEMPTED), (OPEN,), S.PREEMPTED, "not queued again", Step.START),

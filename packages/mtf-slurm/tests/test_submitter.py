@@ -96,7 +96,7 @@ class FakeSlurm:
 
     def row(self, job_id: int) -> str:
         tasks = f"{job_id}_[0-{self.arrays[job_id] - 1}]"
-        return f"{tasks}|PENDING|Priority|0|0|1G|N/A|N/A|1:00|{self.jobs[job_id]}|\n"
+        return f"{tasks}|{job_id}|PENDING|Priority|0|0|1G|N/A|N/A|1:00|{self.jobs[job_id]}|\n"
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds

@@ -34,7 +34,8 @@ class FakeSlurm:
         self.asked.append(list(words))
         if words[0] == "squeue":
             lines = [
-                f"{job}|{state}|None|0|0|0|N/A|N/A|1:00|{name}|" for job, state, name in map(str.split, self.queue)
+                f"{job}|{job}|{state}|None|0|0|0|N/A|N/A|1:00|{name}|"
+                for job, state, name in map(str.split, self.queue)
             ]
             return Ran(0, "\n".join(lines))
         return Ran(0, "MinJobAge = 300 sec\n") if words[0] == "scontrol" else Ran(1, err="no accounting")

@@ -114,6 +114,24 @@ def test_export(run: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFi
         call("export", run, target)
 
 
+def test_export_of_the_best_and_of_averages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with CheckpointStore(tmp_path, CheckpointConfig(), run_id="a-run") as store:
+        for step, metric in ((1, 0.75), (2, 0.25), (3, 0.5)):
+            state = {"updates": step, "raw": None, "weights": {"weight": torch.full((2,), step + 0.5)}}
+            sections = {
+                "model": {"weight": torch.full((2,), float(step)), "count": torch.tensor(step)},
+                "training": {"callbacks": [{"type": "Other", "state": {}}, {"type": "MyAverage", "state": state}]},
+            }
+            resume = {"best": {"metric": "val_loss", "value": 0.25}}
+            store.save(Snapshot(resume, sections, 0, step, metric=metric), kind=Kind.PERIODIC)
+    for flags, weight in (((), 3.0), (("--best",), 2.0), (("--best", "--averaged"), 2.5)):
+        target = tmp_path / f"weights-{len(flags)}.safetensors"
+        assert call("export", *flags, tmp_path, target) == DONE
+        assert load_file(target)["weight"].tolist() == [weight, weight]
+    assert load_file(target)["count"] == 2
+    assert "2 tensors, 16 B, from ckpt-000002-step-00000002" in capsys.readouterr().out
+
+
 def test_mistakes_and_damage_have_their_own_status(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="no such folder") as caught:
         call("show", tmp_path / "nowhere")

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info
 
 from mtf_trainer import rng
 from mtf_trainer.data import make_source
@@ -343,6 +343,15 @@ def test_what_can_be_iterated_once_is_refused(once):
 def test_what_is_no_loader_is_refused(wrong):
     with pytest.raises(TrainerError, match=f"val loader must be .* found {type(wrong).__name__}"):
         source_of(wrong, stream="val")
+
+
+def test_a_dataset_in_place_of_a_loader_is_refused():
+    data = TensorDataset(torch.ones(4, 3))
+    with pytest.raises(
+        TrainerError, match=r"the val loader is a dataset, a TensorDataset: hand in DataLoader\(dataset"
+    ):
+        source_of(data, stream="val")
+    assert source_of(Shuffled()).num_batches is None  # what can only be iterated may give batches
 
 
 def test_lengths_are_known_only_for_sure():

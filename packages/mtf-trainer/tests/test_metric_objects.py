@@ -199,6 +199,8 @@ def test_what_is_no_metric_is_refused(tmp_path: Path) -> None:
     trainer = Fit(tmp_path, val=Range())
     with pytest.raises(TypeError, match=r"a Linear has no update\(\), compute\(\), reset\(\)"):
         trainer.add_metric("x", nn.Linear(1, 1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Range is a class; add an object of it, Range\(\)"):
+        trainer.add_metric("x", Range)  # type: ignore[arg-type]
     with pytest.raises(TrainerError, match="stage is 'test'"):
         trainer.add_metric("x", Range(), stage="test")  # type: ignore[arg-type]
     with pytest.raises(TrainerError, match="there is a metric 'targets' for 'val' already"):

@@ -394,12 +394,22 @@ def test_weights_and_batches_lie_as_configured(tmp_path: Path, asked: bool) -> N
             r"compile\.mode: .*a mode or options, not both",
         ),
         ({"performance": {"compile": {"options": {"epilog_fusion": 1}}}}, r"did you mean 'epilogue_fusion'"),
+        (
+            {"performance": {"compile": {"options": {"epilogue-fusion": "yes"}}}},
+            r"compile\.options\.epilogue-fusion: expected a value of type bool, found the string 'yes'",
+        ),
         ({"float32_matmul_precision": "low"}, r"float32_matmul_precision: expected one of highest, high, medium"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         GenericTrainerConfig.from_dict(changes)
+
+
+def test_options_of_the_compiler_are_taken_as_torch_takes_them() -> None:
+    options = {"epilogue_fusion": False, "triton.cudagraphs": True, "max_fusion_size": 32, "group_fusion": True}
+    config = GenericTrainerConfig.from_dict({"performance": {"compile": {"options": options}}})
+    assert config.performance.compile == {"options": options}
 
 
 def test_kernels_may_be_chosen_by_timing_where_results_need_not_repeat() -> None:

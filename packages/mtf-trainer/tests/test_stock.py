@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from mtf_trainer import (
     EMA,
     CheckpointConfig,
+    CheckpointError,
     EarlyStopping,
     GenericTrainer,
     GenericTrainerConfig,
@@ -31,6 +32,8 @@ from mtf_trainer import (
     TrainerError,
     TrainingCallback,
     TrainingPreempted,
+    best_checkpoint,
+    load_weights,
     summarize,
 )
 from mtf_utils.rundir import read_metrics
@@ -39,6 +42,9 @@ from mtf_utils.rundir import read_metrics
 def data(size: int = 8) -> DataLoader[Any]:
     inputs = torch.randn(size, 3, generator=torch.Generator().manual_seed(0))
     return DataLoader(TensorDataset(inputs, inputs.sum(dim=1, keepdim=True)), batch_size=2)
+
+
+VAL = data(4)
 
 
 class Fit(GenericTrainer):
@@ -55,6 +61,7 @@ def train(
     model: nn.Module | None = None,
     groups: Any = None,
     log_every: int = 1,
+    val: DataLoader[Any] | None = VAL,
     **changes: Any,
 ) -> Fit:
     settings: dict[str, Any] = {
@@ -67,7 +74,7 @@ def train(
     for callback in callbacks:
         trainer.add_callback(callback)
     model = model if model is not None else nn.Linear(3, 1)
-    trainer.fit(model, torch.optim.SGD(groups or model.parameters(), lr=0.05), data(), data(4))
+    trainer.fit(model, torch.optim.SGD(groups or model.parameters(), lr=0.05), data(), val)
     return trainer
 
 
@@ -121,6 +128,16 @@ def test_early_stopping_after_a_validation_by_step_trains_no_further_batch(tmp_p
     assert len(records(tmp_path, "validation")) == 2
 
 
+@pytest.mark.parametrize("changes", [{"val": None}, {"validate_every_n_epochs": None}])
+def test_early_stopping_without_validations_says_so_before_anything_is_trained(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(TrainerError, match=r"'val_loss', but there are no validations: give fit\(\) a val_loader"):
+        train(tmp_path, EarlyStopping(), **changes)
+    assert records(tmp_path) == []
+    train(tmp_path / "train", EarlyStopping("train_loss"), **changes)
+
+
 def test_early_stopping_on_a_metric_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match=r"monitors 'val_accuracy', but there is: val_loss"):
         train(tmp_path, EarlyStopping("val_accuracy"))
@@ -158,6 +175,58 @@ def test_ema_is_the_moving_average_and_validations_see_it(tmp_path: Path, warm_u
     with ema.averaged():
         assert torch.equal(model.weight, ema.weights["weight"])
     assert torch.equal(model.weight.double(), watch.trained[-1])
+
+
+def test_of_two_averages_one_is_seen_by_validations(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="give one validate=False"):
+        train(tmp_path / "both", EMA(0.9), EMA(0.5))
+    alone, watch = EMA(0.5), Watch()
+    train(tmp_path / "alone", alone, watch)
+    slow, fast, again = EMA(0.9), EMA(0.5, validate=False), Watch()
+    trainer = train(tmp_path / "two", slow, fast, again)
+    assert torch.equal(fast.weights["weight"], alone.weights["weight"])
+    assert torch.equal(again.validated[-1], slow.weights["weight"])
+    assert torch.equal(trainer.model.weight.double(), watch.trained[-1])
+
+
+def test_averages_can_be_had_from_a_checkpoint_of_the_best(tmp_path: Path) -> None:
+    class Rising(Fit):
+        def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+            return {"loss": float((self.current_epoch - 1) ** 2)}
+
+    ema, model = EMA(0.9), nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1))
+    settings = GenericTrainerConfig(epochs=5, seed=1, checkpoint=CheckpointConfig(checkpoint_dir=str(tmp_path)))
+    trainer = Rising(settings)
+    trainer.add_callback(ema)
+    averages: list[dict[str, torch.Tensor]] = []
+
+    class Keep(TrainingCallback):
+        def on_epoch_end(self, trainer: GenericTrainer, epoch: int, logs: dict[str, Any]) -> None:
+            averages.append({name: value.clone() for name, value in ema.weights.items()})
+
+    trainer.add_callback(Keep())
+    trainer.fit(model, torch.optim.SGD(model.parameters(), lr=0.05), data(), data(4))
+    best = best_checkpoint(tmp_path)
+    fresh = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1))
+    load_weights(fresh, best, averaged=True)
+    for name, value in averages[1].items():
+        assert torch.equal(fresh.state_dict()[name], value), name
+    assert fresh[1].num_batches_tracked == 8  # no average of a whole number
+    load_weights(fresh, best)
+    assert not torch.equal(fresh[0].weight, averages[1]["0.weight"])
+
+
+def test_a_checkpoint_without_averages_or_validations_says_so(tmp_path: Path) -> None:
+    train(tmp_path, val=None)
+    with pytest.raises(CheckpointError, match="none of its checkpoints has been validated"):
+        best_checkpoint(tmp_path)
+    newest = sorted(tmp_path.glob("ckpt-*"))[-1]
+    with pytest.raises(CheckpointError, match="its run had no EMA callback"):
+        load_weights(nn.Linear(3, 1), newest, averaged=True)
+    with pytest.raises(CheckpointError, match="which alone has averages"):
+        load_weights(nn.Linear(3, 1), newest / "model.safetensors", averaged=True)
+    with pytest.raises(CheckpointError, match=r"best_checkpoint\(\) and `mtf checkpoint ls` find"):
+        load_weights(nn.Linear(3, 1), tmp_path)
 
 
 def test_ema_of_16_bit_weights_keeps_its_own_precision_through_validations(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from mtf_trainer import (
+    EMA,
     CheckpointConfig,
     CheckpointError,
+    CsvLogger,
     GenericTrainer,
     GenericTrainerConfig,
     LoggingConfig,
+    LogRecord,
     PreemptionConfig,
     ResumeState,
     TrainerError,
@@ -458,6 +461,41 @@ def test_a_signal_saves_and_says_so(
     assert (folder.path / result.checkpoint / "manifest.json").is_file()
 
 
+class Clumsy(TrainingCallback):
+    """A callback and a logger of one's own that cannot let go."""
+
+    def teardown(self, trainer: GenericTrainer) -> None:
+        raise ValueError("no teardown")
+
+    def open(self, journal: Path, position: int | None) -> None:
+        """Nothing to open."""
+
+    def log(self, record: LogRecord) -> None:
+        """Nothing to write."""
+
+    def close(self) -> None:
+        raise ValueError("no close")
+
+
+def test_what_cannot_be_closed_does_not_hide_how_training_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, clumsy = Fit(config(tmp_path)), Clumsy()
+    trainer.add_callback(clumsy)
+    trainer.add_callback(Stop(2, signal.SIGTERM))
+    trainer.add_logger(clumsy)
+    with pytest.raises(TrainingPreempted):
+        run(trainer)
+    assert "Clumsy.teardown failed while fit() ended" in caplog.text
+    assert "no close" in caplog.text
+    again = Fit(config(tmp_path))
+    again.add_callback(Clumsy())
+    again.add_callback(Stop(-1))
+    with pytest.raises(ValueError, match="no teardown"):
+        run(again)
+    assert json.loads((tmp_path / "result.json").read_text())["global_step"] == 6
+
+
 def test_how_far_it_goes_is_said_in_run_directories_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(Fit(config(tmp_path / "alone")))
     assert not list(tmp_path.rglob("goal.json"))
@@ -574,8 +612,12 @@ def test_an_unknown_version_of_the_state_is_refused_and_a_known_one_migrated(mon
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="expected a GenericTrainerConfig, found dict"):
         GenericTrainer({"epochs": 1})  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="expected a TrainingCallback, found object"):
+    with pytest.raises(TypeError, match="derived from TrainingCallback, found <object"):
         Fit(config(tmp_path)).add_callback(object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"found <class .*EMA"):
+        Fit(config(tmp_path)).add_callback(EMA)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"found <class .*CsvLogger"):
+        Fit(config(tmp_path)).add_logger(CsvLogger)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no state_dict"):
         Fit(config(tmp_path)).register_state("x", object())  # type: ignore[arg-type]
 
@@ -670,3 +712,11 @@ def test_a_method_that_other_trainers_call_is_pointed_out(tmp_path: Path, caplog
     saving = CheckpointConfig(checkpoint_dir=str(tmp_path))
     GenericTrainer(GenericTrainerConfig(checkpoint=saving)).add_callback(Late())
     assert "Late.on_train_epoch_end is never called: there is no such event; did you mean on_epoch_end?" in caplog.text
+
+
+def test_a_callback_is_added_once(tmp_path: Path) -> None:
+    trainer, callback = GenericTrainer(config(tmp_path)), TrainingCallback()
+    trainer.add_callback(callback)
+    with pytest.raises(TrainerError, match="this TrainingCallback was added already"):
+        trainer.add_callback(callback)
+    trainer.add_callback(TrainingCallback())

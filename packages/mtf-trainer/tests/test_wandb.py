@@ -45,6 +45,38 @@ for step in range(4):
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
+LOSE_SERVICE = """
+import contextlib, os, signal, sys
+from pathlib import Path
+import torch
+from mtf_trainer import *
+
+
+def kill_service():
+    asked = b"\\0--pid\\0%d\\0" % os.getpid()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes()
+            if b"wandb-core" in words and asked in words:
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+class Trouble(TrainingCallback):
+    def on_batch_end(self, trainer, batch_idx, logs):
+        if len(sys.argv) == 2 and batch_idx == 2:
+            kill_service()
+        if len(sys.argv) == 2 and batch_idx == 300:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+logging = LoggingConfig(use_wandb=True, log_every_n_steps=1)
+config = GenericTrainerConfig(epochs=1, checkpoint=CheckpointConfig(checkpoint_dir=sys.argv[1]), logging=logging)
+trainer = GenericTrainer(config, training_step=lambda trainer, batch, _: {"loss": trainer.model(batch).mean()})
+trainer.add_callback(Trouble())
+model = torch.nn.Linear(1, 1)
+trainer.fit(model, torch.optim.SGD(model.parameters(), lr=0.1), torch.ones(400, 1, 1))
+"""
+
 
 def configuration() -> GenericTrainerConfig:
     return GenericTrainerConfig(
@@ -182,17 +214,53 @@ def test_a_logger_that_is_switched_on_late_brings_the_history(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("offline")
-def test_what_wandb_has_already_is_not_sent_again(tmp_path: Path) -> None:
-    # Without a server no run is resumed across processes, but in one process W&B hands out the run that is going on.
-    run = importlib.import_module("wandb").init(dir=str(tmp_path))
-    for number in range(2):
-        run.log({"train_loss": 7.0}, step=number, commit=True)
+def test_what_wandb_has_already_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without a server no run is resumed; this one has two records as soon as it is there.
+    wandb = importlib.import_module("wandb")
+
+    def resumed(**settings: Any) -> Any:
+        run = init(**settings)
+        for number in range(2):
+            run.log({"train_loss": 7.0}, step=number, commit=True)
+        return run
+
+    init = wandb.init
+    monkeypatch.setattr(wandb, "init", resumed)
     training = Training(tmp_path, None)
     for step in range(4):
         training.log("train", step, train_loss=1.0)
     training.close()
     history = [(row["_step"], row["train_loss"]) for row in rows(segments(tmp_path, 1)[0])]
     assert history == [(0, 7), (1, 7), (2, 1), (3, 1)]
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_run_of_the_script_s_own_stays_as_it_is(tmp_path: Path) -> None:
+    wandb = importlib.import_module("wandb")
+    own = wandb.init(dir=str(tmp_path / "own"), id="own")
+    own.log({"mine": 1.0})
+    training = Training(tmp_path / "training", None)
+    training.log("train", 5, train_loss=1.0)
+    training.close()
+    assert wandb.run is own
+    wandb.log({"mine": 2.0})
+    own.finish()
+    (ours,) = segments(tmp_path / "training", 1)
+    assert [row["train_loss"] for row in rows(ours)] == [1.0]
+    (theirs,) = segments(tmp_path / "own", 1)
+    assert [row["mine"] for row in rows(theirs)] == [1.0, 2.0]
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_training_goes_on_without_wandb_and_ends_as_it_would_have(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOSE_SERVICE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.count("W&B takes no more records (") == 1
+    done = subprocess.run([*command, "and go on"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = list(read_metrics(tmp_path / "metrics.jsonl"))
+    assert [row["_step"] for row in rows(segments(tmp_path, 1)[-1])] == list(range(len(told)))
 
 
 @pytest.mark.usefixtures("offline")

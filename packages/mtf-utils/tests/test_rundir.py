@@ -217,7 +217,8 @@ def test_every_path_is_in_the_contract_and_the_other_way_round() -> None:
     files = [sweep.sweep_file, sweep.lock_file, sweep.report_file, run.config_yaml, run.config_json, run.job_script]
     files += [run.code_file, run.code_diff]
     files += [run.metrics_file, run.goal_file, run.result_file, attempt.started_file, attempt.finished_file]
-    files += [run.ask_file("<n>"), attempt.before_file, attempt.time_limit_file]  # type: ignore[arg-type]
+    files += [run.ask_file("<n>"), attempt.before_file]  # type: ignore[arg-type]
+    files += [attempt.time_limit_file, attempt.memory_file]
     files += [attempt.path / "task-<rank>"]  # job.sh's own
     files += [run.log_file("<n>"), run.metrics_file.with_suffix(".csv")]  # type: ignore[arg-type]
     names = ("intent.json", "<k>.sh", "<k>.task.sh", "<k>.tasks", "<k>.sent", "<k>.job.json", "<k>.refused", "<k>.out")

@@ -21,7 +21,7 @@ from mtf_config.sweep import SweepSpec
 from mtf_utils.problems import Problem
 from mtf_utils.settings import Settings, field_types
 
-__all__ = ["experiment_schema", "schema_problems", "sweep_schema"]
+__all__ = ["experiment_schema", "schema_problems", "settings_schema", "sweep_schema"]
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _SCALARS: Final[Mapping[Any, str]] = {
@@ -54,7 +54,12 @@ def experiment_schema(*, as_written: bool = False, partial: bool = False) -> dic
 
 def sweep_schema() -> dict[str, Any]:
     """The schema of a sweep file."""
-    return _Generator(as_written=False, partial=False).root(SweepSpec, "Sweep")
+    return settings_schema(SweepSpec, "Sweep")
+
+
+def settings_schema(cls: type[Settings], title: str) -> dict[str, Any]:
+    """The schema of any settings class."""
+    return _Generator(as_written=False, partial=False).root(cls, title)
 
 
 def schema_problems(data: Any, schema: Mapping[str, Any] | None = None) -> list[Problem]:

@@ -12,8 +12,8 @@ from mtf_slurm.cleaning import Cleaning, clean, find_rubbish
 from mtf_slurm.code.contents import readable_size
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.code.users import Orphan, find_orphans, prune_orphans
-from mtf_slurm.errors import SLURMError
-from mtf_slurm.verbs import add_json, print_json, print_lines
+from mtf_slurm.finding import find_sweep
+from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines
 from mtf_slurm.wording import counted
 from mtf_utils.cli import DONE, Command, CommandError
 
@@ -24,9 +24,7 @@ _SHOWN: Final = 3
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "dir", type=Path, nargs="?", default=Path(), metavar="DIR", help="the folder of a sweep (default: this one)"
-    )
+    add_folder(parser, optional=True)
     parser.add_argument(
         "--snapshots",
         action="store_true",
@@ -36,16 +34,24 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+@explained
 def _clean(arguments: argparse.Namespace) -> int:
-    try:
-        data, lines = (_snapshots if arguments.snapshots else _sweep)(arguments.dir, arguments.apply)
-    except SLURMError as error:
-        raise CommandError(str(error)) from error
+    if arguments.snapshots:
+        data, lines = _snapshots(arguments.dir or Path(), arguments.apply)
+    else:
+        data, lines = _sweep(_folder(arguments), arguments.apply)
     if arguments.json:
         print_json("clean", {"removed": arguments.apply} | data)
     else:
         print_lines(lines)
     return DONE
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    folder = find_sweep(arguments.dir)
+    if arguments.apply and arguments.dir is None and folder != Path.cwd():
+        raise CommandError(f"--apply removes only what is named: mtf clean {folder} --apply")
+    return folder
 
 
 def _sweep(folder: Path, apply: bool) -> tuple[dict[str, Any], Iterable[str]]:

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Final
 
 from mtf_config import ExecutionMode
 from mtf_slurm.cluster.controller import Observation
+from mtf_slurm.cluster.overuse import for_want_of_memory, may_have_been, read_overuse
 from mtf_slurm.cluster.references import JobReference, references
 from mtf_slurm.cluster.watch import Watch
-from mtf_slurm.judgement import judge
+from mtf_slurm.judgement import judge, was_killed
 from mtf_slurm.lock import is_locked
 from mtf_slurm.policy import Cause
 from mtf_slurm.processes import is_alive
@@ -79,7 +81,23 @@ def _read_attempt(attempt: Attempt, finished: FinishReceipt | None) -> AttemptEv
             next(attempt.path.iterdir(), None)
         started, finished = started or attempt.started(), finished or attempt.finished()
     told = finished is not None and finished.outcome in _TOLD_TO_STOP and attempt.time_limit_file.exists()
-    return AttemptEvidence(number=attempt.number, started=started, finished=finished, out_of_time=told)
+    peak = _peak_memory(attempt) if finished is not None and finished.outcome is Outcome.FAILED else None
+    return AttemptEvidence(
+        number=attempt.number,
+        started=started,
+        finished=finished,
+        out_of_time=told,
+        starved=peak is not None,
+        peak_memory=peak or "",
+    )
+
+
+def _peak_memory(attempt: Attempt) -> str | None:
+    """How much memory was in use when there was not enough; empty if nobody knows, None if there was enough."""
+    try:
+        return attempt.memory_file.read_text("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return None
 
 
 def _noted(submissions: Iterable[Submission]) -> dict[str, dict[int, Cause]]:
@@ -225,14 +243,34 @@ class Witness:
     def _job(self, name: str, attempts: tuple[AttemptEvidence, ...] | None = None) -> JobEvidence | None:
         reference = self.jobs.get(name)
         job = reference.evidence(self.observation) if reference else None
-        if job is None or job.place is None:
+        if job is None or (job.place is None and job.state is not JobStatus.FAILED):
             return job
         if attempts is None:
             try:
                 attempts = read_attempts(self.directory.run(name))
             except RunDirectoryError:
                 return job  # who asks how the run stands is told
-        return replace(job, settled=self._is_settled(name, job, attempts))
+        job = self._with_overuse(name, job, attempts)
+        return job if job.place is None else replace(job, settled=self._is_settled(name, job, attempts))
+
+    def _with_overuse(self, name: str, job: JobEvidence, attempts: tuple[AttemptEvidence, ...]) -> JobEvidence:
+        """The job, which Slurm ended for its memory if its output, or the log of the run, says so."""
+        claimed = job.claimed(attempts)
+        receipt = claimed[-1].finished if claimed else None
+        if job.task is None or not may_have_been(job.task, receipt is not None and was_killed(receipt)):
+            return job
+        files = [Path(job.output)]
+        files += [self.directory.run(name).log_file(claimed[-1].number)] if claimed else []
+        return replace(job, task=for_want_of_memory(job.task, map(self._overuse_in, files)))
+
+    def _overuse_in(self, output: Path) -> dict[str, tuple[str, int]]:
+        if output not in self._overuse:  # tasks of an array have it in common
+            self._overuse[output] = read_overuse(output)
+        return self._overuse[output]
+
+    @cached_property
+    def _overuse(self) -> dict[Path, dict[str, tuple[str, int]]]:
+        return {}
 
     def _is_settled(self, name: str, job: JobEvidence, attempts: tuple[AttemptEvidence, ...]) -> bool:
         """Whether a run is over in a task that others share: its receipt says so, or it is not to be started there."""

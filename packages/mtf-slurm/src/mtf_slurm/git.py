@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from mtf_slurm.code.deferring import deferred, terminable
 from mtf_slurm.code.locking import exclusive
@@ -112,6 +112,8 @@ class GitManager:
             GitOperationError: the name is not valid, or there is no such base.
         """
         self._check_name(branch_name)
+        if base_branch is not None:
+            _check_text("base_branch", base_branch, "a branch, tag or commit, or None for HEAD")
         if self._has_branch(branch_name):
             return False
         commit = self.repository.commit_of("HEAD" if base_branch is None else base_branch)
@@ -138,20 +140,17 @@ class GitManager:
         Raises:
             GitOperationError: the message is empty, both `files` and `add_all` are given, or git refuses.
         """
+        _check_text("message", message, "the commit's message")
         if not message.strip():
             raise GitOperationError("commit_changes: the message is empty")
         if files is not None and add_all:
             raise GitOperationError("commit_changes: give either files or add_all, not both")
-        if isinstance(files, str | bytes):
-            raise GitOperationError(f"commit_changes: files={files!r}: expected a list of paths")
         git = self.repository.run
-        only: list[str] = []
+        only = [] if files is None else _checked_paths(files)
         if add_all:
             git("add", "--all", "--", ".")
-        elif files is not None:
-            only = [os.fspath(file) for file in files]
-            if only:
-                git("add", "--all", "--", *only)
+        elif only:
+            git("add", "--all", "--", *only)
         if (files is None or only) and git("diff", "--cached", "--name-only", "--ignore-submodules=none", "--", *only):
             pathspec = ("--only", "--", *only) if only else ()
             git("commit", "--quiet", "--file=-", *pathspec, stdin=os.fsencode(message))
@@ -210,6 +209,7 @@ class GitManager:
         return self.repository.accepts("show-ref", "--verify", "--quiet", f"refs/heads/{name}")
 
     def _check_name(self, name: str) -> None:
+        _check_text("branch_name", name, "the name of a branch")
         if name.startswith("-"):
             raise GitOperationError(f"{name!r} is not valid as the name of a branch: it begins with a dash")
         if (
@@ -218,3 +218,21 @@ class GitManager:
             or not self.repository.accepts("check-ref-format", f"refs/heads/{name}")
         ):
             raise GitOperationError(f"{name!r} is not valid as the name of a branch")
+
+
+def _check_text(what: str, value: Any, expected: str) -> None:
+    """Refuse what is no text, or no text that a program can be given."""
+    if not isinstance(value, str):
+        raise GitOperationError(f"{what}={value!r}: expected {expected}, as a string")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise GitOperationError(f"{what}={value!r}: it has half a character, which no program can be given") from None
+
+
+def _checked_paths(files: Any) -> list[str]:
+    """The paths of files, as text."""
+    listed = None if isinstance(files, str | bytes) or not isinstance(files, Iterable) else list(files)
+    if listed is None or not all(isinstance(file, str | os.PathLike) for file in listed):
+        raise GitOperationError(f"commit_changes: files={files!r}: expected a list of paths")
+    return [os.fsdecode(file) for file in listed]

@@ -146,6 +146,9 @@ if ((mtf_tasks > 1)) && [[ -n $mtf_job_id ]]; then
     ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} bash -c "$mtf_task" "$mtf_signals")
   mtf_as_term=$mtf_instead_of_term # on SIGTERM, srun kills its tasks at once
 fi
+mtf_find_group
+mtf_count_kills
+mtf_kills_before=$mtf_kills
 mtf_command "${mtf_before[@]}" </dev/null &
 mtf_child=$!
 mtf_pass_on
@@ -180,7 +183,10 @@ case $mtf_status in
   76) mtf_end do-not-requeue 76 '' ;; # why is in the log
   126 | 127) mtf_end failed "$mtf_status" "${mtf_which}the command cannot be run; see the log" ;;
 esac
-mtf_signal_of "$mtf_status" || mtf_end failed "$mtf_status" "${mtf_which}exit status $mtf_status"
-mtf_announces "$mtf_signal" && mtf_end preempted "$mtf_status" "ended by SIG$mtf_signal, on its own terms"
+mtf_signal=
+mtf_signal_of "$mtf_status" && mtf_announces "$mtf_signal" &&
+  mtf_end preempted "$mtf_status" "ended by SIG$mtf_signal, on its own terms"
+mtf_has_starved && mtf_end failed "$mtf_status" "${mtf_which}out of memory${mtf_figure:+ ($mtf_figure)}"
+[[ -n $mtf_signal ]] || mtf_end failed "$mtf_status" "${mtf_which}exit status $mtf_status"
 [[ $mtf_signal == KILL ]] && mtf_end failed "$mtf_status" "${mtf_which}killed by SIGKILL, by hand or for want of memory"
 mtf_end failed "$mtf_status" "${mtf_which}ended by SIG$mtf_signal"

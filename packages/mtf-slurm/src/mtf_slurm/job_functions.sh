@@ -67,12 +67,15 @@ mtf_finish() {
   [[ -e $mtf_attempt_dir/finished.json ]] || mtf_say_end "$@"
 }
 
-# The outcome in the receipt of the attempt in folder $1 goes into mtf_outcome; that of one that was killed is `killed`.
+# The outcome in the receipt of the attempt in folder $1 goes into mtf_outcome; that of one that was killed is `killed`, or
+# `starved` for want of memory, of which the next attempt would have no more.
 mtf_read_outcome() {
   mtf_outcome=
   mtf_read "$1/finished.json"
   [[ $mtf_text =~ \"outcome\":[[:space:]]*\"([a-z-]+)\" ]] && mtf_outcome=${BASH_REMATCH[1]}
-  [[ $mtf_outcome == failed && $mtf_text =~ \"exit_status\":[[:space:]]*137 ]] && mtf_outcome=killed
+  [[ $mtf_outcome == failed ]] || return
+  [[ $mtf_text =~ \"exit_status\":[[:space:]]*137 ]] && mtf_outcome=killed
+  [[ -e $1/out-of-memory ]] && mtf_outcome=starved
 }
 
 # End with the status that stands for the outcome in the receipt.
@@ -208,7 +211,7 @@ mtf_has_failed() {
     folder=${folder%/}
     [[ ${folder##*/} =~ ^[0-9]+$ ]] && ((10#${folder##*/} >= mtf_first_attempt)) || continue
     mtf_read_outcome "$folder"
-    [[ $mtf_outcome == failed || $mtf_outcome == killed || $mtf_outcome == do-not-requeue ]] && return 0
+    case $mtf_outcome in failed | killed | starved | do-not-requeue) return 0 ;; esac
   done
   return 1
 }

@@ -26,7 +26,7 @@ def judge(evidence: Evidence) -> Verdict:
     if last is None:
         return _judge_unstarted(evidence)
     if last.finished is not None:
-        return _judge_ended(evidence, last.finished)
+        return _judge_ended(evidence, last, last.finished)
     if evidence.alive:
         return Verdict(JobStatus.RUNNING, may_change=True)
     never_ran = last.started is None
@@ -50,16 +50,17 @@ def _judge_unstarted(evidence: Evidence) -> Verdict:
     return _waiting(evidence, JobStatus.NOT_SUBMITTED, refused or unsent)
 
 
-def _judge_ended(evidence: Evidence, receipt: FinishReceipt) -> Verdict:
+def _judge_ended(evidence: Evidence, last: AttemptEvidence, receipt: FinishReceipt) -> Verdict:
     reason = receipt.reason or ""
     if receipt.outcome is Outcome.DO_NOT_REQUEUE:
         return Verdict(JobStatus.FAILED, reason)
     if receipt.outcome is not Outcome.FAILED:
         return _waiting(evidence, JobStatus.PREEMPTED, reason)
-    if was_killed(receipt):
+    if was_killed(receipt) and not last.starved:
         return _waiting(evidence, JobStatus.FAILED, reason)
     # given up after a failure: it was to be started again, and could not be
-    return Verdict(JobStatus.CANCELLED if evidence.cancelled else JobStatus.FAILED, evidence.given_up or reason)
+    failed = JobStatus.OUT_OF_MEMORY if last.starved else JobStatus.FAILED
+    return Verdict(JobStatus.CANCELLED if evidence.cancelled else failed, evidence.given_up or reason)
 
 
 def was_killed(receipt: FinishReceipt) -> bool:

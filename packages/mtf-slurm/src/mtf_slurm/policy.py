@@ -115,6 +115,8 @@ def _by_receipt(attempt: AttemptEvidence) -> Cause:
     if receipt.outcome in (Outcome.PREEMPTED, Outcome.WANTS_REQUEUE):
         return Cause.TIMEOUT if attempt.out_of_time else Cause.PREEMPTION
     if receipt.outcome is Outcome.FAILED:
+        if attempt.starved:
+            return Cause.OUT_OF_MEMORY
         return Cause.NODE_FAILURE if was_killed(receipt) else Cause.FAILURE
     if receipt.outcome is Outcome.DO_NOT_REQUEUE:
         return _limited(attempt, receipt)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,7 @@ from mtf_slurm.status import Evidence, JobStatus
 from mtf_slurm.telemetry import failure_reason, read_telemetry
 from mtf_utils.rundir import RunDirectory, RunDirectoryError
 
-__all__ = ["RunResult", "collection_paused", "read_run"]
-
-
-@contextlib.contextmanager
-def collection_paused() -> Iterator[None]:
-    """Look for no garbage meanwhile: of thousands of runs that are read all are kept, and looking costs a tenth."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+__all__ = ["RunResult", "read_run"]
 
 
 @dataclass(frozen=True, kw_only=True)

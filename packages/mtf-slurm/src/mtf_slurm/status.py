@@ -85,12 +85,16 @@ class AttemptEvidence:
         started: its start receipt, if it wrote one.
         finished: its finish receipt, if there is one.
         out_of_time: whether it was told to stop because its time limit was near.
+        starved: whether it ended for want of memory, as the kernel told its script.
+        peak_memory: how much was in use then, such as `up to 200M in use`; empty if nobody knows.
     """
 
     number: int
     started: StartReceipt | None = None
     finished: FinishReceipt | None = None
     out_of_time: bool = False
+    starved: bool = False
+    peak_memory: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

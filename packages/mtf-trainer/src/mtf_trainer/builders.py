@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, Literal, TypeVar
 
 import torch
@@ -19,7 +19,7 @@ from mtf_utils.envref import hiding_env_values
 from mtf_utils.sections import PerformanceConfig
 from mtf_utils.settings import Problem, Settings, SettingsError, about, describe, nearest
 
-__all__ = ["build_optimizer", "build_scheduler", "make_loader", "optimizer_steps"]
+__all__ = ["DEFAULTS", "build_optimizer", "build_scheduler", "make_loader", "optimizer_steps"]
 
 Run = Experiment | Mapping[str, Any]
 """A `RunConfig`, an `ExperimentConfig`, or the plain data of one."""
@@ -44,6 +44,14 @@ class _Schedule(Settings):
     name: Literal["constant", "linear", "cosine"] = field(metadata=about("How the learning rate falls."))
     warmup_steps: int = field(default=0, metadata=about("Length of the rise.", minimum=0, unit="optimizer steps"))
     min_lr: float = field(default=0.0, metadata=about("What the learning rate falls to.", minimum=0))
+
+
+def _defaults(section: type[Settings]) -> dict[str, Any]:
+    return {each.name: each.default for each in fields(section) if each.default is not MISSING}
+
+
+DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {"training": _defaults(_Training), "scheduler": _defaults(_Schedule)}
+"""What the builders take a key of a section to be that the configuration does not have."""
 
 
 def build_optimizer(params: nn.Module | Iterable[Any], run: Run) -> torch.optim.Optimizer:

@@ -12,7 +12,14 @@ from mtf_trainer.checkpoint.faults import DamagedCheckpointError
 from mtf_trainer.checkpoint.folder import read_checkpoint
 from mtf_trainer.checkpoint.manifest import Manifest, read_manifest
 from mtf_trainer.errors import CheckpointError
-from mtf_trainer.inspection import Difference, compare_checkpoints, export_weights, find_checkpoints, one_checkpoint
+from mtf_trainer.inspection import (
+    Difference,
+    best_checkpoint,
+    compare_checkpoints,
+    export_weights,
+    find_checkpoints,
+    one_checkpoint,
+)
 from mtf_utils.cli import DONE, USER_MISTAKE, WORK_FAILED, Command, CommandError
 from mtf_utils.display import printable
 from mtf_utils.output import print_json
@@ -44,6 +51,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     export = add("export", _export, "write the weights of a model to a file of their own", reads=False)
     export.add_argument("path", type=Path, help=_WHERE)
     export.add_argument("output", type=Path, help="a new file: .safetensors, or .pt for a torch state dict")
+    export.add_argument("--best", action="store_true", help="of the checkpoint with the best monitored metric")
+    export.add_argument("--averaged", action="store_true", help="the averages that an EMA callback kept")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -169,8 +178,9 @@ def _diff_line(difference: Difference) -> str:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    count, size = export_weights(one_checkpoint(arguments.path), arguments.output)
-    print(printable(f"{arguments.output}: {count} tensors, {_size(size)}"))
+    path = best_checkpoint(arguments.path) if arguments.best else one_checkpoint(arguments.path)
+    count, size = export_weights(path, arguments.output, averaged=arguments.averaged)
+    print(printable(f"{arguments.output}: {count} tensors, {_size(size)}, from {path.name}"))
     return DONE
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from types import UnionType
+from typing import Any, get_origin
 
 import torch
 
@@ -60,12 +61,23 @@ def _check_inductor(place: tuple[str, ...], where: tuple[str, ...], mode: Any, o
         yield Problem((*place, "options"), f"expected a mapping, found {describe(options)}", options)
         return
     known = [*_inductor.list_options(), "guard_filter_fn"]
-    for key in options:
-        if str(key).replace("-", "_") not in known:
-            suggestion = nearest(str(key), known)
+    for key, value in options.items():
+        here, name = (*place, "options", key), str(key).replace("-", "_")
+        if name not in known:
             yield Problem(
-                (*place, "options", key), f"torch has no option {key!r}", key, suggestion=suggestion, about_key=True
+                here, f"torch has no option {key!r}", key, suggestion=nearest(str(key), known), about_key=True
             )
+        elif (kind := _kind_of(name)) is not None and not isinstance(value, kind):
+            expected = getattr(kind, "__name__", str(kind))
+            yield Problem(here, f"expected a value of type {expected}, found {describe(value)}", value)
+
+
+def _kind_of(option: str) -> Any:
+    """What torch takes for an option of inductor, if it would look."""
+    from torch._inductor import config
+
+    kind = config.get_type(option) if hasattr(config, "get_type") and option in config.get_config_copy() else None
+    return None if get_origin(kind) is not None and not isinstance(kind, UnionType) else kind
 
 
 def _one_of(path: tuple[str, ...], value: Any, known: list[str]) -> Iterator[Problem]:

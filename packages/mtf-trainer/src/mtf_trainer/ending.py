@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +15,7 @@ from mtf_trainer.guard import Place
 from mtf_trainer.state import ResumeState
 from mtf_utils.rundir import Outcome
 
-__all__ = ["go", "standing", "stop_for_good", "telling_late_saves"]
+__all__ = ["go", "release", "standing", "stop_for_good", "telling_late_saves"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,21 @@ def stop_for_good(team: Team, message: str, cause: Exception | None = None) -> N
         logger.error("%s", message, exc_info=cause)
         receipts.write_receipt(Outcome.DO_NOT_REQUEUE, message)
     raise TrainingStopped(message) from cause
+
+
+def release(stack: contextlib.ExitStack, close: Callable[..., None], *arguments: Any) -> None:
+    """Have something closed at the end of the stack, without a failure of that hiding how training ended."""
+
+    def leave(kind: Any, error: BaseException | None, traceback: Any) -> None:
+        try:
+            close(*arguments)
+        except Exception:
+            if error is None:
+                raise
+            name = getattr(close, "__qualname__", close)
+            logger.exception("%s failed while fit() ended, which changes nothing about how it ends", name)
+
+    stack.push(leave)
 
 
 def standing(state: ResumeState) -> tuple[Any, ...]:

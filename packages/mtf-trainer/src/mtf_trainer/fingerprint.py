@@ -10,9 +10,9 @@ import numpy
 import torch
 from torch import nn
 
+from mtf_trainer.builders import DEFAULTS
 from mtf_trainer.compiling import compilation
 from mtf_trainer.errors import CheckpointError
-from mtf_trainer.identity import LENGTH_KEYS
 
 if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
@@ -34,6 +34,9 @@ UNSAID: Final = {
 """What an environment is that does not say."""
 
 RUN_SECTIONS: Final = ("model", "training", "data", "optimizer", "scheduler", "custom_params")
+ABSENT: Final = object()
+"""In place of a value that one of two pieces of JSON does not have; as good as null."""
+
 TRAINER_FIELDS: Final = (
     "gradient_accumulation_steps",
     "max_grad_norm",
@@ -50,17 +53,25 @@ TRAINER_FIELDS: Final = (
 
 def trainer_part(config: GenericTrainerConfig, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The settings that decide what training computes, as plain JSON."""
-    run = {name: config.run[name] for name in RUN_SECTIONS if config.run.get(name)}
-    if isinstance(run.get("training"), Mapping):
-        run["training"] = {key: value for key, value in run["training"].items() if key not in LENGTH_KEYS}
     defaults = {
         key: value for key, value in optimizer.defaults.items() if isinstance(value, bool | int | float | str | None)
     }
     return {
-        "run": run,
+        "run": _declared(config.run),
         "trainer": {name: getattr(config, name) for name in TRAINER_FIELDS},
         "optimizer": {"class": type(optimizer).__name__, **defaults},
     }
+
+
+def _declared(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration declares beyond the trainer's own settings, with the builders' defaults spelled out."""
+    parts = {name: run[name] for name in RUN_SECTIONS if run.get(name)}
+    for name, defaults in DEFAULTS.items():
+        section = parts.get(name, {} if parts and name == "training" else None)
+        if isinstance(section, Mapping):
+            kept = {key: section[key] for key in section if name != "training" or key in defaults}
+            parts[name] = {**defaults, **kept}
+    return parts
 
 
 def data(train: DataSource, val: DataSource | None) -> dict[str, Any]:
@@ -109,7 +120,8 @@ def compare(saved: Mapping[str, Any], current: Mapping[str, Any]) -> tuple[list[
     Returns:
         What makes it another run, and what only costs exactness; one line each.
     """
-    faults = list(differences(saved["settings"], current["settings"]))
+    then, now = ({**item["settings"], "run": _declared(item["settings"]["run"])} for item in (saved, current))
+    faults = list(differences(then, now))
     before, after = ({**UNSAID, **item["environment"], "threads": None} for item in (saved, current))
     inexact = list(differences(before, after))
     for part in ("train", "val"):
@@ -134,13 +146,17 @@ def differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:
     if isinstance(saved, Mapping) and isinstance(current, Mapping):
         for key in {**saved, **current}:
             place = f"{path}.{key}" if path else str(key)
-            yield from differences(saved.get(key), current.get(key), place)
+            yield from differences(saved.get(key, ABSENT), current.get(key, ABSENT), place)
     elif _plain(saved) != _plain(current):
-        yield f"{path} was {saved!r}, is {current!r}"
+        yield f"{path} was {_shown(saved)}, is {_shown(current)}"
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return None if value is ABSENT else list(value) if isinstance(value, tuple) else value
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is ABSENT else repr(value)
 
 
 def check_model(current: Mapping[str, Any], saved: Mapping[str, Any], *, source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,14 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from mtf_trainer.averages import read_averaged_model
 from mtf_trainer.checkpoint import directory as folders
 from mtf_trainer.checkpoint.dtypes import as_bytes, dtype_name
-from mtf_trainer.checkpoint.folder import Checkpoint, read_model
-from mtf_trainer.checkpoint.manifest import MANIFEST
+from mtf_trainer.checkpoint.folder import Checkpoint, read_checkpoint, read_model
+from mtf_trainer.checkpoint.manifest import MANIFEST, read_manifest
 from mtf_trainer.checkpoint.tensorfile import write_plain_tensors
 from mtf_trainer.errors import CheckpointError
 
-__all__ = ["Difference", "compare_checkpoints", "export_weights", "find_checkpoints", "one_checkpoint"]
+__all__ = [
+    "Difference",
+    "best_checkpoint",
+    "compare_checkpoints",
+    "export_weights",
+    "find_checkpoints",
+    "one_checkpoint",
+]
 
 _SAFETENSORS = (".safetensors",)
 _STATE_DICTS = (".pt", ".pth", ".bin")
@@ -49,6 +58,29 @@ def one_checkpoint(path: Path) -> Path:
     if not found:
         raise CheckpointError(f"{path}: no checkpoints there", path=path)
     return found[-1]
+
+
+def best_checkpoint(path: str | Path) -> Path:
+    """The checkpoint with the best value of `checkpoint.monitor` among those that were kept; of equal ones the oldest.
+
+    Args:
+        path: of a run, or of a folder of checkpoints.
+
+    Raises:
+        CheckpointError: there is none, or no validation came before any of them.
+    """
+    folder = Path(path)
+    newest = read_checkpoint(one_checkpoint(folder), wanted=lambda section: False)
+    ranked = [(read_manifest(each).metric, each) for each in find_checkpoints(folder)]
+    best = newest.resume.get("best")
+    distances = [
+        (abs(metric - best["value"]), each)  # what was kept is no better than the best of all, whichever way that is
+        for metric, each in ranked
+        if best is not None and metric is not None and math.isfinite(metric)
+    ]
+    if not distances:
+        raise CheckpointError(f"{folder}: none of its checkpoints has been validated, so none is the best", path=folder)
+    return min(distances)[1]
 
 
 @dataclass(frozen=True)
@@ -115,26 +147,28 @@ def _kind(tensor: torch.Tensor) -> str:
     return f"{dtype_name(tensor.dtype)}{list(tensor.shape)}"
 
 
-def export_weights(path: Path, output: Path) -> tuple[int, int]:
+def export_weights(path: Path, output: Path, *, averaged: bool = False) -> tuple[int, int]:
     """Write the model of a checkpoint to a file that needs nothing of this package.
 
     Args:
         path: the checkpoint; its model is verified.
         output: a new file. `.safetensors` gets plain safetensors, tied weights once for each of their names; `.pt`,
             `.pth` and `.bin` get a state dict for `torch.load(weights_only=True)`.
+        averaged: write the averages that an `EMA` callback has left in the checkpoint.
 
     Returns:
         How many tensors were written, and their size in bytes.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, the file exists, or its name has another ending.
+        CheckpointError: the checkpoint cannot be read or has no averages, the file exists, or its name has another
+            ending.
     """
     if output.exists():
         raise CheckpointError(f"{output} exists already: name a new file", path=output)
     if output.suffix not in (*_SAFETENSORS, *_STATE_DICTS):
         endings = ", ".join((*_SAFETENSORS, *_STATE_DICTS))
         raise CheckpointError(f"{output}: expected a name that ends with one of {endings}", path=output)
-    state = read_model(path)
+    state = read_averaged_model(path) if averaged else read_model(path)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
     try:

@@ -51,6 +51,8 @@ class MetricObjects:
         """
         if stage not in self._objects:
             raise TrainerError(f"metric {name!r}: the stage is {stage!r}, expected 'train' or 'val'")
+        if isinstance(metric, type):
+            raise TypeError(f"metric {name!r}: {metric.__name__} is a class; add an object of it, {metric.__name__}()")
         if not isinstance(metric, MetricObject):
             needed = ("update", "compute", "reset", "state_dict", "load_state_dict")
             lacking = ", ".join(f"{method}()" for method in needed if not hasattr(metric, method))

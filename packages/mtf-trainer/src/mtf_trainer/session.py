@@ -385,16 +385,16 @@ class Session:
     def resources(self) -> Iterator[None]:
         """Open what callbacks and loggers need, and close everything in the end, however it comes."""
         with contextlib.ExitStack() as stack:
-            stack.callback(self.store.close)
-            stack.callback(self.telemetry.close)
-            stack.callback(self.telemetry.progress.close)
+            ending.release(stack, self.store.close)
+            ending.release(stack, self.telemetry.close)
+            ending.release(stack, self.telemetry.progress.close)
             if self._bounds.time_limit is not None:
                 self._bounds.time_limit.start()
-                stack.callback(self._bounds.time_limit.close)
-            stack.callback(self.telemetry.close_loggers)
-            stack.callback(self._close_data)
+                ending.release(stack, self._bounds.time_limit.close)
+            ending.release(stack, self.telemetry.close_loggers)
+            ending.release(stack, self._close_data)
             for callback in self.callbacks:
                 callback.setup(self.trainer)
-                stack.callback(callback.teardown, self.trainer)
-            stack.callback(self.store.join_copies)  # first of all: a callback may still change anything
+                ending.release(stack, callback.teardown, self.trainer)
+            ending.release(stack, self.store.join_copies)  # first of all: a callback may still change anything
             yield

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mtf_trainer import binding, determinism, opening, preemption, rng
-from mtf_trainer.callbacks import TrainingCallback, warn_of_slips
+from mtf_trainer.callbacks import TrainingCallback, check_addition
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import Division, make_source
@@ -172,8 +172,7 @@ class GenericTrainer:
         scheduler: Any | None,
     ) -> None:
         parallel = self._bind(model, optimizer, scheduler, ranks)
-        team = ranks.team
-        store = opening.open_store(self.config, team)
+        team, store = ranks.team, opening.open_store(self.config, ranks.team)
         try:
             is_chosen = self._armed is not None
             checkpoint = self._take_checkpoint(store, team)
@@ -284,25 +283,22 @@ class GenericTrainer:
         """
         if self._fitting:
             raise TrainerError("load_checkpoint() while fit() runs: call it before")
-        checkpoint = self._armed = opening.look_up(
-            self.config, None if checkpoint_path is None else Path(checkpoint_path)
-        )
+        path = None if checkpoint_path is None else Path(checkpoint_path)
+        checkpoint = self._armed = opening.look_up(self.config, path)
         streams = RNGState.from_state_dict(checkpoint.sections["training"]["rng"])
         return ResumeState.from_dict(checkpoint.resume, rng=streams)
 
     def add_callback(self, callback: TrainingCallback) -> None:
         """Add a callback; events reach callbacks in the order in which they were added."""
-        if not isinstance(callback, TrainingCallback):
-            raise TypeError(f"expected a TrainingCallback, found {type(callback).__name__}: derive from it")
         if self._fitting:
             raise TrainerError("add_callback() while fit() runs: add callbacks before")
-        warn_of_slips(callback)
+        check_addition(callback, self.callbacks)
         self.callbacks.append(callback)
 
     def add_logger(self, logger: MetricLogger) -> None:
         """Hand every record of the journal to a logger of your own too."""
-        if not isinstance(logger, MetricLogger):
-            raise TypeError(f"a {type(logger).__name__} is no logger: it needs open(), log() and close()")
+        if isinstance(logger, type) or not isinstance(logger, MetricLogger):
+            raise TypeError(f"expected an object with open(), log() and close(), found {logger!r:.80}")
         if self._fitting:
             raise TrainerError("add_logger() while fit() runs: add loggers before")
         self._loggers.append(logger)
@@ -370,6 +366,13 @@ class GenericTrainer:
         if self._session is None:
             raise TrainerError("the trainer has no state before fit()")
         return self._session.state
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validations: `fit` was given a loader for them, and the configuration has them made."""
+        config, session = self.config, self._session
+        asked = config.validate_every_n_epochs is not None or config.validate_every_n_steps is not None
+        return asked and session is not None and session.val is not None
 
     @property
     def directory(self) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mtf_trainer.averages import read_averaged_model
 from mtf_trainer.checkpoint.faults import DamagedCheckpointError
 from mtf_trainer.checkpoint.folder import read_model
 from mtf_trainer.checkpoint.manifest import MANIFEST
@@ -58,7 +59,12 @@ class WeightsReport:
 
 
 def load_weights(
-    model: nn.Module, path: str | Path, mapping: KeyMapping | None = None, *, strict: bool = True
+    model: nn.Module,
+    path: str | Path,
+    mapping: KeyMapping | None = None,
+    *,
+    strict: bool = True,
+    averaged: bool = False,
 ) -> WeightsReport:
     """Give a model the weights of a checkpoint or of a safetensors file; nothing else of the run is taken over.
 
@@ -69,15 +75,17 @@ def load_weights(
         path: a checkpoint's folder, or a file in the safetensors format.
         mapping: how names are translated; by default they are the same.
         strict: whether a name that only one side has, or has in another shape, is an error.
+        averaged: take the average that an `EMA` callback has left in the checkpoint, where there is one of a weight.
 
     Returns:
         Which names were loaded and which were not.
 
     Raises:
-        CheckpointError: the file cannot be read, two names are mapped to one, or, when strict, the names do not fit.
+        CheckpointError: the file cannot be read, has no averages, two names are mapped to one, or, when strict, the
+            names do not fit.
     """
     source = Path(path)
-    saved, left_out = _translate(_read(source), mapping, source)
+    saved, left_out = _translate(_read(source, averaged=averaged), mapping, source)
     current = {name: tensor for name, tensor in plain_state(model).items() if isinstance(tensor, torch.Tensor)}
     fitting = {name for name in saved if name in current and saved[name].shape == current[name].shape}
     report = WeightsReport(
@@ -103,12 +111,18 @@ def load_weights(
     return report
 
 
-def _read(source: Path) -> dict[str, torch.Tensor]:
+def _read(source: Path, *, averaged: bool) -> dict[str, torch.Tensor]:
     if not source.is_dir():
+        if averaged:
+            raise CheckpointError(f"{source} is no checkpoint, which alone has averages beside weights", path=source)
         return _read_file(source)
     if not (source / MANIFEST).exists():
-        raise CheckpointError(f"{source} is not a checkpoint: it has no {MANIFEST}", path=source)
-    state = read_model(source)
+        raise CheckpointError(
+            f"{source} is not a checkpoint: it has no {MANIFEST}; best_checkpoint() and `mtf checkpoint ls` find those "
+            "of a run",
+            path=source,
+        )
+    state = read_averaged_model(source) if averaged else read_model(source)
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 

@@ -84,6 +84,9 @@ CONTRACT: Final = (
         "runs/<name>/attempts/<n>/time-limit", "job.sh (in Slurm)", "job.sh, launcher", "its time was up: no preemption"
     ),
     FileContract(
+        "runs/<name>/attempts/<n>/out-of-memory", "job.sh", "job.sh, launcher", "it ended for want of memory; the peak"
+    ),
+    FileContract(
         "runs/<name>/attempts/<n>/task-<rank>", "job.sh (under srun)", "job.sh", "the status of a task that was stopped"
     ),
     FileContract("runs/<name>/logs/attempt-<n>.log", "job.sh", "people", "output of the attempt"),

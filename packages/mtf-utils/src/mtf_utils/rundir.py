@@ -117,6 +117,11 @@ class Attempt:
         """There if the attempt was told to stop because its time was up."""
         return self.path / "time-limit"
 
+    @property
+    def memory_file(self) -> Path:
+        """There if the attempt ended for want of memory; says how much was in use at most, if that is known."""
+        return self.path / "out-of-memory"
+
 
 @dataclass(frozen=True)
 class RunDirectory:

@@ -28,15 +28,17 @@ __all__ = [
     "parse_partitions",
     "parse_peaks",
     "parse_queue",
+    "readable_memory",
 ]
 
 # the name comes last: it alone may contain the separator
 QUEUE_FIELDS: Final = (
-    "JobArrayID:|,State:|,Reason:|,RestartCnt:|,exit_code:|,MinMemory:|,StartTime:|,EndTime:|,TimeLimit:|,Name:|"
+    "JobArrayID:|,JobID:|,State:|,Reason:|,RestartCnt:|,exit_code:|,MinMemory:|,"
+    "StartTime:|,EndTime:|,TimeLimit:|,Name:|"
 )
 """What squeue is asked for with `--Format`."""
 
-ACCOUNTING_FIELDS: Final = "JobID,State,Reason,ExitCode,ReqMem,Start,End,Timelimit,JobName"
+ACCOUNTING_FIELDS: Final = "JobID,JobIDRaw,State,Reason,ExitCode,ReqMem,Start,End,Timelimit,JobName"
 """What sacct is asked for with `--format`."""
 
 PEAK_FIELDS: Final = "JobID,MaxRSS,JobName"
@@ -59,7 +61,8 @@ class TaskState:
         job_name: tells it from an earlier job that had the same id.
         state: the state that Slurm says it is in; UNKNOWN where this version has no word for it.
         reason: why it waits or ended, in Slurm's words; empty if there is nothing to say.
-        source: who said so.
+        source: who said so; the daemon of a node does in the output of a job.
+        number: what the daemons of the nodes call it; a task of an array has one of its own.
         restarts: how often it was queued again; None if the source does not tell.
         exit_status: of the script; None while it runs, or when a signal ended it.
         signal: what ended it, if a signal did.
@@ -74,7 +77,8 @@ class TaskState:
     job_name: str
     state: JobStatus
     reason: str
-    source: Literal["squeue", "sacct"]
+    source: Literal["squeue", "sacct", "slurmstepd"]
+    number: str = ""
     restarts: int | None = None
     exit_status: int | None = None
     signal: int | None = None
@@ -147,8 +151,8 @@ def base_id(job_id: str) -> str:
 
 def parse_queue(text: str) -> Iterator[TaskState]:
     """The jobs and tasks in the output of `squeue --array --Format=QUEUE_FIELDS --noheader`."""
-    for columns in _columns(text, 10):
-        job_id, state, reason, restarts, code, memory, start, end, limit, name = columns
+    for columns in _columns(text, 11):
+        job_id, number, state, reason, restarts, code, memory, start, end, limit, name = columns
         yield from _tasks(
             job_id,
             TaskState(
@@ -158,6 +162,7 @@ def parse_queue(text: str) -> Iterator[TaskState]:
                 state=_state(state),
                 reason=_value(reason),
                 source="squeue",
+                number=number,
                 restarts=int(restarts) if restarts.isdecimal() else None,
             ),
             _wait_status(code),
@@ -167,11 +172,13 @@ def parse_queue(text: str) -> Iterator[TaskState]:
 
 def parse_accounting(text: str) -> Iterator[TaskState]:
     """The jobs and tasks in the output of `sacct -X --parsable2 --noheader --format=ACCOUNTING_FIELDS`."""
-    for columns in _columns(text, 9):
-        job_id, state, reason, code, memory, start, end, limit, name = columns
+    for columns in _columns(text, 10):
+        job_id, number, state, reason, code, memory, start, end, limit, name = columns
         yield from _tasks(
             job_id,
-            TaskState(job_id="", job_name=name, state=_state(state), reason=_value(reason), source="sacct"),
+            TaskState(
+                job_id="", job_name=name, state=_state(state), reason=_value(reason), source="sacct", number=number
+            ),
             _exit_code(code),
             (memory, start, end, limit),
         )
@@ -190,10 +197,11 @@ def parse_peaks(text: str) -> Iterator[tuple[str, str, str]]:
             names[base] = name
         elif (found := _MEMORY.fullmatch(memory)) is not None:
             peaks[base] = max(peaks.get(base, 0.0), float(found[1]) * 1024.0 ** _UNITS.index(found[2]))
-    yield from ((job_id, names.get(job_id, ""), _readable(peak)) for job_id, peak in peaks.items() if peak)
+    yield from ((job_id, names.get(job_id, ""), readable_memory(peak)) for job_id, peak in peaks.items() if peak)
 
 
-def _readable(size: float) -> str:
+def readable_memory(size: float) -> str:
+    """Bytes as Slurm writes them: `316M`."""
     for unit in _UNITS:
         if size < 1024 or unit == _UNITS[-1]:
             break

@@ -6,6 +6,7 @@ import signal
 from typing import Final
 
 from mtf_slurm.cluster.answers import TaskState
+from mtf_slurm.cluster.reasons import waiting_words
 from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
 from mtf_utils.exits import EXIT_PREEMPTED
 from mtf_utils.rundir import FinishReceipt, Outcome
@@ -62,7 +63,7 @@ def judge_job(evidence: Evidence, job: JobEvidence) -> Verdict:
     if state in _RAN_OUT and not _is_last_word(last):
         return _judge_ended_by_slurm(evidence, job, state, last)
     if last is not None and last.finished is not None:
-        return _judge_receipt(evidence, last.finished)
+        return _judge_receipt(evidence, last, last.finished)
     if evidence.cancelled:
         return Verdict(JobStatus.CANCELLED)
     if state is JobStatus.FAILED:
@@ -77,7 +78,7 @@ def _judge_settled(evidence: Evidence, last: AttemptEvidence | None) -> Verdict:
     """A run that is over in a task that goes on, perhaps, with others: what becomes of the task says nothing of it."""
     if last is None or last.finished is None:
         return Verdict(JobStatus.CANCELLED, "cancelled before its turn came")
-    return _judge_receipt(evidence, last.finished)
+    return _judge_receipt(evidence, last, last.finished)
 
 
 def _is_for_want_of_memory(job: JobEvidence, last: AttemptEvidence | None) -> bool:
@@ -118,8 +119,8 @@ def _is_last_word(last: AttemptEvidence | None) -> bool:
 
 def _judge_unseen(evidence: Evidence, job: JobEvidence, last: AttemptEvidence | None) -> Verdict:
     receipt = last.finished if last else None
-    if receipt is not None and receipt.outcome in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):
-        return Verdict(JobStatus.FAILED, receipt.reason or "")
+    if last is not None and receipt is not None and receipt.outcome in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):
+        return Verdict(_failed(last), receipt.reason or "")
     if receipt is not None:
         known = f"{_name(last)} ended {receipt.outcome.value}; whether it is queued again is not known"
     elif last is not None:
@@ -144,7 +145,7 @@ def _judge_ended_by_slurm(
     words = _RAN_OUT[state]
     if task is not None and state is JobStatus.TIMEOUT and task.time_limit:
         words = f"the time limit of {task.time_limit} was reached"
-    if task is not None and state is JobStatus.OUT_OF_MEMORY and (figures := memory_words(task)):
+    if state is JobStatus.OUT_OF_MEMORY and (figures := memory_words(task, last)):
         words = f"out of memory ({figures})"
     receipt = last.finished if last else None
     # another status is that of a signal, which the command may not have heeded
@@ -154,18 +155,25 @@ def _judge_ended_by_slurm(
     return Verdict(state, _notes(words, saved, _preempted(evidence) if words else ""))
 
 
-def memory_words(task: TaskState) -> str:
-    """How much memory a job asked for, and how much it was seen to use; empty if neither is known."""
-    asked = f"{task.memory} asked for" if task.memory else ""
-    # a peak between two samples, such as the one that was too much, is not in it
-    used = f"up to {task.peak_memory} in use when sampled" if task.peak_memory else ""
+def memory_words(task: TaskState | None, last: AttemptEvidence | None = None) -> str:
+    """How much memory a job asked for, and used by the kernel's word or else by samples; empty if nobody knows."""
+    asked = f"{task.memory} asked for" if task and task.memory else ""
+    used = last.peak_memory if last else ""
+    if not used and task and task.peak_memory:
+        # a peak between two samples, such as the one that was too much, is not in it
+        used = f"up to {task.peak_memory} in use when sampled"
     return ", ".join(part for part in (asked, used) if part)
 
 
-def _judge_receipt(evidence: Evidence, receipt: FinishReceipt) -> Verdict:
+def _failed(last: AttemptEvidence) -> JobStatus:
+    """What is said of an attempt whose receipt says that it failed."""
+    return JobStatus.OUT_OF_MEMORY if last.starved else JobStatus.FAILED
+
+
+def _judge_receipt(evidence: Evidence, last: AttemptEvidence, receipt: FinishReceipt) -> Verdict:
     reason = receipt.reason or ""
     if receipt.outcome in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):
-        return Verdict(JobStatus.FAILED, reason)
+        return Verdict(_failed(last), reason)
     if evidence.cancelled:
         return Verdict(JobStatus.CANCELLED, reason)
     return Verdict(JobStatus.PREEMPTED, _notes(reason, "Slurm has not queued the job again", _preempted(evidence)))
@@ -187,9 +195,8 @@ def _judge_gone(job: JobEvidence, last: AttemptEvidence | None) -> Verdict:
 
 
 def _queue_words(job: JobEvidence) -> str:
-    """Why the job waits, in Slurm's own words."""
-    task = job.task
-    return task.reason if task is not None and task.reason.strip("()") not in ("", "None") else ""
+    """Why the job waits."""
+    return waiting_words(job.task.reason) if job.task is not None else ""
 
 
 def _preempted(evidence: Evidence) -> str:

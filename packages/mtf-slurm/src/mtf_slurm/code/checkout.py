@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from mtf_slurm.code.repository import Repository
-from mtf_slurm.code.snapshots import Snapshot, submodules_of
+from mtf_slurm.code.snapshots import SYMLINK, Snapshot, submodules_of
 from mtf_slurm.errors import GitOperationError
 from mtf_utils.atomic import fsync_directory
 
@@ -18,6 +19,8 @@ __all__ = ["UNPUBLISHED", "check_out", "differences"]
 
 UNPUBLISHED: Final = ".new-"
 """What the name of a copy begins with until it is whole."""
+
+_SHA1_DIGITS: Final = 40
 
 # whatever the user has set; no hook of the user's is meant for the copies
 _AS_RECORDED: Final = [
@@ -31,6 +34,11 @@ _AS_RECORDED: Final = [
     "core.fsmonitor=false",
     "-c",
     "submodule.recurse=false",
+    # no carriage returns where nobody wrote any: bash cannot read them, nor a kernel behind `#!`
+    "-c",
+    "core.autocrlf=false",
+    "-c",
+    "core.eol=lf",
 ]
 
 
@@ -90,12 +98,45 @@ def _differences(repository: Repository, tree: str, folder: Path) -> list[str]:
         repository.run(*_AS_RECORDED, "read-tree", tree, env=env)
         # refreshing says by its exit status that files differ; which ones is asked next
         repository.accepts(*_AS_RECORDED, "update-index", "-q", "--refresh", env=env)
-        words = (*_AS_RECORDED, "diff-files", "--name-only", "--ignore-submodules=all", "-z")
-        changed = repository.names(*words, env=env)
+        entries = repository.names(*_AS_RECORDED, "diff-files", "--ignore-submodules=all", "-z", env=env)
+        suspects = zip(entries[::2], entries[1::2], strict=True)
+        changed = [path for entry, path in suspects if not _is_as_written(repository, folder, entry, path, env)]
     for path, commit, inner in _submodules(repository, tree):
         inside = _differences(inner, f"{commit}^{{tree}}", folder / path)
         changed += [f"{path}/{name}" for name in inside]
     return changed
+
+
+def _is_as_written(repository: Repository, folder: Path, entry: str, path: str, env: dict[str, str]) -> bool:
+    """Whether a file that git calls changed is what git has written.
+
+    Git compares what it would store now. Of a file that was stored before an attribute spoke of it (of line ends, of
+    Git LFS) that is something else than what it has.
+
+    Args:
+        repository: that keeps the snapshot.
+        folder: the copy.
+        entry: what `git diff-files` says of the file.
+        path: inside the copy.
+        env: see `_elsewhere`.
+    """
+    mode, mode_now, blob, _, status = entry.removeprefix(":").split()
+    if status != "M" or mode != mode_now or mode == SYMLINK:
+        return False
+    content = (folder / path).read_bytes()
+    if _hash_of_blob(content, blob) == blob:  # no process for each file of a repository of which many are such
+        return True
+    try:
+        written = repository.output(*_AS_RECORDED, "cat-file", "--filters", f"--path={path}", blob, env=env)
+    except GitOperationError:  # a filter that fails
+        return False
+    return content == written
+
+
+def _hash_of_blob(content: bytes, like: str) -> str:
+    """The hash under which git keeps a content as it is; of the kind of another one. Source: gitformat-pack(5)."""
+    kind = hashlib.sha1 if len(like) == _SHA1_DIGITS else hashlib.sha256
+    return kind(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _elsewhere(repository: Repository, folder: Path, scratch: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ from mtf_utils.rundir import RunDirectoryError, SweepDirectory
 
 __all__ = ["Limits", "NewFile", "choose", "list_new_files", "measure_tree", "readable_size"]
 
+# what was found when git looked last is no answer, and a user's program is not to give one
+_UNAIDED: Final = ("-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false")
 _OF_A_SWEEP: Final = (".lock", "code", "runs", "submissions", "sweep.json")
 
 NAMED: Final = 5
@@ -54,7 +56,7 @@ def list_new_files(repository: Repository, env: dict[str, str], sweeps: Iterable
         env: names the index to compare with.
         sweeps: folders of sweeps that may not have a `sweep.json` yet; the others are recognised.
     """
-    names = repository.names("ls-files", "-z", "--others", "--exclude-standard", env=env)
+    names = repository.names(*_UNAIDED, "ls-files", "-z", "--others", "--exclude-standard", env=env)
     folders = {_inside(folder, repository.root) for folder in sweeps} - {None}
     folders |= {PurePosixPath(name).parent for name in names if _is_sweep(repository.root, PurePosixPath(name))}
     # not the whole folder: somebody may keep the sweep in that of the code

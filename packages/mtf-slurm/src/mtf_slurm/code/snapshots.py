@@ -22,7 +22,7 @@ from mtf_slurm.code.references import PRIVATE, lock_of
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
 
-__all__ = ["Snapshot", "has_file", "has_folder", "submodules_of", "take_snapshot", "with_submodules"]
+__all__ = ["SYMLINK", "Snapshot", "has_file", "has_folder", "submodules_of", "take_snapshot", "with_submodules"]
 
 # what a user may have set, and what a temporary index or a private reference must not depend on; no hook of the user's
 # is meant for these
@@ -52,7 +52,9 @@ _SOMEONE: Final = {
     for key, value in (("NAME", "Model Training Framework"), ("EMAIL", "mtf@localhost"))
 }
 _GITLINK: Final = "160000"
-_SYMLINK: Final = "120000"
+SYMLINK: Final = "120000"
+"""The mode of a symbolic link."""
+
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_POINTER_BYTES: Final = 1024
 
@@ -174,7 +176,7 @@ def _missing_contents(repository: Repository, index: dict[str, str]) -> list[str
 def _links_out(repository: Repository, index: dict[str, str]) -> list[str]:
     """A warning about symbolic links that the copy will have, and that lead to what is not in it."""
     entries = repository.names(*_PLAIN, "ls-files", "-z", "--stage", env=index)
-    links = [entry.partition("\t")[2] for entry in entries if entry.startswith(_SYMLINK)]
+    links = [entry.partition("\t")[2] for entry in entries if entry.startswith(SYMLINK)]
     out = [link for link in links if _leads_out(repository.root, link)]
     if not out:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mtf_trainer.data.division import Division
 from mtf_trainer.data.mapstyle import ALONE, MapSource
@@ -39,6 +39,11 @@ def make_source(
     """
     if isinstance(loader, DataLoader):
         return _from_loader(loader, seed, stream, should_stop, division)
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise TrainerError(
+            f"the {stream} loader is a dataset, a {type(loader).__name__}: hand in DataLoader(dataset, batch_size=…), "
+            "with batch_size=None if each of its items is a batch"
+        )
     _check_divisible(division, stream)
     if isinstance(loader, Iterator) and not is_stateful(loader):
         raise TrainerError(

@@ -31,6 +31,10 @@ class WandbLogger:
     those that W&B has. Offline W&B cannot know what it has, so there every process writes the whole history, and the
     newest of its folders is the one to sync.
 
+    Should W&B's own process die, for example because a preemption's signal goes to all processes of a job, training
+    goes on and ends as it would have: the rest of the records is left to the next process. A run that a script has
+    begun with `wandb.init` is left alone, and this one goes beside it.
+
     Nothing is sent before the first record, so a training that is complete already does not show up again.
 
     Args:
@@ -52,11 +56,13 @@ class WandbLogger:
         self._is_new = True
         self._position = 0
         self._known = 0
+        self._is_gone = False
 
     def open(self, journal: Path, position: int | None) -> None:
         """See `MetricLogger.open`."""
         self.close()
         self._journal, self._is_new, self._position = journal, position is None, position or 0
+        self._is_gone = False
 
     def log(self, record: LogRecord) -> None:
         """See `MetricLogger.log`.
@@ -64,11 +70,16 @@ class WandbLogger:
         Raises:
             TrainerError: W&B did not accept the run.
         """
-        if self._run is None:
-            self._run = self._start()
-            self._known = self._run.step
-            self._catch_up()
-        self._send(self._position, record)
+        try:
+            if self._run is None and not self._is_gone:
+                self._run = self._start()
+                self._known = self._run.step
+                self._catch_up()
+            self._send(self._position, record)
+        except TrainerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no reason to lose a training
+            self._lose(error)
         self._position += 1
 
     def _catch_up(self) -> None:
@@ -76,10 +87,20 @@ class WandbLogger:
         for number, record in enumerate(records):
             self._send(number, record)
 
+    def _lose(self, error: Exception) -> None:
+        """Go on without W&B."""
+        self._run, self._is_gone = None, True
+        logger.error(
+            "W&B takes no more records (%s: %s); training goes on, %s has all of them, and W&B gets what it lacks when "
+            "this training is continued",
+            type(error).__name__,
+            error,
+            self._journal,
+        )
+
     def _send(self, number: int, record: LogRecord) -> None:
-        if number < self._known:
+        if self._run is None or number < self._known:
             return
-        assert self._run is not None
         content = self._image(record) if record["event"] == "image" else _named(record)
         self._run.log({"global_step": record["step"], **content}, step=number, commit=True)
 
@@ -94,7 +115,10 @@ class WandbLogger:
         """See `MetricLogger.close`; waits until W&B has everything."""
         run, self._run = self._run, None
         if run is not None:
-            run.finish()
+            try:
+                run.finish()
+            except Exception as error:  # noqa: BLE001 - as above
+                self._lose(error)
 
     def _start(self) -> Any:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -103,6 +127,9 @@ class WandbLogger:
             identity = secrets.token_hex(8)
             write_json(self._file, {"version": 1, "id": identity})
         config = self._config
+        is_beside = self._wandb.run is not None
+        if is_beside:
+            logger.info("W&B: a run of the script's own is active; the records of this training go to one beside it")
         try:
             run = self._wandb.init(
                 project=config.logging.wandb_project,
@@ -113,6 +140,7 @@ class WandbLogger:
                 id=identity,
                 resume="allow",
                 dir=os.environ.get("WANDB_DIR") or str(self._directory),
+                reinit="create_new" if is_beside else None,
             )
         except self._wandb.Error as error:
             raise TrainerError(

@@ -66,7 +66,15 @@ class EMA(TrainingCallback):
         return dict(zip(self._names, self._averages, strict=True))
 
     def setup(self, trainer: GenericTrainer) -> None:
-        """Find what is to be averaged."""
+        """Find what is to be averaged.
+
+        Raises:
+            TrainerError: another EMA lends its average to the same validations.
+        """
+        if self.validate and any(
+            isinstance(each, EMA) and each.validate for each in trainer.callbacks if each is not self
+        ):
+            raise TrainerError("two EMA callbacks would both lend the model their average: give one validate=False")
         entries = {name: value for name, value in plain_state(trainer.model).items() if isinstance(value, torch.Tensor)}
         self._names = [name for name, value in entries.items() if value.is_floating_point()]
         self._live = [entries[name] for name in self._names]
@@ -88,8 +96,8 @@ class EMA(TrainingCallback):
 
     def on_validation_start(self, trainer: GenericTrainer) -> None:
         """Lend the average to the model."""
-        self._update(trainer)
-        if self.validate:
+        if self.validate:  # or else the model may have that of another EMA by now
+            self._update(trainer)
             self._lend()
 
     def on_validation_end(self, trainer: GenericTrainer, logs: dict[str, Any]) -> None:

@@ -54,7 +54,16 @@ class EarlyStopping(TrainingCallback):
         self.waited = 0
 
     def on_training_start(self, trainer: GenericTrainer) -> None:
-        """Begin anew."""
+        """Begin anew.
+
+        Raises:
+            TrainerError: there will be nothing to look at.
+        """
+        if not self.monitor.startswith("train_") and not trainer.validates:
+            raise TrainerError(
+                f"EarlyStopping monitors {self.monitor!r}, but there are no validations: give fit() a val_loader, or "
+                "monitor a metric of the training, such as 'train_loss'"
+            )
         self.best, self.waited = None, 0
 
     def on_validation_end(self, trainer: GenericTrainer, logs: dict[str, Any]) -> None:
