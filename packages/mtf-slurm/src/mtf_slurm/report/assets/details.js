@@ -56,9 +56,10 @@ function diffLines(diff) {
 function drawOnce() {
   find("name").textContent = report.name;
   const how = { slurm: "on Slurm", local: "on one machine", dry_run: "planned only" }[report.mode] || "";
-  find("about").textContent = [`${total} runs`, how, `planned ${report.created_at.slice(0, 10)}`, `as of ${report.made_at.slice(0, 16).replace("T", " ")} UTC`].filter(Boolean).join(" · ");
+  find("about").textContent = [`${total} runs`, how, `as of ${report.made_at.slice(0, 16).replace("T", " ")} UTC`].filter(Boolean).join(" · ");
   fill("remarks", ...report.remarks.map((remark) => element("p", { class: "remark" }, remark)));
-  fill("environment", ...Object.entries(report.environment).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+  const planned = ["Planned", report.created_at.replace("T", " ").replace("Z", " UTC")];
+  fill("environment", ...[planned, ...Object.entries(report.environment)].flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   find("config-of").textContent = report.config_of;
   find("config").textContent = report.config || "(it cannot be read)";
   fill("codes", ...report.codes.map((code, place) => element("div", {},

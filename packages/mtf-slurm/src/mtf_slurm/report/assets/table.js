@@ -1,7 +1,7 @@
 // The leaderboard: only the rows in view are in the document, so that ten thousand scroll like ten.
 const ROW = 32;
 const MARGIN = 12;
-const NAME = 36;
+const NAME = 32;
 const board = find("table");
 const boardHead = board.querySelector("thead");
 const boardBody = board.querySelector("tbody");
