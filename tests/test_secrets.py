@@ -51,6 +51,7 @@ run.custom_params.tokn
 WANDB = """
 import json, os
 
+run = None
 class Error(Exception): pass
 class Run:
     step = 0
