@@ -132,7 +132,7 @@ def test_of_a_sweep_that_failed(project: Project) -> None:
     assert told["last_words"]
     assert told["attempts"][0]["finished"]["outcome"] == "failed"
     assert len(project.ask("retry", "failing.yaml", "--failed", "--dry-run")["retried"]) == 2
-    assert project.ask("logs", "failing.yaml", "--run", "digits-lr=0.01-channels=8")["lines"]
+    assert project.ask("logs", "failing.yaml", "digits-lr=0.01-channels=8")["lines"]
 
 
 @pytest.mark.slow

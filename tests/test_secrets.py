@@ -51,6 +51,7 @@ run.custom_params.tokn
 WANDB = """
 import json, os
 
+run = None
 class Error(Exception): pass
 class Run:
     step = 0
@@ -125,7 +126,7 @@ def told(folder: Path, capfd: pytest.CaptureFixture[str]) -> str:
         ["status", str(folder)],
         ["results", str(folder), "-m", "train_loss", "--all", "--csv", str(folder / "table.csv")],
         ["clean", str(folder)],
-        *(["logs", str(folder), "-n", "1000", "--run", name] for name in names),
+        *(["logs", str(folder), "-n", "1000", name] for name in names),
         *(["explain", str(folder), name] for name in names),
     ):
         for more in ([], ["--json"]):

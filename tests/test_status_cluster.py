@@ -332,7 +332,7 @@ def test_the_verbs(bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch
     assert "squeue says RUNNING" in mtf("explain", "out", first)
     assert f"{second}: told to save and end" in mtf("cancel", "out", second)
     (bench.root / "gate").touch()
-    assert mtf("logs", "out", "--run", first, "-f") == ""  # until it is over
+    assert mtf("logs", "out", first, "-f") == ""  # until it is over
     assert "1 cancelled, 1 completed" in mtf("status", "out")
     assert (
         "2 completed" in mtf("submit", "sweep.yaml", "-o", "out") or GridSearchResult.load("out").wait(30).is_complete

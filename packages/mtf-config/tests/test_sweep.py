@@ -180,6 +180,11 @@ def test_keys_and_values_are_checked_against_the_base(manager: ConfigurationMana
             "command: [a, '{{x}}', '{gpu}']",
             "6:23: command[2]: unknown placeholder {gpu} (known are {python}, {config}, {run_dir}, {name})",
         ),
+        (
+            "command: python train.py --config {config}",
+            "command: [a, '$${env:X}', '--token=${env:TOKEN}']",
+            "6:27: command[2]: '${env:TOKEN}': no variable is looked up in a command",
+        ),
         ("values: [0.9]", "values: []", "14:43: grids[0].conditional[0].values: the list of values is empty"),
         (
             "when: {optimizer.name: sgd}",

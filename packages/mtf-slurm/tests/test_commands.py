@@ -106,6 +106,14 @@ def test_runs_are_executed_where_the_file_says_unless_told_otherwise(
     assert json.loads(capsys.readouterr().out)["data"]["counts"] == {"COMPLETED": 2, "FAILED": 2}
 
 
+def test_each_problem_of_a_plan_has_its_line(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (sweep.parent / "site.j2").write_text("#!/bin/bash\necho hi\n#SBATCH --partition=gpu\n{{ body }}\necho bye\n")
+    assert main(["plan", "sweep.yaml", "--template", "site.j2"]) == 2
+    shown = capsys.readouterr().out
+    assert "site.j2: 'echo bye' would never run: {{ body }} does not return; move it up\n" in shown
+    assert "\n" + str(sweep.parent / "site.j2") + ":3: '#SBATCH --partition=gpu' comes after a command" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -114,8 +122,14 @@ def test_runs_are_executed_where_the_file_says_unless_told_otherwise(
         (["run", "sweep.yml"], "did you mean 'sweep.yaml'"),
         (["results", "planned", "-n", "0"], "--top 0: expected a number from 1"),
         (["results", "planned", "-n", "-1"], "--top -1: expected a number from 1"),
-        (["run", "sweep.yaml", "-j", "0"], "max_concurrent_jobs=0"),
-        (["run", "sweep.yaml", "--template", "x"], "slurm_template_path: there is no file"),
+        (["submit", "planned"], "planned is a folder: name the sweep file. What is missing"),
+        (["plan", "planned"], "without its file by: mtf retry planned"),
+        (["run", "train.py"], "neither the folder of a sweep nor a sweep file"),
+        (["run", "one.yaml"], "expected a sweep, found one experiment"),
+        (["results", "."], "there is no sweep here; there are: experiments/sizes, planned"),
+        (["results", "tiny-x=1.0-fa=1"], "it is a run of experiments/sizes, which is to be named first"),
+        (["clean", "--apply"], "--apply removes only what is named: mtf clean "),
+        (["run", "sweep.yaml", "--template", "x"], "--template x: there is no such file"),
         (["run", "sweep.yaml", "--template", "train.py"], "--template train.py: runs on this machine get no script"),
         (["run", "planned", "--template", "train.py"], "--template train.py: runs on this machine get no script"),
         (["run", ".", "-e", "dry_run"], "--execution dry_run: a folder is continued on this machine"),
@@ -126,12 +140,57 @@ def test_mistakes_have_status_2_and_one_message(
     sweep: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["run", "sweep.yaml", "-o", "planned", "-e", "dry_run"])
+    main(["run", "sweep.yaml", "-e", "dry_run"])
+    (sweep.parent / "one.yaml").write_text("experiment_name: one\nmodel: {name: m}\n")
     capsys.readouterr()
     assert main(arguments) == 2
     shown = capsys.readouterr()
     assert says in shown.err
     assert "Traceback" not in shown.err
     assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "sweep.yaml", "-j", "0"], "argument -j/--jobs: 0: expected a number from 1\n"),
+        (["run"], "the following arguments are required: SWEEP\n"),
+        (["cancel", "--all"], "the following arguments are required: DIR\n"),
+        (["retry"], "the following arguments are required: DIR\n"),
+    ],
+)
+def test_only_what_is_needed_is_asked_for(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(says)
+
+
+def test_what_is_left_out_and_which_sweep_it_is_are_told(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "sweep.yaml", "custom_params.y=1"]) == 1
+    (folder,) = (sweep.parent / "experiments").iterdir()
+    capsys.readouterr()
+    assert main(["status", "--where", "x=1.0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 of 4 runs shown; 2 completed, 2 failed" in lines
+    place = f"in {folder.relative_to(sweep.parent)}"
+    assert lines[-1] == place
+    assert main(["status", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 completed, 2 failed" in lines
+    assert place not in lines
+    assert main(["results", "--csv", "table.csv"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1] == place
+    assert "written to table.csv\n" in shown.err
+
+
+def test_clean_finds_the_sweep_as_others_do(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "sweep.yaml", "-e", "dry_run"])
+    for words in ([], ["sweep.yaml"], ["sweep.yaml", "--apply"]):
+        capsys.readouterr()
+        assert main(["clean", *words]) == 0
+        assert capsys.readouterr().out == "nothing to remove\n"
 
 
 def test_results_before_there_are_any(sweep: Path, launcher, make_search, project, capsys) -> None:

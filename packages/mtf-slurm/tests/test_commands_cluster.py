@@ -36,7 +36,7 @@ def test_a_cluster_from_the_shell(short_path: Path, capsys, monkeypatch, project
     try:
         assert json.loads(capsys.readouterr().out)["data"]["up"]
         assert main(["cluster", "up", "--folder", folder]) == 2
-        assert "is up" in capsys.readouterr().err
+        assert f"is up in {folder} already\nto use it: eval" in capsys.readouterr().err
         assert main(["cluster", "env", "--folder", folder]) == 0
         lines = capsys.readouterr().out
         words = ["bash", "-c", f"{lines}\nsinfo -h -o '%D %m'"]

@@ -64,11 +64,11 @@ def data_of(capsys: pytest.CaptureFixture[str], verb: str) -> dict:
 
 
 def test_logs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["logs", "out", "--run", "tiny-fa=1"]) == 0
+    assert main(["logs", "out", "tiny-fa=1"]) == 0
     assert capsys.readouterr().out.endswith("ValueError: bad step 1\n")
-    assert main(["logs", "out", "--run", "tiny-fa=1", "-n", "1", "--attempt", "1", "-f"]) == 0
+    assert main(["logs", "out", "tiny-fa=1", "-n", "1", "--attempt", "1", "-f"]) == 0
     assert capsys.readouterr().out == "ValueError: bad step 1\n"
-    assert main(["logs", "out", "--run", "tiny-fa=1", "-n", "1", "--json"]) == 0
+    assert main(["logs", "out", "tiny-fa=1", "-n", "1", "--json"]) == 0
     data = data_of(capsys, "logs")
     assert (data["attempt"], data["lines"]) == (1, ["ValueError: bad step 1"])
     assert Path(data["path"]).is_file()
@@ -82,6 +82,7 @@ def test_logs_of_what_has_not_started(launcher, make_search, project, monkeypatc
     assert shown.out == ""
     assert shown.err.endswith(" has not started: NOT_SUBMITTED\n")
     assert main(["logs", "dry", "-f"]) == 0  # nothing will come
+    assert "waiting" not in capsys.readouterr().err
     assert main(["logs", "dry", "--json"]) == 0
 
 
@@ -146,7 +147,7 @@ def test_where_slurm_is_silent_nothing_is_made_up(silent_slurm: Path, capsys: py
     text = capsys.readouterr().out
     assert "Slurm cannot be asked (squeue: error: Unable to contact controller); job 7_0 was submitted" in text
     assert "ask again when Slurm answers" in text
-    assert main(["logs", "silent", "--run", "tiny-x=1.0"]) == 3
+    assert main(["logs", "silent", "tiny-x=1.0"]) == 3
     assert "has not started: UNKNOWN" in capsys.readouterr().err
 
 
@@ -160,7 +161,10 @@ def test_what_cannot_be_asked_for_is_not_cancelled(silent_slurm: Path, capsys: p
 
 def test_what_may_be_in_slurm_is_not_run_here(silent_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "silent", "--json"]) == 1
-    runs = data_of(capsys, "run")["runs"]
+    shown = capsys.readouterr()
+    runs = json.loads(shown.out)["data"]["runs"]
+    assert "not run here: tiny-x=1.0, tiny-x=3.0: it may be in Slurm: Slurm cannot be asked (squeue: error" in shown.err
+    assert shown.err.count("not run here") == 1  # the other one is complete
     assert [(run["status"], run["attempts"]) for run in runs] == [("UNKNOWN", 0), ("COMPLETED", 1), ("FAILED", 1)]
     notes = [path.read_text() for path in silent_slurm.glob("submissions/*/given-up/*")]
     assert len(notes) == 2
@@ -199,6 +203,24 @@ def test_a_submission_without_slurm_says_so(project: Path, monkeypatch: pytest.M
     assert not (project / "experiments").exists()
 
 
+def test_a_job_that_came_to_no_attempt_is_explained_by_its_own_words(
+    silent_slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    squeue = silent_slurm.parent / "bin" / "squeue"
+    row = "7_0|7|FAILED|NonZeroExitCode|0|512|1G|N/A|N/A|1:00|tiny-token.0|"
+    squeue.write_text(f"#!/bin/sh\necho '{row}'\n")
+    out = silent_slurm / "submissions" / "token" / "0.out"
+    assert main(["explain", "silent", "tiny-x=1.0"]) == 0
+    assert "last lines of" not in capsys.readouterr().out
+    out.write_text("slurmstepd: error: execve(): bad interpreter(/bin/tcsh): No such file or directory\n")
+    assert main(["explain", "silent", "tiny-x=1.0"]) == 0
+    text = capsys.readouterr().out
+    assert f"because    the job ended with status 2, without a receipt; see {out}" in text
+    assert f"  last lines of {out}:\n    slurmstepd: error: execve(): bad interpreter" in text
+    assert main(["explain", "silent", "tiny-x=1.0", "--json"]) == 0
+    assert data_of(capsys, "explain")["log"] == str(out)
+
+
 def test_what_slurm_refused_is_explained(silent_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = Submissions(SweepDirectory(silent_slurm))
     files.refuse(files.all()[-1], 0, "Slurm refuses it: no such partition")
@@ -213,11 +235,12 @@ def test_what_slurm_refused_is_explained(silent_slurm: Path, capsys: pytest.Capt
     ("arguments", "says"),
     [
         (["logs", "nowhere"], "there is no sweep here"),
-        (["logs", "out"], "has 2 runs; choose one with --run: tiny-fa=null, tiny-fa=1"),
-        (["logs", "out", "--run", "tiny-fa=2"], "did you mean"),
-        (["logs", "out", "--run", "tiny-fa=1", "--attempt", "7"], "no attempt 7; there are 1"),
-        (["logs", "out", "--run", "tiny-fa=1", "-n", "-1"], "--lines -1: expected a number from 0"),
-        (["logs", "out", "--run", "tiny-fa=1", "-f", "--json"], "do not go together"),
+        (["logs", "out"], "has 2 runs; name one: tiny-fa=null, tiny-fa=1"),
+        (["explain", "out"], "has 2 runs; name one: tiny-fa=null, tiny-fa=1"),
+        (["logs", "out", "tiny-fa=2"], "did you mean"),
+        (["logs", "out", "tiny-fa=1", "--attempt", "7"], "no attempt 7; there are 1"),
+        (["logs", "out", "tiny-fa=1", "-n", "-1"], "--lines -1: expected a number from 0"),
+        (["logs", "out", "tiny-fa=1", "-f", "--json"], "do not go together"),
         (["explain", "out", "nothing"], "is no run of"),
         (["explain", "nowhere", "nothing"], "there is no sweep here"),
         (["cancel", "out"], "name the runs to cancel, or say --all"),

@@ -76,7 +76,7 @@ def verbs(folder: Path) -> list[list[str]]:
         ranked,
         ["results", str(folder), "--metric", TITLE],
         ["clean", str(folder)],
-        ["logs", str(folder), "--run", TITLE],
+        ["logs", str(folder), TITLE],
         ["cancel", str(folder), names[True], names[False]],
         ["status", f"{folder}/nowhere"],
         ["explain", str(folder), TITLE],
@@ -107,7 +107,7 @@ def test_no_json_steers_the_terminal_and_all_of_it_means_the_same(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = names_of(folder)
-    for verb, *more in (["status"], ["explain", names[True]], ["logs", "--run", names[True]], ["clean"]):
+    for verb, *more in (["status"], ["explain", names[True]], ["logs", names[True]], ["clean"]):
         main([verb, str(folder), *more, "--json"])
         text = capsys.readouterr().out
         assert printable(text, lines=True) == text, verb
@@ -139,10 +139,10 @@ def on_terminal(words: list[str]) -> str:
 def test_logs_are_exact_for_a_pipe_and_harmless_on_a_terminal(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     name = names_of(folder)[True]
     log = SweepDirectory(folder).run(name).log_file(1).read_text("utf-8", "replace")
-    main(["logs", str(folder), "--run", name])
+    main(["logs", str(folder), name])
     assert capfd.readouterr().out == log
     for more in ([], ["--follow"]):
-        shown = on_terminal(["logs", str(folder), "--run", name, *more])
+        shown = on_terminal(["logs", str(folder), name, *more])
         assert "\x1b[31mred\x1b[0m" in shown
         assert r"\x1b]0;owned\x07\x1b]52;c;aGk=\x07\x1b[2J\x1b[9A\x9b2J\u202e" in shown
         left = re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r", "")

@@ -70,12 +70,18 @@ def test_values_of_a_sweep_file_reach_the_script_as_they_are(
 
 def test_words_of_a_command_arrive_and_placeholders_in_values_mean_nothing(project: Path, tmp_path: Path) -> None:
     words = [value for value in HOSTILE if "\0" not in value and "{" not in value]
-    command = ["{python}", "train.py", "{{config}}", "{name}", *words]
+    command = ["{python}", "train.py", "{{config}}", "{name}", "$${env:HOME}", *words]
     launcher = SLURMLauncher(None, project / "out", project_root=project, command=command)
     launcher.submit_experiment(ExperimentConfig.from_dict(BASE | {"experiment_name": "a"}), LOCAL)
     run = SweepDirectory(project / "out" / "single").run("a")
-    assert got(run)["words"] == ["{config}", "a", *words]
+    assert got(run)["words"] == ["{config}", "a", "${env:HOME}", *words]
     assert canaries(tmp_path) == []
+
+
+@pytest.mark.parametrize("word", ["${env:TOKEN}", "--token=${env:TOKEN,none}", "x$${env:A}${env:B}", "${env:"])
+def test_a_reference_that_nobody_looks_up_is_no_word_of_a_command(project: Path, word: str) -> None:
+    with pytest.raises(JobSubmissionError, match=r"^command: '\$\{env:.*: no variable is looked up in a command"):
+        SLURMLauncher(None, project / "out", project_root=project, command=["{python}", "train.py", word])
 
 
 @pytest.mark.parametrize("name", [*HOSTILE[:16], "a/b", "..", "a..b", ".a", "a.lock", "x" * 129, "CON\0", "é", "a\n"])
@@ -100,6 +106,11 @@ def test_a_name_that_is_none_is_refused_with_place_and_remedy(project: Path, nam
     ("section", "says"),
     [
         ({"setup": ["true\0"]}, "slurm.setup[0]: expected text without NUL"),
+        (
+            {"setup": ["true", "export KEY=${env:KEY}"]},
+            "slurm.setup[1]: expected text without ${env:...}: lines",
+        ),
+        ({"additional_args": ["--comment=${env:KEY}"]}, "slurm.additional_args[0]: expected text without ${env:...}"),
         ({"job_name": "a\nb"}, "slurm.job_name: expected a single line"),
         ({"account": "a\n#SBATCH --wrap=x"}, "slurm.account: expected a single line"),
         ({"partition": "\x1b[31m"}, "slurm.partition: expected a single line"),

@@ -349,7 +349,7 @@ def test_the_verb(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     shown = mtf("explain", folder, name)
     assert "held back  failed once, and slurm.retries.failure is 0" in shown
     assert f"or ask for it: mtf retry {folder} {name}" in shown
-    assert "budgets    out_of_memory 0 of 0; failure 1 of 0" in shown
+    assert "budgets    failure 1 of 0" in shown
     assert "0 of 2 runs tried again" in mtf("retry", folder)
     assert f"{name}: would be tried again, code " in mtf("retry", folder, "--failed", "--dry-run")
     assert "0 of 2 runs would be tried again" in mtf("retry", folder, "--oom", "--timeout", "--dry-run")

@@ -122,7 +122,7 @@ def test_which_sweep_is_meant(sweep: Path, capsys: pytest.CaptureFixture[str], m
     assert told("explain", str(sweep / "runs" / "tiny-x=1.0-fa=1"))["status"] == "FAILED"
     assert told("explain", "sweep.yaml", "tiny-x=1.0-fa=1")["status"] == "FAILED"
     assert told("logs", "tiny-x=1.0-fa=1")["run"] == "tiny-x=1.0-fa=1"
-    assert told("logs", "experiments/sizes", "--run", "tiny-x=1.0-fa=1")["attempt"] == 1
+    assert told("logs", "experiments/sizes", "tiny-x=1.0-fa=1")["attempt"] == 1
     monkeypatch.chdir(sweep)
     assert told("status")["output_dir"] == str(sweep)
     monkeypatch.chdir(sweep.parents[2])

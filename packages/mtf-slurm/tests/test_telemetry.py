@@ -120,7 +120,7 @@ def test_a_line_says_how_far_it_is_and_what_is_left() -> None:
         out.getvalue()
     )
     out = io.StringIO()
-    Console(file=out, width=120).print(runs_table([run]))
+    Console(file=out, width=120).print(runs_table([run], 120))
     assert re.search(r"a\W+RUNNING\W+2/5\W+30/80\W+loss 0\.25\W+(1:00:00|59:\d\d)", out.getvalue()), out.getvalue()
 
 
@@ -128,12 +128,23 @@ def test_a_table_for_a_small_screen_shows_what_matters() -> None:
     runs = [view(f"done{i}", JobStatus.COMPLETED) for i in range(50)]
     runs += [view("bad", JobStatus.FAILED, reason="why"), view("busy", JobStatus.RUNNING, epoch=3)]
     out = io.StringIO()
-    Console(file=out, width=80).print(runs_table(runs, room=4))
+    Console(file=out, width=80).print(runs_table(runs, 80, room=4))
     text = out.getvalue()
     assert "50 completed, 1 failed, 1 running" in text
     assert "busy" in text
     assert "why" in text
     assert "and 48 more" in text
+
+
+def test_a_long_reason_takes_no_room_from_the_rest() -> None:
+    reason = f"stopped by SIGTERM at epoch 2; saved {'/a/long/path' * 20}"
+    runs = [view("digits-lr=0.001-channels=8", JobStatus.PREEMPTED, epoch=2, reason=reason)]
+    out = io.StringIO()
+    Console(file=out, width=100).print(runs_table([*runs, view("waits", JobStatus.PENDING)], 100))
+    text = out.getvalue()
+    line = r"digits-lr=0\.001-channels=8 +PREEMPTED +2 +loss 0\.25 +1 +stopped by SIGTERM at[^…]*…\n"
+    assert re.search(line, text), text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from mtf_utils.names import nearest
 
-__all__ = ["PLACEHOLDERS", "command_problems", "known_placeholders"]
+__all__ = ["PLACEHOLDERS", "command_problems", "word_problems"]
 
 PLACEHOLDERS: Final = ("python", "config", "run_dir", "name")
 """What stands in braces: `{python}`. Doubled braces, `{{python}}`, mean the word itself."""
 
+_REFERENCE: Final = re.compile(r"(?<!\$)\$\{env:[^}]*\}?")
 _PLACEHOLDER: Final = re.compile(r"\{\{[A-Za-z_]\w*\}\}|\{([A-Za-z_]\w*)\}")
 
 
@@ -35,16 +36,25 @@ def command_problems(command: Any) -> Iterator[tuple[int | None, str]]:
     if not any(isinstance(word, str) and word.strip() for word in words):
         yield None, "expected a command, found nothing"
     for index, word in enumerate(words):
-        for name in _PLACEHOLDER.findall(word) if isinstance(word, str) else ():
-            if name and name not in PLACEHOLDERS:
-                yield None if isinstance(command, str) else index, _unknown(name)
+        for wrong in word_problems(word) if isinstance(word, str) else ():
+            yield None if isinstance(command, str) else index, wrong
 
 
-def known_placeholders(name: str) -> str:
-    """What to write instead of an unknown one: the nearest, or all there are."""
-    guess = nearest(name, PLACEHOLDERS)
-    return f"did you mean {{{guess}}}?" if guess else "known are " + ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+def word_problems(word: str) -> Iterator[str]:
+    """What is wrong with a word of a command: what stands in braces is known, or is that text itself."""
+    for name in _PLACEHOLDER.findall(word):
+        if name and name not in PLACEHOLDERS:
+            yield _unknown(name)
+    for reference in _REFERENCE.findall(word):
+        yield (
+            f"{reference!r}: no variable is looked up in a command, which everyone on the machine can read; have the "
+            f"script look it up (custom_params of the experiment may hold the reference); to mean it literally, write "
+            f"${reference}"
+        )
 
 
 def _unknown(name: str) -> str:
-    return f"unknown placeholder {{{name}}} ({known_placeholders(name)}); to mean it literally, write {{{{{name}}}}}"
+    guess = nearest(name, PLACEHOLDERS)
+    known = "known are " + ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+    hint = f"did you mean {{{guess}}}?" if guess else known
+    return f"unknown placeholder {{{name}}} ({hint}); to mean it literally, write {{{{{name}}}}}"

@@ -11,12 +11,12 @@ __all__ = [
     "MAIL_TYPE",
     "MEMORY",
     "NOT_EMPTY",
-    "NO_NUL",
     "ONE_LINE",
     "OPTION",
     "PATH",
     "PROJECT_PATH",
     "RUN_NAME",
+    "SHELL",
     "SIGNAL",
     "TIME_LIMIT",
     "Format",
@@ -49,11 +49,13 @@ class _RunName(Format):
 
 
 @dataclass(frozen=True)
-class _OneLine(Format):
+class _AsWritten(Format):
+    """Of a string that is used as it is written: no variable is looked up in it, for the reason that it gives."""
+
+    because: str = "what a job asks for is said before it starts"
+
     def __call__(self, value: str) -> str | None:
-        if "${env:" in value:
-            return "text without ${env:...}: what a job asks for is said before it starts"
-        return super().__call__(value)
+        return f"text without ${{env:...}}: {self.because}" if "${env:" in value else super().__call__(value)
 
 
 _MAIL_TYPES: Final = (
@@ -69,7 +71,7 @@ RUN_NAME: Final = _RunName(
     r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,127}",
     "a name of at most 128 letters, digits and any of . _ = + - that begins with a letter or digit",
 )
-ONE_LINE: Final = _OneLine(r"[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*", "a single line that is not empty")
+ONE_LINE: Final = _AsWritten(r"[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*", "a single line that is not empty")
 TIME_LIMIT: Final = Format(
     r"([0-9]+|[0-9]+:[0-5]?[0-9]|[0-9]+:[0-5]?[0-9]:[0-5]?[0-9]"
     r"|[0-9]+-[0-9]+(:[0-5]?[0-9](:[0-5]?[0-9])?)?|UNLIMITED|INFINITE)",
@@ -88,5 +90,5 @@ PROJECT_PATH: Final = Format(
     "a path inside the project, relative to its root",
 )
 PATH: Final = Format(r"[^\x00]*[^\s\x00][^\x00]*", "a path that is not empty, without NUL characters")
-OPTION: Final = Format(r"-[^\x00-\x1f\x7f]+", "an option such as --nice=100")
-NO_NUL: Final = Format(r"[^\x00]*", "text without NUL characters")
+OPTION: Final = _AsWritten(r"-[^\x00-\x1f\x7f]+", "an option such as --nice=100")
+SHELL: Final = _AsWritten(r"[^\x00]*", "text without NUL characters", "lines of the shell have $NAME for a variable")

@@ -14,11 +14,11 @@ from mtf_config.formats import (
     GRES,
     MAIL_TYPE,
     MEMORY,
-    NO_NUL,
     NOT_EMPTY,
     ONE_LINE,
     OPTION,
     PROJECT_PATH,
+    SHELL,
     SIGNAL,
     TIME_LIMIT,
     Format,
@@ -28,7 +28,7 @@ from mtf_utils.settings import Problem, about, describe
 __all__ = ["ITEM_FORMATS", "RetryConfig", "SLURMConfig"]
 
 ITEM_FORMATS: Final[Mapping[str, Format]] = {
-    "mail_type": MAIL_TYPE, "link": PROJECT_PATH, "additional_args": OPTION, "setup": NO_NUL,
+    "mail_type": MAIL_TYPE, "link": PROJECT_PATH, "additional_args": OPTION, "setup": SHELL,
 }  # fmt: skip
 """The format of the items of lists."""
 

@@ -155,6 +155,9 @@ def load_sweep(path: str | Path, manager: ConfigurationManager, settings: Mappin
     if not isinstance(document.data, dict):
         found = "nothing" if document.data is None else describe(document.data)
         raise _error(document, [Problem((), f"expected a sweep (a mapping), found {found}", document.data)])
+    if "model" in document.data and "grids" not in document.data:
+        remedy = f"write a sweep with it as its base: {{base: {file.name}, grids: [{{name: one}}]}} runs it once"
+        raise _error(document, [Problem((), f"expected a sweep, found one experiment; {remedy}")])
     spec, problems = SweepSpec.decode(document.data, ())
     if problems or spec is None:
         raise _error(document, problems)

@@ -13,9 +13,9 @@ from mtf_slurm.code.contents import readable_size
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.code.users import Orphan, find_orphans, prune_orphans
 from mtf_slurm.finding import find_sweep
-from mtf_slurm.verbs import add_json, explained, print_json, print_lines
+from mtf_slurm.verbs import add_folder, add_json, explained, print_json, print_lines
 from mtf_slurm.wording import counted
-from mtf_utils.cli import DONE, Command
+from mtf_utils.cli import DONE, Command, CommandError
 
 __all__ = ["CLEAN"]
 
@@ -24,14 +24,7 @@ _SHOWN: Final = 3
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "dir",
-        type=Path,
-        nargs="?",
-        default=Path(),
-        metavar="DIR",
-        help="the folder of a sweep, or its file (default: this folder)",
-    )
+    add_folder(parser, optional=True)
     parser.add_argument(
         "--snapshots",
         action="store_true",
@@ -43,7 +36,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 @explained
 def _clean(arguments: argparse.Namespace) -> int:
-    data, lines = (_snapshots if arguments.snapshots else _sweep)(arguments.dir, arguments.apply)
+    if arguments.snapshots:
+        data, lines = _snapshots(arguments.dir or Path(), arguments.apply)
+    else:
+        data, lines = _sweep(_folder(arguments), arguments.apply)
     if arguments.json:
         print_json("clean", {"removed": arguments.apply} | data)
     else:
@@ -51,8 +47,14 @@ def _clean(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _folder(arguments: argparse.Namespace) -> Path:
+    folder = find_sweep(arguments.dir)
+    if arguments.apply and arguments.dir is None and folder != Path.cwd():
+        raise CommandError(f"--apply removes only what is named: mtf clean {folder} --apply")
+    return folder
+
+
 def _sweep(folder: Path, apply: bool) -> tuple[dict[str, Any], Iterable[str]]:
-    folder = find_sweep(folder)
     found = clean(folder) if apply else find_rubbish(folder)
     items = [{"kind": i.kind, "path": str(i.path), "size": i.size, "why": i.why} for i in found.items]
     return {"size": found.size, "items": items, "snapshots": list(found.snapshots)}, _sweep_lines(found, removed=apply)

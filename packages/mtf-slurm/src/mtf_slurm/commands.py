@@ -21,6 +21,7 @@ from mtf_slurm.retry_options import add_resume_across_code, add_retries
 from mtf_slurm.status import JobStatus
 from mtf_slurm.verbs import (
     add_folder,
+    add_jobs,
     add_json,
     explained,
     print_json,
@@ -53,7 +54,7 @@ def _configure_sweep(parser: argparse.ArgumentParser, what: str) -> None:
 
 def _configure_submission(parser: argparse.ArgumentParser, what: str, jobs: str) -> None:
     _configure_sweep(parser, what)
-    parser.add_argument("-j", "--jobs", type=int, help=f"how many run at a time (default: {jobs})")
+    add_jobs(parser, jobs)
     add_resume_across_code(parser)
 
 
@@ -167,7 +168,7 @@ def _configure_results(parser: argparse.ArgumentParser) -> None:
 
 @reading
 def _results(arguments: argparse.Namespace) -> int:
-    result = GridSearchResult.load(find_sweep(arguments.dir))
+    result = GridSearchResult.load(folder := find_sweep(arguments.dir))
     monitor, its_mode = monitored(result)
     metric = arguments.metric or monitor
     if arguments.top is not None and arguments.top < 1:
@@ -179,13 +180,15 @@ def _results(arguments: argparse.Namespace) -> int:
     # a mode that was chosen for another metric says nothing about this one
     mode: Any = arguments.mode or (its_mode if metric == monitor else "min")
     if arguments.csv:
-        result.to_csv(arguments.csv)
+        say(f"written to {result.to_csv(arguments.csv)}")
     ranked = result.leaderboard(metric, mode, top=arguments.top, unfinished=arguments.all)
     if arguments.json:
         ranking = {"metric": metric, "mode": mode, "runs": [run.name for run in ranked]}
         print_json("results", result.to_dict() | {"ranking": ranking})
         return DONE
     print_lines(ranking_lines(ranked, metric))
+    if arguments.dir is None:
+        print_lines([f"in {folder}"])  # nobody has named it
     for line in by_reason(result.failures()):
         say(line)
     return DONE

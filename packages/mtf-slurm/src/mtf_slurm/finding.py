@@ -15,7 +15,7 @@ from mtf_utils.names import nearest
 from mtf_utils.paths import ProjectRootError, get_project_root
 from mtf_utils.rundir import SweepDirectory, is_safe_name
 
-__all__ = ["find_run", "find_sweep", "root_of", "runs_folder"]
+__all__ = ["check_sweep_file", "find_run", "find_sweep", "root_of", "runs_folder"]
 
 EXPERIMENTS: Final = "experiments"
 
@@ -61,15 +61,24 @@ def find_sweep(named: Path | None) -> Path:
     """
     if named is None:
         return _newest()
-    if _is_sweep(named) or named.is_dir():
-        return named  # whoever reads it says what is missing
+    if _is_sweep(named):
+        return named
     if named.is_file():
-        if named.suffix.lower() not in (".yaml", ".yml", ".json"):
-            raise SLURMError(f"{named} is neither the folder of a sweep nor a sweep file (YAML or JSON)")
+        check_sweep_file(named)
         root = root_of(named.absolute())
         sweep = load_sweep(named.absolute(), ConfigurationManager(root))
         return (root / runs_folder(sweep.spec, sweep.search, {})).absolute()
     raise SLURMError(f"{named}: there is no sweep here{_others(named)}")
+
+
+def check_sweep_file(file: Path) -> None:
+    """Refuse what nobody would read a sweep from.
+
+    Raises:
+        SLURMError: it is no YAML or JSON by its name.
+    """
+    if file.suffix.lower() not in (".yaml", ".yml", ".json"):
+        raise SLURMError(f"{file} is neither the folder of a sweep nor a sweep file (YAML or JSON)")
 
 
 def find_run(named: Path | None, run: str) -> tuple[Path, str]:
@@ -94,7 +103,9 @@ def find_run(named: Path | None, run: str) -> tuple[Path, str]:
 
 def _others(named: Path) -> str:
     """A hint: the sweep that may have been meant, or those that there are."""
-    beside = {path.name: path for path in _sweeps_in(named.parent)} | {path.name: path for path in _project_sweeps()}
+    if (of := next((sweep for sweep in _project_sweeps() if _has_run(sweep, named)), None)) is not None:
+        return f"; it is a run of {_shown(of)}, which is to be named first"
+    beside = {path.name: path for path in (*_sweeps_in(named.parent), *_project_sweeps(), *_sweeps_in(named))}
     guess = nearest(named.name, beside)
     if guess:
         return f"; did you mean {_shown(beside[guess])}?"
@@ -121,6 +132,11 @@ def _project_sweeps() -> Iterator[Path]:
 def _sweeps_in(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
         yield from (path for path in folder.iterdir() if _is_sweep(path))
+
+
+def _has_run(sweep: Path, named: Path) -> bool:
+    run = SweepDirectory(sweep).run(named.name).path if is_safe_name(named.name) else None
+    return run is not None and run.is_dir() and (named == Path(named.name) or named.absolute() == run.absolute())
 
 
 def _is_sweep(folder: Path) -> bool:

@@ -8,29 +8,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from mtf_slurm.pace import duration
 from mtf_slurm.status import JobStatus
+from mtf_slurm.tables import COLOURS, fitted
 from mtf_slurm.views import Display, RunView, left_of_all
 from mtf_slurm.wording import tally
 from mtf_utils.display import printable
 
 __all__ = ["LiveTable", "PlainLines", "choose_display", "runs_table"]
 
-COLOURS = {
-    JobStatus.COMPLETED: "green",
-    JobStatus.RUNNING: "cyan",
-    JobStatus.FAILED: "red",
-    JobStatus.LOST: "red",
-    JobStatus.UNKNOWN: "magenta",
-    JobStatus.PREEMPTED: "yellow",
-    JobStatus.CANCELLED: "yellow",
-}
 WORST_FIRST = (JobStatus.RUNNING, JobStatus.FAILED, JobStatus.LOST, JobStatus.UNKNOWN, JobStatus.CANCELLED)
+
+AROUND: Final = 4
+"""Lines of the screen that are no runs: title, headings, caption, and the one that the cursor is in."""
 
 FIRST_LINES_S: Final = 10.0
 LATER_LINES_S: Final = 60.0
@@ -108,8 +102,8 @@ class LiveTable:
 
     def update(self, runs: Sequence[RunView]) -> None:
         """Redraw the table, cut to what fits the screen."""
-        room = max(3, self._console.size.height - 6)
-        self._live.update(runs_table(runs, room=room), refresh=True)
+        width, height = self._console.size
+        self._live.update(runs_table(runs, width, room=max(3, height - AROUND)), refresh=True)
 
     def say(self, text: str) -> None:
         """Print the line above the table."""
@@ -120,42 +114,29 @@ class LiveTable:
         self._live.stop()
 
 
-def runs_table(runs: Sequence[RunView], *, room: int | None = None) -> Table:
-    """The runs as a table.
+def runs_table(runs: Sequence[RunView], width: int, *, room: int | None = None) -> Group:
+    """The runs as a table, with how many stand how above it.
 
     Args:
         runs: in order.
+        width: of the screen.
         room: how many are shown at most, those at work and in trouble before others; None shows all.
     """
     counts = Counter(run.status for run in runs)
     title = tally({status.value: count for status, count in sorted(counts.items())})
     left_s = left_of_all(runs)
     title += f"; about {duration(left_s)} left" if left_s else ""
-    table = Table(title=Text(title), title_justify="left", expand=False)
-    table.add_column("run", overflow="fold")
-    for heading in ("state", "epoch", "step"):
-        table.add_column(heading, no_wrap=True, justify="left" if heading == "state" else "right")
-    table.add_column("metric", overflow="ellipsis", no_wrap=True)
-    for heading in ("left", "attempts"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    table.add_column("note", overflow="ellipsis", no_wrap=True, ratio=1)
-    shown = list(runs)
+    shown, caption = list(runs), []
     if room is not None and len(shown) > room:
         shown.sort(key=lambda run: WORST_FIRST.index(run.status) if run.status in WORST_FIRST else len(WORST_FIRST))
         shown = shown[:room]
-        table.caption = f"and {len(runs) - room} more"
+        caption = [Text(f"and {len(runs) - room} more", style="dim")]
+    lines = [["run", "state", "epoch", "step", "metric", "left", "attempts", "note"]]
     for run in shown:
-        table.add_row(
-            Text(run.name),
-            Text(run.status.value, style=COLOURS.get(run.status, "dim")),
-            run.epoch,
-            run.step,
-            Text(printable(run.metric)),
-            run.left(),
-            str(run.attempts),
-            Text(printable(run.reason)),
-        )
-    return table
+        place = [run.epoch, run.step, run.metric, run.left(), str(run.attempts)]
+        lines.append([run.name, run.status.value, *place, run.reason])
+    styles = [COLOURS.get(run.status, "dim") for run in shown]
+    return Group(Text(title), *fitted(lines, width, styles, right=frozenset({2, 3, 5, 6})), *caption)
 
 
 def choose_display() -> Display:

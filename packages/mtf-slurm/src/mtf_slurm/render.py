@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mtf_config import RetryConfig
-from mtf_config.command_words import PLACEHOLDERS, known_placeholders
+from mtf_config.command_words import word_problems
 from mtf_slurm.code.record import Workplace
 from mtf_slurm.errors import JobSubmissionError
 from mtf_utils.envref import EnvReference, split_env
@@ -91,20 +91,11 @@ def split_command(command: str | Sequence[str]) -> tuple[str, ...]:
     for word in words:
         if not isinstance(word, str) or "\0" in word:
             raise JobSubmissionError(f"command: expected strings without NUL characters, found {word!r}")
-        _check_placeholders(word)
+        for wrong in word_problems(word):
+            raise JobSubmissionError(f"command: {wrong}")
     if not words or not words[0]:
         raise JobSubmissionError(f"command {command!r}: expected a program to run, such as '{{python}} train.py'")
     return tuple(words)
-
-
-def _check_placeholders(word: str) -> None:
-    for match in _PLACEHOLDER.finditer(word):
-        name = match[2]
-        if name is not None and name not in PLACEHOLDERS:
-            raise JobSubmissionError(
-                f"command: unknown placeholder {{{name}}} in {word!r} ({known_placeholders(name)}); "
-                f"to mean it literally, write {{{{{name}}}}}"
-            )
 
 
 def render_job(job: JobScript) -> str:
@@ -166,6 +157,7 @@ def _render_word(word: str, job: JobScript) -> str:
     values = {"python": job.python, "name": job.name}
     parts: list[str] = []
     literal, end = "", 0
+    word = word.replace("$${env:", "${env:")
     for match in _PLACEHOLDER.finditer(word):
         literal += word[end : match.start()]
         end = match.end()

@@ -43,7 +43,8 @@ def status_lines(
             [run.name, run.status.value, *job, _text(run.epoch), _text(run.global_step), str(run.attempts), note]
         )
     yield from columns(lines)
-    yield tally({status.value: count for status, count in result.counts.items()})
+    counts = tally({status.value: count for status, count in result.counts.items()})
+    yield counts if len(lines) > len(result) else f"{len(lines) - 1} of {counted(len(result), 'run')} shown; {counts}"
     if result.orphans:
         names = (f"{run.name} ({run.status.value})" if run.status.is_active else run.name for run in result.orphans)
         yield f"no longer a part of the sweep: {', '.join(names)}"
@@ -83,7 +84,7 @@ def plan_lines(plan: SweepPlan, problems: Mapping[str, str]) -> Iterator[str]:
     for reason in by_reason(plan.conflicts):
         yield f"cannot be planned: {reason}"
     for reason in by_reason(problems):
-        yield f"cannot be executed: {reason}"
+        yield from f"cannot be executed: {reason}".splitlines()
     if plan.estimate is not None:
         yield from plan.estimate.lines()
 

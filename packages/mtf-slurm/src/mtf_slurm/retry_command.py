@@ -14,7 +14,17 @@ from mtf_slurm.results import GridSearchResult
 from mtf_slurm.retry_options import add_resume_across_code
 from mtf_slurm.retrying import KINDS, RetryResult
 from mtf_slurm.status import JobStatus
-from mtf_slurm.verbs import add_folder, add_json, add_runs, check_runs, explained, print_json, print_lines, reached
+from mtf_slurm.verbs import (
+    add_folder,
+    add_jobs,
+    add_json,
+    add_runs,
+    check_runs,
+    explained,
+    print_json,
+    print_lines,
+    reached,
+)
 from mtf_slurm.wording import counted
 from mtf_utils.cli import WORK_FAILED, Command, CommandError
 from mtf_utils.rundir import SweepDirectory
@@ -39,7 +49,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         choices=[ExecutionMode.LOCAL.value, ExecutionMode.SLURM.value],
         help="where they are executed (default: as at the last submission)",
     )
-    parser.add_argument("-j", "--jobs", type=int, help="how many run at a time (default: as at the last submission)")
+    add_jobs(parser, "as at the last submission")
     parser.add_argument("--dry-run", action="store_true", help="do nothing, and show what would be done")
     add_json(parser)
 

@@ -55,7 +55,7 @@ def _status(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
     if arguments.watch:
         return _watch(arguments, selection)
-    result = GridSearchResult.load(find_sweep(arguments.dir))
+    result = GridSearchResult.load(folder := find_sweep(arguments.dir))
     rows = [_row(run) for run in result]
     chosen = selection.resolved(rows).apply(rows)
     metric = _metric(arguments.metric, rows)
@@ -72,6 +72,8 @@ def _status(arguments: argparse.Namespace) -> int:
         print_lines([*_group_lines(arguments.group, groups[top], metric), state_counts(chosen)])
     else:
         print_lines(status_lines(result, runs=[row.source for row in chosen[top]], metric=metric))
+    if arguments.dir is None and not arguments.json:
+        print_lines([f"in {folder}"])  # nobody has named it
     return reached(result)
 
 

@@ -36,13 +36,12 @@ from mtf_utils.rundir import RunDirectory, SweepDirectory
 __all__ = ["CANCEL", "EXPLAIN", "LOGS"]
 
 LISTED = 10
+_RUN = "the name of a run, or its folder; may stand alone (default: the only run)"
 
 
 def _configure_logs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "dir", type=Path, nargs="?", metavar="DIR", help="the folder of a sweep, or a run (default: the newest sweep)"
-    )
-    add_runs(parser, "--run", metavar="NAME", help="which run (needed if there are several)")
+    add_folder(parser, optional=True)
+    add_runs(parser, "name", nargs="?", metavar="RUN", help=_RUN)
     parser.add_argument("--attempt", type=int, metavar="N", help="which attempt (default: the last)")
     parser.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="how many lines (default: 50)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on, attempt by attempt, until the run is over")
@@ -61,10 +60,12 @@ def _logs(arguments: argparse.Namespace) -> int:
     run = _chosen(result, name)
     directory = SweepDirectory(result.output_dir).run(run.name)
     number = choose_attempt(directory, arguments.attempt)
-    if number is None and not (arguments.follow or arguments.json):
+    if number is None and not arguments.json:
         why = f" ({run.reason})" if run.reason else ""
-        say(f"{run.name} has not started: {run.status.value}{why}")
-        return reached(result)
+        waiting = "; waiting for it" if arguments.follow and run.may_change else ""
+        say(f"{run.name} has not started: {run.status.value}{why}{waiting}")
+        if not waiting:
+            return reached(result)
     log = directory.log_file(number) if number is not None else None
     start = tail_start(log, arguments.lines) if log is not None else 0
     if arguments.follow:
@@ -100,8 +101,8 @@ def _ending(watch: Watch, run: RunDirectory) -> Callable[[], bool]:
 
 def _named(arguments: argparse.Namespace) -> tuple[Path, str | None]:
     """The sweep and the run that are asked for; whoever names one thing only may mean either."""
-    if arguments.run is not None:
-        return find_run(arguments.dir, arguments.run)
+    if arguments.name is not None:
+        return find_run(arguments.dir, arguments.name)
     if arguments.dir is not None and not SweepDirectory(arguments.dir).sweep_file.exists():
         with contextlib.suppress(SLURMError):  # what is neither is told of as a sweep
             folder, name = find_run(None, str(arguments.dir))
@@ -118,21 +119,21 @@ def _chosen(result: GridSearchResult, name: str | None) -> RunResult:
         return result.runs[0]
     names = [run.name for run in result]
     choice = listed(names, LISTED) or "none"
-    raise CommandError(f"{result.output_dir} has {counted(len(result), 'run')}; choose one with --run: {choice}")
+    raise CommandError(f"{result.output_dir} has {counted(len(result), 'run')}; name one: {choice}")
 
 
 def _configure_explain(parser: argparse.ArgumentParser) -> None:
     add_folder(parser, optional=True)
-    add_runs(parser, "run", metavar="RUN", help="the name of a run, or its folder")
+    add_runs(parser, "name", nargs="?", metavar="RUN", help=_RUN)
     add_json(parser)
 
 
 @reading
 def _explain(arguments: argparse.Namespace) -> int:
     watch = Watch()
-    folder, name = find_run(arguments.dir, arguments.run)
+    folder, asked = _named(arguments)
     result = GridSearchResult(folder, watch=watch)
-    check_runs(result, [name])
+    name = _chosen(result, asked).name
     directory = SweepDirectory(result.output_dir)
     sweep = directory.sweep()
     entry: dict[str, Any] = next(run for run in sweep.runs if run["name"] == name) if sweep else {}
@@ -146,16 +147,16 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _configure_cancel(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
-    add_runs(parser, "runs", metavar="RUN", nargs="*", help="the names of runs")
+    add_runs(parser, "runs", metavar="RUN", nargs="*", default=[], help="the names of runs")
     parser.add_argument("--all", action="store_true", help="every run of the sweep")
     add_json(parser)
 
 
 @explained
 def _cancel(arguments: argparse.Namespace) -> int:
+    result = GridSearchResult(find_sweep(arguments.dir))
     if bool(arguments.runs) == arguments.all:
         raise CommandError("name the runs to cancel, or say --all; one of the two")
-    result = GridSearchResult(find_sweep(arguments.dir))
     check_runs(result, arguments.runs)
     before = {name: result[name].status for name in arguments.runs}
     done = result.cancel(None if arguments.all else arguments.runs)

@@ -23,6 +23,7 @@ from mtf_utils.rundir import SweepDirectory
 
 __all__ = [
     "add_folder",
+    "add_jobs",
     "add_json",
     "add_runs",
     "check_runs",
@@ -81,6 +82,17 @@ def _names_of_runs(before: Sequence[str]) -> Iterator[str]:
     named = next((Path(word) for word in before if Path(word).exists()), None)
     sweep = SweepDirectory(find_sweep(named)).sweep()
     yield from (run["name"] for run in sweep.runs if not run.get("orphaned")) if sweep else ()
+
+
+def add_jobs(parser: argparse.ArgumentParser, default: str) -> None:
+    """How many run at a time."""
+    parser.add_argument("-j", "--jobs", type=_count, metavar="N", help=f"how many run at a time (default: {default})")
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected a number from 1")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

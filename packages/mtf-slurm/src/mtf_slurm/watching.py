@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from mtf_slurm.board import Board
 from mtf_slurm.pace import duration
-from mtf_slurm.progress import COLOURS, PlainLines
+from mtf_slurm.progress import PlainLines
 from mtf_slurm.selection import FIELDS, Row, Selection, group_by, state_counts
+from mtf_slurm.tables import COLOURS, fitted
 from mtf_slurm.terminal import Keys, ending_by_signal
 from mtf_slurm.views import RunView, format_metric
 from mtf_utils.display import printable
@@ -26,10 +26,6 @@ T = TypeVar("T")
 
 AROUND: Final = 5
 """Lines of the screen that are no runs: title, headings, a complaint of Slurm's, caption."""
-
-GAP: Final = "  "
-LEAST_NAME: Final = 16
-LEAST_NOTE: Final = 24
 
 HELP: Final = "keys: up down page-up page-down, s sort, r reverse, f state, g group, q quit"
 
@@ -120,7 +116,7 @@ class Screen:
             place = [view.epoch, view.step, self._metric(row), rate, left, str(row.attempts)]
             lines.append([row.name, row.status.value, *place, view.reason])
         styles = [COLOURS.get(row.status, "dim") for row in rows]
-        return _fitted(lines, width, styles, right=frozenset({2, 3, 5, 6, 7}))
+        return fitted(lines, width, styles, right=frozenset({2, 3, 5, 6, 7}))
 
     def _metric(self, row: Row) -> str:
         if not self.metric:
@@ -132,34 +128,7 @@ class Screen:
         self.top = max(0, min(self.top, len(groups) - room))
         lines = [[self.group, "runs", "states"]]
         lines += [[g.name, str(len(g.rows)), state_counts(g.rows)] for g in groups[self.top : self.top + room]]
-        return _fitted(lines, width, [""] * len(groups), right=frozenset({1}))
-
-
-def _fitted(lines: list[list[str]], width: int, styles: list[str], *, right: frozenset[int]) -> list[Text]:
-    """Lines of cells as wide as the screen: what is too long is the first column's beginning and the last one's end."""
-    lines = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    kept = [column for column in range(len(widths)) if any(line[column] for line in lines[1:]) or column == 0]
-    between = sum(widths[column] + len(GAP) for column in kept[1:-1]) + len(GAP)
-    widths[0] = min(widths[0], max(LEAST_NAME, width - between - min(widths[-1], LEAST_NOTE)))
-    widths[-1] = max(0, width - between - widths[0])
-    texts = []
-    for line, style in zip(lines, ["bold", *styles], strict=False):
-        text = Text(no_wrap=True, overflow="crop")
-        for column in kept:
-            cell = line[column] if column else _end_of(line[0], widths[0])
-            padding = " " * (widths[column] - cell_len(cell))
-            cell = padding + cell if column in right else cell if column == kept[-1] else cell + padding
-            text.append(cell, style if column == 1 or line is lines[0] else "")
-            text.append(GAP if column != kept[-1] else "")
-        text.truncate(width, overflow="ellipsis")
-        texts.append(text)
-    return texts
-
-
-def _end_of(name: str, width: int) -> str:
-    """A name cut in front: those of a sweep begin alike."""
-    return name if cell_len(name) <= width else f"…{name[1 - width :]}"
+        return fitted(lines, width, [""] * len(groups), right=frozenset({1}))
 
 
 def _next(now: T, choices: list[T]) -> T:

@@ -77,4 +77,7 @@ def parser_of(verb: str, command: Command) -> Parser:
     """The parser of a verb's arguments."""
     parser = Parser(prog=f"mtf {verb}", description=command.help, allow_abbrev=False)
     command.configure(parser)
+    for action in parser._actions:
+        if action.nargs in (argparse.ZERO_OR_MORE, argparse.REMAINDER):
+            action.required = False  # argparse names them among what is missing, though there may be none
     return parser

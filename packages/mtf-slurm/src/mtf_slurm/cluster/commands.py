@@ -72,6 +72,8 @@ def _up(folder: Path, settings: dict[str, Any], *, as_json: bool) -> int:
     from mtf_slurm.testing import ClusterSettings, LocalCluster
 
     cluster = LocalCluster(ClusterSettings.from_dict(settings), folder=folder, detached=True)
+    if cluster.is_up():
+        raise CommandError("\n".join([f"a cluster is up in {folder} already", *_hints(folder)]))
     cluster.start()
     if as_json:
         print_json("cluster", _state(cluster))
