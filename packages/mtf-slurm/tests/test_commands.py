@@ -122,6 +122,8 @@ def test_each_problem_of_a_plan_has_its_line(sweep: Path, capsys: pytest.Capture
         (["run", "sweep.yml"], "did you mean 'sweep.yaml'"),
         (["results", "planned", "-n", "0"], "--top 0: expected a number from 1"),
         (["results", "planned", "-n", "-1"], "--top -1: expected a number from 1"),
+        (["submit", "planned"], "planned is a folder: name the sweep file. What is missing"),
+        (["plan", "planned"], "without its file by: mtf retry planned"),
         (["run", "train.py"], "neither the folder of a sweep nor a sweep file"),
         (["run", "one.yaml"], "expected a sweep, found one experiment"),
         (["results", "."], "there is no sweep here; there are: experiments/sizes, planned"),

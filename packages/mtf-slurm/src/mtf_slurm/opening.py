@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,11 @@ class OpenedSweep:
 
 def open_sweep(arguments: argparse.Namespace) -> OpenedSweep:
     """The sweep file that a verb is called with."""
+    if Path(arguments.sweep).is_dir():
+        raise CommandError(
+            f"{arguments.sweep} is a folder: name the sweep file. What is missing of a sweep is tried again without "
+            f"its file by: mtf retry {shlex.quote(arguments.sweep)}"
+        )
     file = ConfigurationManager(Path.cwd()).find(arguments.sweep).absolute()
     check_sweep_file(file)
     root = Path(arguments.project_root).absolute() if arguments.project_root else root_of(file)
