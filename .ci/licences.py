@@ -25,9 +25,13 @@ ACCEPTED = re.compile(r"MIT|BSD|Apache|ISC|PSF|Python Software|MPL|Mozilla|Unlic
 INTRODUCTION = """\
 # Licences
 
-The packages themselves are under the MIT licence. This is what they bring along, with the licence that each names in
-its metadata; `hatch run licences` makes the list from an environment that has them. What torch's builds for GPUs add
-(CUDA's libraries, Triton) depends on the platform, has licences of its own, and is not listed.
+The packages themselves are under the MIT licence; `mtf-config` also holds a data set, the handwritten digits of
+`mtf init`, which is under CC BY 4.0 and says so beside it. A report of `mtf report` holds plotly.js, under MIT.
+
+This is what the packages bring along, with the licence that each names in its metadata; `hatch run licences` makes the
+list from an environment that has all of it. Of what an extra asks for (its name stands in brackets) the packages
+themselves are listed, and not what they need in turn. What torch's builds for GPUs add (CUDA's libraries, Triton)
+depends on the platform, has licences of its own, and is not listed either.
 
 | distribution | licence | needed by |
 |---|---|---|
@@ -51,13 +55,13 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def requirements(distribution: metadata.Distribution) -> Iterator[str]:
-    """The names that a distribution needs here, without its extras."""
+def requirements(distribution: metadata.Distribution, extra: str = "") -> Iterator[str]:
+    """The names that a distribution needs here, with one of its extras or with none."""
     from packaging.requirements import Requirement
 
     for line in distribution.requires or ():
         requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
             yield normal(requirement.name)
 
 
@@ -92,8 +96,12 @@ def table() -> dict[Dependency, list[str]]:
     ours = sorted(file.parent.name for file in ROOT.glob("packages/*/pyproject.toml"))
     users: dict[str, list[str]] = {}
     for name in sorted(ours):
-        for needed in brought_by(name) - set(ours):
+        always = brought_by(name)
+        for needed in always - set(ours):
             users.setdefault(needed, []).append(name)
+        for extra in metadata.distribution(name).metadata.get_all("Provides-Extra") or ():
+            for needed in set(requirements(metadata.distribution(name), extra)) - always - set(ours):
+                users.setdefault(needed, []).append(f"{name}[{extra}]")
     return {Dependency(name, licence_of(metadata.distribution(name))): users[name] for name in sorted(users)}
 
 

@@ -17,7 +17,13 @@ from scaling.making import fill, sweep_file
 pytest.importorskip("plotly", reason="plotly is not installed")
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
-from mtf_config import ConfigurationManager, ExecutionMode, load_sweep  # noqa: E402
+from mtf_config import (  # noqa: E402
+    ConfigurationManager,
+    ExecutionMode,
+    NamingStrategy,
+    ParameterGridSearch,
+    load_sweep,
+)
 from mtf_slurm import SLURMLauncher  # noqa: E402
 from mtf_slurm.report import write_report  # noqa: E402
 from mtf_utils.rundir import SweepDirectory  # noqa: E402
@@ -119,6 +125,45 @@ def reader(chromium: Any, report: Path, capsys: pytest.CaptureFixture[str]) -> I
     with capsys.disabled():
         print(*["", *reader.said], sep="\n  ")
     assert reader.errors == []
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep whose long names begin and end alike, whose seeds differ in their last digit; half of it diverged."""
+    folder = tmp_path_factory.mktemp("odd")
+    sweep_file(folder, 2)  # and the script that its command names
+    model = {"name": "mlp", "hidden_size": 64, "dropout": 0.1}
+    base = {"experiment_name": "a-name-that-goes-on-and-on-and-on", "model": model, "data": {"dataset_name": "d"}}
+    search = ParameterGridSearch(base | {"optimizer": {"name": "adamw"}, "checkpoint": {"monitor": "val_loss"}})
+    search.set_naming_strategy(NamingStrategy.DESCRIPTIVE)
+    grid = search.create_grid("odd")
+    grid.add_parameter("seed", [20240101, 20240102])
+    for key, values in {
+        "training.learning_rate": [0.01, 3e-8],
+        "model.hidden_size": [64],
+        "model.dropout": [0.1],
+    }.items():
+        grid.add_parameter(key, values)
+    grid.add_parameter("optimizer.name", ["adamw"])
+    launcher = SLURMLauncher(None, folder, project_root=folder, command="python train.py --config {config}")
+    launcher.submit_sweep(search, folder / "sweep", ExecutionMode.DRY_RUN)
+    for place, run in enumerate(SweepDirectory(folder / "sweep").runs()):
+        records = [
+            {"event": "train", "epoch": step // 2, "step": step, "val_loss": None if place % 2 else 0.5 + place}
+            for step in range(1, 9)
+        ]
+        run.metrics_file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return write_report(folder / "sweep", folder / "report.html")
+
+
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that is only planned."""
+    folder = tmp_path_factory.mktemp("nothing")
+    search = load_sweep(sweep_file(folder, 4), ConfigurationManager(folder)).search
+    launcher = SLURMLauncher(None, folder, project_root=folder, command="python train.py --config {config}")
+    launcher.submit_sweep(search, folder / "sweep", ExecutionMode.DRY_RUN)
+    return write_report(folder / "sweep", folder / "report.html")
 
 
 def test_sorting(reader: Reader) -> None:
@@ -237,6 +282,40 @@ def test_text_of_users_is_never_markup(reader: Reader) -> None:
     reader.wait_for("document.getElementById('effects').textContent !== ''")
     assert reader.page.locator("img").count() == 0
     assert reader.page.title() == "sweep"
+
+
+def test_numbers_and_names_tell_runs_apart(reader: Reader, odd: Path) -> None:
+    reader.open(odd)
+    assert set(reader.column("seed")) == {"20240101", "20240102"}
+    assert set(reader.column("learning_rate")) == {"0.01", "3e-8"}
+    names = reader.column("Run")
+    assert len(set(names)) == 4
+    assert all(name.startswith("…seed=2024010") for name in names)
+    assert sorted(reader.column("val_loss")) == ["0.5000", "2.500", "NaN", "NaN"]
+    assert "of 2 runs, 2 are NaN" in reader.page.locator("#cards").inner_text()
+    reader.write("the filter", "#filter", "val_loss=NaN")
+    reader.wait_for("document.getElementById('shown').textContent.startsWith('2 ')")
+    reader.click("Show all", "#clear")
+    reader.scroll_to("#curves-plot")
+    reader.choose("the axis", "#curve-x", "epoch")
+    one_an_epoch = "[[1,2,3,4,5],[1,2,3,4,5]]"
+    reader.wait_for(
+        f"JSON.stringify(document.getElementById('curves-plot').data?.map(({{x}}) => x)) === '{one_an_epoch}'"
+    )
+    reader.scroll_to("#effects")
+    reader.page.locator("#effects figcaption", has_text="seed").wait_for()  # alone: the rates that are left are one
+    assert reader.page.locator("#effects figure").count() == 1
+
+
+def test_a_sweep_without_a_result_is_told_of(reader: Reader, nothing: Path) -> None:
+    reader.open(nothing)
+    assert set(reader.column("State")) == {"NOT_SUBMITTED"}
+    assert reader.page.locator("#metric").is_disabled()
+    for view in ("curves-plot", "parallel-plot", "timeline-plot"):
+        reader.scroll_to(f"#{view}")
+        reader.page.locator(f"#{view}.empty").wait_for()
+    reader.press("#table", "Enter")
+    assert reader.page.locator("dialog#run h3", has_text="Parameters").count() == 1
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

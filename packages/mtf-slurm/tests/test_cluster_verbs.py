@@ -227,6 +227,7 @@ def test_ctrl_c_before_anything_was_sent(sweep: Path, cluster: LocalCluster, pro
         process.kill()
     assert process.returncode == 130
     assert "interrupted; nothing new was submitted" in rest
+    assert "mtf status" not in rest  # there is nothing yet that it could tell of
     assert "Traceback" not in rest
     assert main(["submit", str(sweep), "-o", "out"]) == 0
 

@@ -106,6 +106,14 @@ def test_runs_are_executed_where_the_file_says_unless_told_otherwise(
     assert json.loads(capsys.readouterr().out)["data"]["counts"] == {"COMPLETED": 2, "FAILED": 2}
 
 
+def test_each_problem_of_a_plan_has_its_line(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (sweep.parent / "site.j2").write_text("#!/bin/bash\necho hi\n#SBATCH --partition=gpu\n{{ body }}\necho bye\n")
+    assert main(["plan", "sweep.yaml", "--template", "site.j2"]) == 2
+    shown = capsys.readouterr().out
+    assert "site.j2: 'echo bye' would never run: {{ body }} does not return; move it up\n" in shown
+    assert "\n" + str(sweep.parent / "site.j2") + ":3: '#SBATCH --partition=gpu' comes after a command" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -114,12 +122,14 @@ def test_runs_are_executed_where_the_file_says_unless_told_otherwise(
         (["run", "sweep.yml"], "did you mean 'sweep.yaml'"),
         (["results", "planned", "-n", "0"], "--top 0: expected a number from 1"),
         (["results", "planned", "-n", "-1"], "--top -1: expected a number from 1"),
+        (["submit", "planned"], "planned is a folder: name the sweep file. What is missing"),
+        (["plan", "planned"], "without its file by: mtf retry planned"),
         (["run", "train.py"], "neither the folder of a sweep nor a sweep file"),
         (["run", "one.yaml"], "expected a sweep, found one experiment"),
         (["results", "."], "there is no sweep here; there are: experiments/sizes, planned"),
         (["results", "tiny-x=1.0-fa=1"], "it is a run of experiments/sizes, which is to be named first"),
         (["clean", "--apply"], "--apply removes only what is named: mtf clean "),
-        (["run", "sweep.yaml", "--template", "x"], "slurm_template_path: there is no file"),
+        (["run", "sweep.yaml", "--template", "x"], "--template x: there is no such file"),
         (["run", "sweep.yaml", "--template", "train.py"], "--template train.py: runs on this machine get no script"),
         (["run", "planned", "--template", "train.py"], "--template train.py: runs on this machine get no script"),
         (["run", ".", "-e", "dry_run"], "--execution dry_run: a folder is continued on this machine"),

@@ -161,7 +161,10 @@ def test_what_cannot_be_asked_for_is_not_cancelled(silent_slurm: Path, capsys: p
 
 def test_what_may_be_in_slurm_is_not_run_here(silent_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "silent", "--json"]) == 1
-    runs = data_of(capsys, "run")["runs"]
+    shown = capsys.readouterr()
+    runs = json.loads(shown.out)["data"]["runs"]
+    assert "not run here: tiny-x=1.0, tiny-x=3.0: it may be in Slurm: Slurm cannot be asked (squeue: error" in shown.err
+    assert shown.err.count("not run here") == 1  # the other one is complete
     assert [(run["status"], run["attempts"]) for run in runs] == [("UNKNOWN", 0), ("COMPLETED", 1), ("FAILED", 1)]
     notes = [path.read_text() for path in silent_slurm.glob("submissions/*/given-up/*")]
     assert len(notes) == 2
@@ -198,6 +201,24 @@ def test_a_submission_without_slurm_says_so(project: Path, monkeypatch: pytest.M
         assert main(words) == 3
         assert "Slurm's programs are not on this machine" in capsys.readouterr().err
     assert not (project / "experiments").exists()
+
+
+def test_a_job_that_came_to_no_attempt_is_explained_by_its_own_words(
+    silent_slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    squeue = silent_slurm.parent / "bin" / "squeue"
+    row = "7_0|7|FAILED|NonZeroExitCode|0|512|1G|N/A|N/A|1:00|tiny-token.0|"
+    squeue.write_text(f"#!/bin/sh\necho '{row}'\n")
+    out = silent_slurm / "submissions" / "token" / "0.out"
+    assert main(["explain", "silent", "tiny-x=1.0"]) == 0
+    assert "last lines of" not in capsys.readouterr().out
+    out.write_text("slurmstepd: error: execve(): bad interpreter(/bin/tcsh): No such file or directory\n")
+    assert main(["explain", "silent", "tiny-x=1.0"]) == 0
+    text = capsys.readouterr().out
+    assert f"because    the job ended with status 2, without a receipt; see {out}" in text
+    assert f"  last lines of {out}:\n    slurmstepd: error: execve(): bad interpreter" in text
+    assert main(["explain", "silent", "tiny-x=1.0", "--json"]) == 0
+    assert data_of(capsys, "explain")["log"] == str(out)
 
 
 def test_what_slurm_refused_is_explained(silent_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:

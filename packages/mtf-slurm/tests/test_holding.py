@@ -75,6 +75,7 @@ def test_ctrl_c_before_anything_is_submitted_says_so(
             call()
         assert display.said == [str(caught.value)]
         assert str(caught.value).startswith("interrupted; nothing new was submitted. Nothing is lost")
+        assert f"`mtf status {directory.path}` tells how the runs stand" in str(caught.value)
         assert caught.value.unfinished == (name,)
 
 

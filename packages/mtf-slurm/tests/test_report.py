@@ -8,6 +8,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -238,12 +239,12 @@ def test_journals_that_are_long_cut_off_or_broken(tmp_path: Path) -> None:
     assert {0, 6} <= set(curves["loss"].values)
 
 
-def test_numbers_that_json_does_not_have(sweep: Path) -> None:
+def test_numbers_that_json_does_not_have_are_told_by_their_names(sweep: Path) -> None:
     needs_plotly()
-    run = RunRow(
-        name="a", state="RUNNING", grid="", parameters={"x": 1}, metrics={"loss": None}, best=None, epoch=1, step=1,
-        attempts=1, job_id=None, reason="",
-    )  # fmt: skip
-    assert "NaN" not in re.findall(r'id="data">(.*?)</script>', render_report(made(runs=[run])), re.DOTALL)[0]
     result = GridSearchResult.load(sweep)
-    assert all(math.isfinite(value or 0) for row in collect_report(result).runs for value in row.metrics.values())
+    odd = {"loss": None, "norm": math.nan, "most": math.inf, "least": -math.inf, "fine": 1.5}
+    result.runs = (replace(result.runs[0], metrics=odd), *result.runs[1:])
+    report = collect_report(result)
+    assert report.runs[0].metrics == {"loss": "NaN", "norm": "NaN", "most": "inf", "least": "-inf", "fine": 1.5}
+    (data,) = re.findall(r'id="data">(.*?)</script>', render_report(report), re.DOTALL)
+    assert json.loads(data, parse_constant=pytest.fail)["runs"]["metrics"]["loss"][0] == "NaN"

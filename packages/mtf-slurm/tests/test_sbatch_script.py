@@ -205,6 +205,8 @@ def test_every_field_that_asks_something_of_slurm_has_its_name(tmp_path: Path) -
         ("#!/bin/sh\n# {{ 1 / 0 }}\n{{ body }}", "site.sh.j2:2: ZeroDivisionError"),
         ("#!/bin/sh\n{% include 'x' %}\n{{ body }}", "site.sh.j2:2: "),
         ("echo hi\n{{ body }}\n", "the script begins with 'echo hi"),
+        ("#!/usr/bin/env python3\n{{ body }}\n", "begins with '#!/usr/bin/env python3', and {{ body }} is for a shell"),
+        ("#!/bin/tcsh -f\n{{ body }}\n", "begins with '#!/bin/tcsh -f', and {{ body }} is for a shell; begin it with"),
         ("#!/bin/sh\n{{ body }}\necho done\n", "'echo done' would never run: {{ body }} does not return"),
         ("#!/bin/sh\necho\n#SBATCH --time=1\n{{ body }}\n", "site.sh.j2:3: '#SBATCH --time=1' comes after a command"),
         ("#!/bin/sh\n#SBATCH --job-name=a-{{ job_name }}\n{{ body }}\n", "write slurm.job_name"),
@@ -222,6 +224,13 @@ def test_every_field_that_asks_something_of_slurm_has_its_name(tmp_path: Path) -
 )  # fmt: skip
 def test_what_is_wrong_with_a_template_is_told_with_its_place(tmp_path: Path, text: str, says: str) -> None:
     assert says in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("first", ["#!/bin/sh", "#!/bin/bash -l", "#! /usr/bin/env bash", "#!/usr/bin/env -S zsh -f"])
+def test_any_shell_will_do(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "site.sh.j2"
+    path.write_text(f"{first}\n{{{{ body }}}}\n")
+    assert SubmissionTemplate.read(path).render(specify()).startswith(f"{first}\n")
 
 
 def test_carriage_returns_do_not_reach_the_shell(tmp_path: Path) -> None:

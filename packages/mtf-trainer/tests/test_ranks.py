@@ -11,6 +11,7 @@ import signal
 import pytest
 import torch
 
+from mtf_trainer.averages import read_averaged_model
 from mtf_trainer.checkpoint.folder import read_model
 from mtf_utils.rundir import read_metrics
 
@@ -62,10 +63,22 @@ def strategy(request):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ranks, tmp_path_factory, strategy):
+def trained(ranks, tmp_path_factory, strategy):
     folder = tmp_path_factory.mktemp("undisturbed")
     ranks.train("ranks_task.py", folder, 2, "--strategy", strategy)
-    return digests(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trained):
+    return digests(trained)
+
+
+def test_averages_come_out_of_a_checkpoint_as_whole_as_weights(trained):
+    raw, averaged = (read(trained / "checkpoints" / latest(trained)) for read in (read_model, read_averaged_model))
+    assert {name: value.shape for name, value in averaged.items()} == {name: raw[name].shape for name in raw}
+    moved = {name for name in raw if not torch.equal(raw[name], averaged[name])}
+    assert moved == {name for name in raw if raw[name].is_floating_point()}
 
 
 def pace(folder, rank):

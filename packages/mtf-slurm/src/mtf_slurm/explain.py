@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from mtf_slurm.budgets import Limits, retry_words
 from mtf_slurm.cluster.judgement import memory_words
+from mtf_slurm.cluster.reasons import what_to_do
 from mtf_slurm.evidence import Witness
 from mtf_slurm.policy import Budgets, used
 from mtf_slurm.run_result import RunResult, read_run
@@ -35,20 +37,6 @@ _MENDING: Final[Mapping[JobStatus, str]] = {
     JobStatus.OUT_OF_MEMORY: "ask for more (slurm.mem), or make the batch smaller",
     JobStatus.TIMEOUT: "ask for more time (slurm.time_limit)",
 }
-_WAITS_FOR: Final[Mapping[str, str]] = {
-    "AssocGrpJobsLimit": "your account's limit of running jobs",
-    "BeginTime": "its earliest start: a job that is queued again is held back for a while",
-    "Dependency": "other jobs to end first, those that keep to max_concurrent_jobs included",
-    "JobArrayTaskLimit": "its turn: max_concurrent_jobs of its array run already",
-    "JobHeldAdmin": "an administrator, who has to release it",
-    "JobHeldUser": "scontrol release",
-    "PartitionTimeLimit": "ever: its time limit is longer than the partition's",
-    "Priority": "jobs of higher priority",
-    "QOSMaxJobsPerUserLimit": "your limit of running jobs",
-    "ReqNodeNotAvail": "nodes that are down, drained or reserved",
-    "Resources": "free resources",
-}
-"""What the reasons of squeue mean. Source: squeue(1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +47,8 @@ class Explanation:
         run: the run as results tell it.
         evidence: what that was concluded from.
         remedy: what to do now; empty if there is nothing to do.
-        last_words: the end of the last log, if it tells what went wrong.
+        log: the output of the last attempt, or of the job if there was none; None without either.
+        last_words: the end of that, if it tells what went wrong.
         submitted: when and how it was submitted last; empty if it never was.
         budgets: what was used up of what there is.
         asks: who asked for it again when, and how.
@@ -68,6 +57,7 @@ class Explanation:
     run: RunResult
     evidence: Evidence
     remedy: str = ""
+    log: Path | None = None
     last_words: list[str] = field(default_factory=list)
     submitted: str = ""
     budgets: list[str] = field(default_factory=list)
@@ -83,7 +73,7 @@ class Explanation:
         for attempt in self.evidence.attempts:
             yield f"  attempt {attempt.number}: {'; '.join(_attempt_words(attempt))}"
         if self.last_words:
-            yield f"  last lines of {run.log}:"
+            yield f"  last lines of {self.log}:"
             yield from (f"    {line}" for line in self.last_words)
 
     def _facts(self) -> Iterator[tuple[str, str]]:
@@ -118,7 +108,7 @@ class Explanation:
             "job_id": run.job_id,
             "attempts": [_attempt_data(attempt) for attempt in self.evidence.attempts],
             "path": str(run.path),
-            "log": str(run.log) if run.log else None,
+            "log": str(self.log) if self.log else None,
             "last_words": self.last_words,
         }
 
@@ -135,11 +125,15 @@ def explain(witness: Witness, entry: Mapping[str, Any]) -> Explanation:
     submission = witness.latest.get(run.name)
     folder = witness.directory.run(run.name)
     over = not run.may_change and run.status is not JobStatus.COMPLETED
+    # of a job that came to no attempt, what it said itself
+    said = Path(evidence.job.output) if evidence.job and evidence.job.output else None
+    log = run.log or (said if said is not None and said.is_file() else None)
     return Explanation(
         run=run,
         evidence=evidence,
         remedy=_asking(witness, run) or _remedy(run, evidence),
-        last_words=last_error_lines(run.log) if over and run.log is not None else [],
+        log=log,
+        last_words=last_error_lines(log) if over and log is not None else [],
         submitted=f"{submission.created_at}, {submission.mode.value}" if submission else "",
         budgets=list(_budget_words(evidence, Limits.of(folder).budgets)) if evidence.attempts else [],
         asks=[f"{ask.asked_at} by {ask.by}, {ask.how}, from attempt {ask.attempt} on" for ask in folder.asks()],
@@ -168,9 +162,7 @@ def _remedy(run: RunResult, evidence: Evidence) -> str:
             return "ask again when Slurm answers"
         return "submit the sweep again: what is not over is left alone, and nothing runs twice"
     if run.status.is_active:
-        reason = job.task.reason if job and job.task else ""
-        waits_for = _WAITS_FOR.get(reason.strip("()").partition(",")[0], "")
-        return f"wait for {waits_for}" if waits_for and run.status is JobStatus.PENDING else ""
+        return what_to_do(job.task.reason) if job and job.task and run.status is JobStatus.PENDING else ""
     if job is not None and job.refused and run.status is JobStatus.NOT_SUBMITTED:
         return "change what it asks for (section slurm), and submit the sweep again"
     return _REMEDIES.get(run.status, "")

@@ -13,7 +13,7 @@ from typing import Final
 from mtf_slurm.budgets import hold_of
 from mtf_slurm.configurations import objection
 from mtf_slurm.decisions import Decision, Step, decide
-from mtf_slurm.errors import LaunchInterrupted, SLURMError
+from mtf_slurm.errors import LaunchInterrupted, SLURMError, by_reason
 from mtf_slurm.evidence import Witness
 from mtf_slurm.interrupts import Interrupts, listening
 from mtf_slurm.policy import Cause, Hold
@@ -31,6 +31,7 @@ __all__ = ["LocalRunner"]
 logger = logging.getLogger(__name__)
 
 SHOW_EVERY_S: Final = 0.5
+REASONS_TOLD: Final = 10
 
 
 class LocalRunner:
@@ -85,6 +86,7 @@ class LocalRunner:
         """Runs that could not be started at all, and why."""
         self.held: dict[str, str] = {}
         """Runs that were left out because their budgets were used up, or they refuse themselves, and why."""
+        self._left: dict[str, str] = {}
         self.unnoted = self._witness.unnoted
         """Why runs were given up, by token and name, where the disk took no note of it."""
 
@@ -185,6 +187,8 @@ class LocalRunner:
         self._say(f"{task.name}: attempt {task.attempt} is still at work, waiting for it")
 
     def _give_up(self, task: Task, reason: str) -> None:
+        if not task.tried and task.name not in self.held:
+            self._left[task.name] = reason
         task.finish()
         if not any(attempt.started_file.exists() for attempt in task.run.attempts()):
             self.refused[task.name] = reason
@@ -239,6 +243,11 @@ class LocalRunner:
         for task in self._tasks:
             task.changed = True
         self._display.update([self._view(task) for task in self._tasks])
+        reasons = by_reason(self._left)
+        for line in reasons[:REASONS_TOLD]:
+            self._say(f"not run here: {line}")
+        if len(reasons) > REASONS_TOLD:
+            self._say(f"not run here: {len(reasons) - REASONS_TOLD} more, for reasons like these")
         self._display.close()
 
     def _view(self, task: Task) -> RunView:

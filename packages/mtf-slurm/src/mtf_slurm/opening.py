@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mtf_slurm.finding import check_sweep_file, root_of, runs_folder
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.render import DEFAULT_COMMAND
 from mtf_slurm.retry_options import with_retries
+from mtf_utils.cli import CommandError
 
 __all__ = ["OpenedSweep", "open_sweep"]
 
@@ -35,9 +37,16 @@ class OpenedSweep:
 
 def open_sweep(arguments: argparse.Namespace) -> OpenedSweep:
     """The sweep file that a verb is called with."""
+    if Path(arguments.sweep).is_dir():
+        raise CommandError(
+            f"{arguments.sweep} is a folder: name the sweep file. What is missing of a sweep is tried again without "
+            f"its file by: mtf retry {shlex.quote(arguments.sweep)}"
+        )
     file = ConfigurationManager(Path.cwd()).find(arguments.sweep).absolute()
     check_sweep_file(file)
     root = Path(arguments.project_root).absolute() if arguments.project_root else root_of(file)
+    if arguments.template is not None and not Path(arguments.template).is_file():
+        raise CommandError(f"--template {arguments.template}: there is no such file")
     settings = read_settings(arguments.settings)
     sweep = load_sweep(file, ConfigurationManager(root), settings)
     folder = Path(arguments.output_dir or root / runs_folder(sweep.spec, sweep.search, settings)).absolute()

@@ -84,7 +84,7 @@ def plan_lines(plan: SweepPlan, problems: Mapping[str, str]) -> Iterator[str]:
     for reason in by_reason(plan.conflicts):
         yield f"cannot be planned: {reason}"
     for reason in by_reason(problems):
-        yield f"cannot be executed: {reason}"
+        yield from f"cannot be executed: {reason}".splitlines()
     if plan.estimate is not None:
         yield from plan.estimate.lines()
 

@@ -15,8 +15,9 @@ from mtf_slurm import export
 from mtf_slurm.cancelling import cancel_runs
 from mtf_slurm.cluster.controller import Observation
 from mtf_slurm.cluster.holders import rebalance
+from mtf_slurm.cluster.reasons import waiting_words, waits_in_vain
 from mtf_slurm.cluster.watch import Watch
-from mtf_slurm.errors import SLURMError
+from mtf_slurm.errors import SLURMError, by_reason
 from mtf_slurm.evidence import Witness
 from mtf_slurm.requests import check_names, check_path, check_seconds
 from mtf_slurm.run_result import RunResult, read_run
@@ -164,7 +165,7 @@ class GridSearchResult:
         poll_s = check_seconds("poll_s", poll_s)
         timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         start = clock()
-        complaint, spent_s = "", 0.0
+        complaint, stuck, spent_s = "", dict[str, str](), 0.0
         pause_s = poll_s
         while still := [run.name for run in self.runs if run.may_change]:
             if timeout_s is not None and clock() - start >= timeout_s:
@@ -172,6 +173,10 @@ class GridSearchResult:
             if self.cluster_error != complaint:
                 complaint = self.cluster_error
                 logger.warning("%s", f"Slurm cannot be asked ({complaint}); waiting" if complaint else "Slurm answers")
+            if (found := self._in_vain()) != stuck:
+                stuck = found
+                for line in by_reason(stuck):
+                    logger.warning("waiting in vain, see mtf explain: %s", line)
             sleep(max(pause_s, spent_s / READING_SHARE))
             began = time.thread_time()  # a machine that is busy with the runs is no reason to look less often
             before = self._observation
@@ -181,6 +186,16 @@ class GridSearchResult:
             pause_s = poll_s if sum(run.may_change for run in self.runs) == len(still) else min(poll_s, BRISK_S)
             spent_s = time.thread_time() - began
         return self
+
+    def _in_vain(self) -> dict[str, str]:
+        """Runs whose jobs are not going to start unless somebody does something about it, by name, and why."""
+        tasks = self._observation.tasks if self._observation else {}
+        waiting = ((run, tasks.get((run.job_id or "").partition("/")[0])) for run in self.runs if run.may_change)
+        return {
+            run.name: waiting_words(task.reason)
+            for run, task in waiting
+            if task is not None and run.status is JobStatus.PENDING and waits_in_vain(task.reason)
+        }
 
     def cancel(self, names: Iterable[str] | None = None) -> dict[str, bool]:
         """Have runs save and end, and not be started again.

@@ -147,7 +147,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _configure_cancel(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
-    add_runs(parser, "runs", metavar="RUN", nargs="*", help="the names of runs")
+    add_runs(parser, "runs", metavar="RUN", nargs="*", default=[], help="the names of runs")
     parser.add_argument("--all", action="store_true", help="every run of the sweep")
     add_json(parser)
 

@@ -40,6 +40,7 @@ __all__ = ["Controller", "Observation"]
 _SINCE: Final = "now-30days"
 _IDS_AT_ONCE: Final = 500
 _FINISHED_ALREADY: Final = re.compile(r"already (finished|completing)|No error", re.IGNORECASE)
+_GONE: Final = re.compile(rf"{_FINISHED_ALREADY.pattern}|Invalid job id", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +218,24 @@ class Controller:
                 raise ClusterUnreachableError(f"scancel: {complaint(ran)}; try again when the cluster answers")
             if ran.status != 0 and not _FINISHED_ALREADY.search(ran.err):
                 raise SLURMError(f"scancel: {complaint(ran)}")
+
+    def release(self, job_ids: Iterable[str]) -> None:
+        """Let jobs or tasks of arrays start that Slurm holds; those that are over or unknown are no error.
+
+        Args:
+            job_ids: of whole jobs or tasks.
+
+        Raises:
+            ClusterUnreachableError: the controller does not answer.
+            SLURMError: it refuses.
+        """
+        listed = list(dict.fromkeys(job_ids))
+        for start in range(0, len(listed), _IDS_AT_ONCE):
+            ran = self._call(["scontrol", "release", ",".join(listed[start : start + _IDS_AT_ONCE])])
+            if ran.timed_out or is_silence(ran.err):
+                raise ClusterUnreachableError(f"scontrol: {complaint(ran)}; try again when the cluster answers")
+            if ran.status != 0 and not _GONE.search(ran.err):
+                raise SLURMError(f"scontrol: {complaint(ran)}")
 
     def set_throttle(self, job_id: str, limit: int | None) -> bool:
         """Set how many tasks of an array may run at a time.

@@ -41,8 +41,10 @@ def explaining_interrupts(directory: SweepDirectory, say: Callable[[str], None])
         unfinished = [name for name, word in parts if word != _TAKEN] if made else names
         text = (
             f"interrupted; {_summary([word for _, word in parts])}. Nothing is lost: the same call or command, "
-            f"repeated, goes on where this one stopped; `mtf status {directory.path}` tells how the runs stand"
+            "repeated, goes on where this one stopped"
         )
+        if directory.sweep_file.exists():
+            text += f"; `mtf status {directory.path}` tells how the runs stand"
         say(text)
         raise LaunchInterrupted(text, unfinished=unfinished, output_dir=directory.path, signal_name="SIGINT") from error
 

@@ -6,6 +6,7 @@ import signal
 from typing import Final
 
 from mtf_slurm.cluster.answers import TaskState
+from mtf_slurm.cluster.reasons import waiting_words
 from mtf_slurm.status import AttemptEvidence, Evidence, JobEvidence, JobStatus, Verdict
 from mtf_utils.exits import EXIT_PREEMPTED
 from mtf_utils.rundir import FinishReceipt, Outcome
@@ -194,9 +195,8 @@ def _judge_gone(job: JobEvidence, last: AttemptEvidence | None) -> Verdict:
 
 
 def _queue_words(job: JobEvidence) -> str:
-    """Why the job waits, in Slurm's own words."""
-    task = job.task
-    return task.reason if task is not None and task.reason.strip("()") not in ("", "None") else ""
+    """Why the job waits."""
+    return waiting_words(job.task.reason) if job.task is not None else ""
 
 
 def _preempted(evidence: Evidence) -> str:

@@ -157,7 +157,8 @@ class SubmissionTemplate:
         try:
             source = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise SLURMError(f"{path}: the template cannot be read: {error}") from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise SLURMError(f"{path}: the template cannot be read: {why}") from error
         template = Template(source, name=str(path), known=tuple(_names()))
         if not template.uses(_BODY):
             raise SLURMError(f"{path}: there is no {{{{ body }}}}, without which the job would run nothing")

@@ -16,6 +16,7 @@ from mtf_slurm.cluster.lanes import Holder
 from mtf_slurm.cluster.memory import grown, megabytes, with_memory
 from mtf_slurm.cluster.patience import NotYetError, Patience
 from mtf_slurm.cluster.planning import SubmissionPlanner, most_tasks
+from mtf_slurm.cluster.reasons import is_held_after_launch
 from mtf_slurm.cluster.submitter import Submitter
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.decisions import Decision, Step, due
@@ -24,6 +25,7 @@ from mtf_slurm.evidence import Witness
 from mtf_slurm.policy import Cause
 from mtf_slurm.status import Evidence, JobStatus
 from mtf_slurm.submissions import Submission, Submissions
+from mtf_slurm.wording import listed
 from mtf_utils.rundir import RunDirectoryError
 
 __all__ = ["Launch", "Submitted"]
@@ -50,12 +52,16 @@ class Submitted:
 
 @dataclass
 class _Chosen:
-    """What is to become of the runs of a submission: those that are due with what is known of them, and the others."""
+    """What is to become of the runs of a submission: those that are due with what is known of them, and the others.
+
+    `stuck` are the ids of jobs in the queue that Slurm holds because a node could not start them.
+    """
 
     due: dict[str, Evidence] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+    stuck: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -101,6 +107,8 @@ class Launch:
         witness = self._look(names)
         chosen = self._select(witness, names, asked)
         refused, left = chosen.refused, chosen.left
+        if chosen.stuck:
+            self._release(chosen.stuck)
         submission = self._send(chosen.due, limit, single=single) if chosen.due else None
         job_ids: dict[str, str] = {}
         for name in names:
@@ -156,6 +164,9 @@ class Launch:
                 chosen.due[name] = evidence
             elif decision.step in (Step.DONE, Step.ADOPT):
                 chosen.left[name] = _why_left(witness, name, decision)
+                job = evidence.job
+                if job and job.task and is_held_after_launch(job.task.reason) and job.job_id not in chosen.stuck:
+                    chosen.stuck.append(job.job_id)
             elif decision.step is Step.HOLD:
                 chosen.held[name] = decision.reason
             else:
@@ -181,6 +192,18 @@ class Launch:
         Submissions(directory).publish(submission, files)
         submitter = self._submitter()
         return submitter.confirm(submitter.send(submission))
+
+    def _release(self, job_ids: Sequence[str]) -> None:
+        """Let jobs start that Slurm holds; a node that could not start them may be sound by now, or another is free."""
+
+        def step() -> None:
+            try:
+                self.controller.release(job_ids)
+            except ClusterUnreachableError as error:
+                raise NotYetError(f"held jobs cannot be released ({error})") from error
+
+        self._submitter().wait_for(step)
+        self.say(f"released what Slurm held because a node could not start it: {listed(job_ids)}")
 
     def _memory(self, due: Mapping[str, Evidence]) -> dict[str, str]:
         """What runs ask for instead of the memory of their configuration, because that did not suffice."""

@@ -15,6 +15,7 @@ from mtf_utils.settings import nearest
 __all__ = ["check_written", "written_at"]
 
 _MARK: Final = "#SBATCH"
+_SHELL: Final = re.compile(r"#!\s*(\S*/)?(env\s+(-\S+\s+)*)?(\S*/)?(ba|da|k|z)?sh(\s.*)?")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:=@%+,-]*")
 _ONE_WORD: Final = re.compile(r"[^\s\"'\\#]*")
 _INERT: Final = re.compile(r"[^`$\\\"']*")  # also where what looks like a comment is a part of a here-document
@@ -74,6 +75,8 @@ def written_at(name: str, source: str, number: int, line: str) -> str:
 def _frame_problems(text: str, body: str) -> Iterator[str]:
     if not text.startswith("#!"):
         yield f"the script begins with {text[:20]!r}; sbatch takes only what begins with '#!', such as '#!/bin/bash'"
+    elif not _SHELL.fullmatch(first := text.partition("\n")[0].rstrip()):
+        yield f"the script begins with {first!r}, and {{{{ body }}}} is for a shell; begin it with '#!/bin/bash'"
     if (count := text.count(body)) != 1:
         yield f"the script has {{{{ body }}}} {count} times; write it once, and without a filter"
         return

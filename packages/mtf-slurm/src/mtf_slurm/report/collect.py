@@ -97,7 +97,7 @@ def _row(directory: SweepDirectory, run: RunResult, codes: Codes, metric: str, *
         state=run.status.value,
         grid=run.grid,
         parameters=run.parameters,
-        metrics={name: _finite(value) for name, value in run.metrics.items()},
+        metrics={name: _shown(value) for name, value in run.metrics.items()},
         best=_finite(best.get("value")) if best.get("metric") == metric else None,
         epoch=run.epoch,
         step=run.global_step,
@@ -112,6 +112,14 @@ def _row(directory: SweepDirectory, run: RunResult, codes: Codes, metric: str, *
 
 def _finite(value: Any) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _shown(value: Any) -> float | str:
+    """A metric as the page gets it: what is no number of JSON by its name, so that a run that diverged shows it."""
+    finite = _finite(value)
+    if finite is not None:
+        return finite
+    return str(value) if isinstance(value, float) and math.isinf(value) else "NaN"  # None stands for it in journals
 
 
 def _config(run: Path) -> str:

@@ -57,7 +57,7 @@ class RunRow:
         state: its status.
         grid: where it comes from.
         parameters: what its grid says.
-        metrics: its last values.
+        metrics: its last values; one that is no number of JSON by its name, such as `NaN`.
         best: the best value of the monitored metric; None without one.
         epoch: epochs completed.
         step: optimizer steps taken.
@@ -73,7 +73,7 @@ class RunRow:
     state: str
     grid: str
     parameters: Mapping[str, Any]
-    metrics: Mapping[str, float | None]
+    metrics: Mapping[str, float | str]
     best: float | None
     epoch: int | None
     step: int | None

@@ -1,6 +1,11 @@
 // What all plots share: colours of the theme, drawing only what is in view, and WebGL where there is any.
 const COLOURS = ["#3b78b8", "#c8642b", "#4d9161", "#8d63a8", "#b8902f", "#3f9ea3", "#b35573", "#7d8794", "#7f9f3b", "#6468c0"];
-const SCALE = [[0, "#3b4cc0"], [0.25, "#4f9ac8"], [0.5, "#79b58b"], [0.75, "#d2a94e"], [1, "#c2482f"]];
+// From good to bad; lighter where the ground is dark.
+const SCALES = {
+  light: [[0, "#3b4cc0"], [0.25, "#4f9ac8"], [0.5, "#79b58b"], [0.75, "#d2a94e"], [1, "#c2482f"]],
+  dark: [[0, "#93a4ff"], [0.25, "#74bdea"], [0.5, "#93d3a6"], [0.75, "#ecc670"], [1, "#f58168"]],
+};
+const scale = () => SCALES[isDark() ? "dark" : "light"];
 const MANY_POINTS = 20000;
 const canDrawFast = (() => {
   try { return Boolean(document.createElement("canvas").getContext("webgl")); } catch { return false; }

@@ -28,18 +28,28 @@ function curve(run, metric) {
 }
 const curveMetrics = [...new Set(Object.values(report.curves).flatMap((one) => Object.keys(one)))];
 
+// Whole numbers are shown whole: two seeds differ in their last digits.
 function shortNumber(value) {
   if (!Number.isFinite(value)) return "";
-  if (Number.isInteger(value) && Math.abs(value) < 1e7) return String(value);
+  if (Number.isSafeInteger(value)) return String(value);
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2).replace(/\.?0+e/, "e");
+  if (size < 1e-4 || size >= 1e7) return value.toExponential(2).replace(/\.?0+e/, "e");
   return String(Number(value.toPrecision(4)));
+}
+// What was measured keeps its zeros, so that a column lines up; but a metric that only counts has whole numbers.
+const counts = new Set(metrics.filter((key) => runs.metrics[key].every((value) => typeof value !== "number" || Number.isSafeInteger(value))));
+function metricText(key, value) {
+  const size = Math.abs(value);
+  if (typeof value !== "number" || counts.has(key) || size < 1e-4 || size >= 1e7) return text(value);
+  return size < 1000 ? value.toPrecision(4) : value.toFixed(1);
 }
 function text(value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "number") return shortNumber(value);
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
+// The whole of a value, to tell it from others.
+const exact = (value) => (typeof value === "number" ? String(value) : text(value));
 // The last part of a dotted key says enough, unless two keys share it.
 const lastParts = parameters.map((key) => key.slice(key.lastIndexOf(".") + 1));
 const taken = new Set(["name", "state", "reason", "epoch", "step", "attempts", "job", "grid", "best", ...metrics]);
@@ -50,6 +60,22 @@ const label = new Map(parameters.map((key, place) => {
 function cut(value, most) {
   const letters = Array.from(String(value));
   return letters.length <= most ? String(value) : `${letters.slice(0, most - 1).join("")}…`;
+}
+// What all names begin with, up to a whole word: it tells none from the others.
+const alike = (() => {
+  const [first = "", ...others] = runs.name;
+  let length = others.length ? first.length : 0;
+  for (const name of others) while (!name.startsWith(first.slice(0, length))) length -= 1;
+  return length ? first.lastIndexOf("-", length - 1) + 1 : 0;
+})();
+function nameOf(run, most) {
+  const name = runs.name[run];
+  if (Array.from(name).length <= most) return name;
+  const rest = Array.from(name.slice(alike));
+  const mark = alike ? "…" : "";
+  if (rest.length <= most - mark.length) return mark + rest.join("");
+  const tail = Math.floor((most - 2) * 0.4);
+  return `${mark}${rest.slice(0, most - 2 - tail).join("")}…${rest.slice(-tail).join("")}`;
 }
 // Plotly reads some markup in its texts: this leaves it none.
 const plain = (value) => String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");

@@ -3,7 +3,7 @@ const ATTEMPTS_SHOWN = 50;
 const COMPARED = 6;
 
 function factList(pairs) {
-  return element("dl", { class: "facts" }, ...pairs.filter(([, value]) => text(value) !== "").flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, text(value))]));
+  return element("dl", { class: "facts" }, ...pairs.filter(([, value]) => text(value) !== "").flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, exact(value))]));
 }
 function grid(titles, rows) {
   const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, element("button", { type: "button", disabled: true }, title))));
@@ -38,12 +38,12 @@ function drawDifferences() {
     ? `Between the ${compared.length} selected runs${chosen.selected.size > COMPARED ? ` (the first of ${chosen.selected.size})` : ""}.`
     : "Between the best three runs; select two to six in the table to compare those.";
   const rows = [
-    ...parameters.map((key) => [key, compared.map((run) => text(runs.parameters[key][run]))]),
+    ...parameters.map((key) => [key, compared.map((run) => exact(runs.parameters[key][run]))]),
     ["code", compared.map((run) => (runs.code[run] === null ? "" : `no. ${runs.code[run] + 1}`))],
   ].filter(([, values]) => new Set(values).size > 1);
-  const metricRow = [chosen.metric, compared.map((run) => text(measured(run)))];
+  const metricRow = [chosen.metric, compared.map((run) => metricText(chosen.metric, valueOf(`metric:${chosen.metric}`, run)))];
   const cells = [...rows, metricRow].map(([key, values]) => [element("td", { class: "name" }, key), ...values.map((value) => element("td", {}, value))]);
-  fill("differences", compared.length > 1 ? grid(["", ...compared.map((run) => cut(runs.name[run], 32))], cells) : element("p", { class: "hint" }, "There are no two runs to compare."));
+  fill("differences", compared.length > 1 ? grid(["", ...compared.map((run) => nameOf(run, 32))], cells) : element("p", { class: "hint" }, "There are no two runs to compare."));
 }
 
 function diffLines(diff) {
@@ -56,13 +56,14 @@ function diffLines(diff) {
 function drawOnce() {
   find("name").textContent = report.name;
   const how = { slurm: "on Slurm", local: "on one machine", dry_run: "planned only" }[report.mode] || "";
-  find("about").textContent = [`${total} runs`, how, `planned ${report.created_at.slice(0, 10)}`, `as of ${report.made_at.replace("T", " ").replace("Z", " UTC")}`].filter(Boolean).join(" · ");
+  find("about").textContent = [`${total} runs`, how, `as of ${report.made_at.slice(0, 16).replace("T", " ")} UTC`].filter(Boolean).join(" · ");
   fill("remarks", ...report.remarks.map((remark) => element("p", { class: "remark" }, remark)));
-  fill("environment", ...Object.entries(report.environment).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+  const planned = ["Planned", report.created_at.replace("T", " ").replace("Z", " UTC")];
+  fill("environment", ...[planned, ...Object.entries(report.environment)].flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   find("config-of").textContent = report.config_of;
   find("config").textContent = report.config || "(it cannot be read)";
   fill("codes", ...report.codes.map((code, place) => element("div", {},
-    element("p", {}, element("strong", {}, `No. ${place + 1}`), ` of ${code.runs} runs`),
+    element("p", {}, element("strong", {}, `No. ${place + 1}`), `, of ${code.runs} of ${total} runs`),
     factList(Object.entries(code.facts)),
     code.diff ? element("details", {}, element("summary", {}, "What is not committed"), element("pre", {}, ...diffLines(code.diff))) : null)),
     ...(report.codes.length ? [] : [element("p", { class: "hint" }, "Nothing is recorded.")]));

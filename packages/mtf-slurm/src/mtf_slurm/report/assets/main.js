@@ -18,7 +18,8 @@ find("theme").addEventListener("click", () => {
 prefersDark.addEventListener("change", showTheme);
 
 fill("metric", ...(metrics.length ? metrics : ["–"]).map((metric) => element("option", { value: metric }, metric)));
-find("metric").value = chosen.metric;
+find("metric").value = chosen.metric || "–";
+find("metric").disabled = find("goal").disabled = !metrics.length;
 find("goal").value = chosen.goal;
 find("metric").addEventListener("change", () => {
   chosen.metric = find("metric").value;

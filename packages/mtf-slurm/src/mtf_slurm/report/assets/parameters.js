@@ -3,7 +3,7 @@ const DOTS = 600;
 const BINS = 10;
 const AXES = 12;
 
-const varied = parameters.filter((key) => new Set(runs.parameters[key].map(text)).size > 1);
+const varied = parameters.filter((key) => new Set(runs.parameters[key].map(exact)).size > 1);
 
 function isNumeric(key, list) {
   return list.every((run) => typeof runs.parameters[key][run] === "number");
@@ -22,7 +22,7 @@ function groups(key, list) {
   if (!isNumeric(key, list) || new Set(list.map(value)).size <= BINS) {
     const found = new Map();
     for (const run of list) {
-      const word = text(value(run));
+      const word = exact(value(run));
       if (!found.has(word)) found.set(word, []);
       found.get(word).push(run);
     }
@@ -76,10 +76,10 @@ function drawParallel() {
   const [low, high] = [sorted[Math.floor(sorted.length * 0.02)], sorted[Math.ceil(sorted.length * 0.98) - 1]]; // a diverged run takes no colours from the rest
   show("parallel-plot", [{
     type: "parcoords", labelfont: { size: 13, color: colour("ink") }, tickfont: { size: 11, color: colour("muted") }, rangefont: { size: 10, color: "rgba(0,0,0,0)" },
-    line: { color: values, colorscale: SCALE, reversescale: chosen.goal === "max", cmin: low, cmax: high > low ? high : low + 1, showscale: true, colorbar: { thickness: 10, outlinewidth: 0, tickfont: { size: 11 } } },
+    line: { color: values, colorscale: scale(), reversescale: chosen.goal === "max", cmin: low, cmax: high > low ? high : low + 1, showscale: true, colorbar: { thickness: 10, outlinewidth: 0, tickfont: { size: 11 } } },
     unselected: { line: { color: colour("line"), opacity: 0.25 } },
     dimensions: [...varied.slice(0, AXES).map((key) => axis(key, list)), { label: plain(chosen.metric), values }],
-  }], { margin: { l: 70, r: 40, t: 60, b: 30 } });
+  }], { margin: { l: 70, r: 40, t: 60, b: 30 }, paper_bgcolor: colour("surface") });
 }
 
 function drawEffect(place, key, list, found) {

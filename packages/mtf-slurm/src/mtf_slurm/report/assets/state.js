@@ -21,7 +21,7 @@ function valueOf(key, run) {
   if (key === "state") return stateOf(run);
   if (key === "grid") return report.grids[runs.grid[run]];
   if (key === "reason") return report.reasons[run] || "";
-  if (key.startsWith("metric:")) return measured(run, key.slice(7));
+  if (key.startsWith("metric:")) return (runs.metrics[key.slice(7)] || [])[run];
   if (key.startsWith("parameter:")) return runs.parameters[key.slice(10)][run];
   return runs[key][run];
 }
@@ -42,7 +42,7 @@ function ordered(list) {
   const { key, descending } = chosen.sort;
   const sign = descending ? -1 : 1;
   const keyed = list.map((run) => [valueOf(key, run), run]);
-  const missing = (value) => value === null || value === undefined || value === "";
+  const missing = (value) => value === null || value === undefined || value === "" || value === "NaN";
   keyed.sort(([one, first], [other, second]) => {
     if (missing(one) || missing(other)) return missing(one) - missing(other) || first - second;
     return sign * compare(one, other) || first - second;

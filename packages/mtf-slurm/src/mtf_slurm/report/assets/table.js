@@ -1,6 +1,7 @@
 // The leaderboard: only the rows in view are in the document, so that ten thousand scroll like ten.
 const ROW = 32;
 const MARGIN = 12;
+const NAME = 32;
 const board = find("table");
 const boardHead = board.querySelector("thead");
 const boardBody = board.querySelector("tbody");
@@ -8,7 +9,8 @@ let active = 0;
 
 function columns() {
   const several = report.grids.length > 1;
-  const others = metrics.filter((metric) => metric !== chosen.metric);
+  const isValidated = (metric) => metric.startsWith("val_");
+  const others = metrics.filter((metric) => metric !== chosen.metric).sort((one, other) => isValidated(other) - isValidated(one));
   const list = [
     { key: "rank", title: "#", number: true },
     { key: "name", title: "Run", kind: "name" },
@@ -58,9 +60,9 @@ function drawRow(place) {
   box.checked = chosen.selected.has(run);
   const cells = shownColumns.map((column) => {
     const value = valueOf(column.key, run);
-    const shown = text(value);
+    const shown = column.key === "name" ? nameOf(run, NAME) : column.key.startsWith("metric:") ? metricText(column.key.slice(7), value) : text(value);
     if (column.key === "state") return element("td", {}, element("span", { class: `state ${kindOf(value)}` }, shown));
-    return element("td", { class: `${column.number ? "number " : ""}${column.kind || ""}`, title: shown.length > 28 ? shown : null }, shown);
+    return element("td", { class: `${column.number ? "number " : ""}${column.kind || ""}`, title: shown.length > 28 || shown !== exact(value) ? exact(value) : null }, shown);
   });
   return element("tr", {
     "aria-rowindex": place + 2, "data-run": run, class: place === active ? "active" : "",
@@ -126,13 +128,14 @@ function drawStates() {
 function drawCards() {
   const [best] = bestShown(1);
   const known = shownRuns.map((run) => measured(run)).filter((value) => value !== null).sort((one, other) => one - other);
+  const diverged = shownRuns.filter((run) => valueOf(`metric:${chosen.metric}`, run) === "NaN").length;
   const preemptions = report.spans.filter(([, , , , outcome]) => ["preempted", "wants-requeue"].includes(report.outcomes[outcome])).length;
   const card = (title, value, note) => element("div", { class: "card" }, element("span", {}, title), element("strong", {}, value), element("small", {}, note));
   const completed = shownRuns.filter((run) => stateOf(run) === "COMPLETED").length;
   fill("cards",
     card("Completed", `${completed} of ${shownRuns.length}`, shownRuns.length < total ? `${total} in the sweep` : "runs"),
-    card(`Best ${chosen.metric}`, best === undefined ? "–" : shortNumber(measured(best)), best === undefined ? "no run has it" : runs.name[best]),
-    card(`Median ${chosen.metric}`, known.length ? shortNumber(known[Math.floor(known.length / 2)]) : "–", `of ${known.length} runs`),
+    card(`Best ${chosen.metric}`, best === undefined ? "–" : metricText(chosen.metric, measured(best)), best === undefined ? "no run has a number" : nameOf(best, NAME)),
+    card(`Median ${chosen.metric}`, known.length ? metricText(chosen.metric, known[Math.floor(known.length / 2)]) : "–", `of ${known.length} runs${diverged ? `, ${diverged} are NaN` : ""}`),
     card("Attempts", String(runs.attempts.reduce((sum, count) => sum + count, 0)), `${preemptions} preempted`));
 }
 

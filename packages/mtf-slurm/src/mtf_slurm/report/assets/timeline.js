@@ -2,6 +2,7 @@
 const OUTCOME_COLOURS = { finished: "good", failed: "bad", preempted: "warn", "wants-requeue": "warn", "do-not-requeue": "bad", running: "work", "no receipt": "idle" };
 const LIVE = new Set(["running"]);
 const PLACES = 400;
+const NAMED = 40;
 
 function endOf([, , start, end, outcome]) {
   if (end !== null) return Math.max(end, start + 1);
@@ -57,12 +58,13 @@ function drawTimeline() {
     const load = atWork(spans);
     traces.push({ type: "scatter", mode: "lines", fill: "tozeroy", line: { shape: "hv", width: 1, color: colour("accent") }, fillcolor: colour("accent-soft"), ...load, yaxis: "y2", name: "at work", showlegend: false, hoverinfo: "text", text: load.y.map((count) => `${count} at work`) });
   }
-  const named = rows.length <= 40;
+  const named = rows.length <= NAMED;
+  find("timeline-plot").style.height = named ? `max(min(60vh, 520px), ${rows.length * 18 + 210}px)` : "";
   show("timeline-plot", traces, {
     showlegend: true, legend: { orientation: "h", y: 1.12 }, margin: { l: 60, r: 24, t: 46, b: 44 },
     xaxis: { type: "date", title: { text: "UTC" }, anchor: "y" },
     yaxis: { domain: [0, 0.76], autorange: "reversed", showgrid: false, zeroline: false, showticklabels: named, title: { text: named ? "" : "Runs" },
-      ...(named ? { tickvals: rows.map((_, place) => place), ticktext: rows.map((run) => plain(cut(runs.name[run], 26))) } : {}) },
+      ...(named ? { tickvals: rows.map((_, place) => place), ticktext: rows.map((run) => plain(nameOf(run, 26))) } : {}) },
     yaxis2: { domain: [0.82, 1], rangemode: "tozero", gridcolor: colour("line"), title: { text: "at work" }, nticks: 4, automargin: true },
   });
 }
