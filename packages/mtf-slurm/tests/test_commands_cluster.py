@@ -75,8 +75,8 @@ def test_a_cluster_from_the_shell(short_path: Path, capsys, monkeypatch, project
         (["up", "--folder", "/etc/passwd"], "/etc/passwd"),
     ],
 )
-def test_mistakes_have_status_2_and_one_message(arguments, says, tmp_path, capsys) -> None:
-    folder = [] if "--folder" in arguments else ["--folder", str(tmp_path / "c")]
+def test_mistakes_have_status_2_and_one_message(arguments, says, short_path, capsys) -> None:
+    folder = [] if "--folder" in arguments else ["--folder", str(short_path / "c")]
     assert main(["cluster", *arguments, *folder]) == 2
     shown = capsys.readouterr()
     assert says in shown.err

@@ -46,7 +46,7 @@ def test_a_finished_experiment_is_not_run_again(launcher, make_config) -> None:
 
 def test_the_same_name_with_other_settings_is_refused(launcher, make_config) -> None:
     launcher.submit_experiment(make_config("one", x=1.0), LOCAL)
-    with pytest.raises(JobSubmissionError, match=r"one: .*belongs to a run with other settings"):
+    with pytest.raises(JobSubmissionError, match=r"one: .*other settings: custom_params\.x \(1\.0 and 2\.0\)"):
         launcher.submit_experiment(make_config("one", x=2.0), LOCAL)
 
 

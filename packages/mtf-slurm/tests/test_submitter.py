@@ -44,6 +44,8 @@ class FakeSlurm:
         self.now = 1000.0
         self.silent = 0
         self.most_tasks = 10**9
+        self.reason = "Priority"
+        self.releases: list[Ran] = []
         self.late: list[tuple[float, list[str]]] = []
 
     def __call__(self, words: Sequence[str], *, timeout_s: float = 0.0, keep_open: Sequence[int] = ()) -> Ran:
@@ -59,6 +61,8 @@ class FakeSlurm:
             if self.silent >= 0:
                 return Ran(1, "", "slurm_load_jobs error: Socket timed out on send/recv operation\n")
             return Ran(0, "".join(self.row(job_id) for job_id in self.jobs))
+        if words[:2] == ["scontrol", "release"]:
+            return self.releases.pop(0) if self.releases else Ran(0)
         if words[0] == "scontrol":
             return Ran(0, "MaxArraySize = 1001\nMinJobAge = 300 sec\n")
         return Ran(1, "", "Slurm accounting storage is disabled\n")
@@ -96,7 +100,7 @@ class FakeSlurm:
 
     def row(self, job_id: int) -> str:
         tasks = f"{job_id}_[0-{self.arrays[job_id] - 1}]"
-        return f"{tasks}|{job_id}|PENDING|Priority|0|0|1G|N/A|N/A|1:00|{self.jobs[job_id]}|\n"
+        return f"{tasks}|{job_id}|PENDING|{self.reason}|0|0|1G|N/A|N/A|1:00|{self.jobs[job_id]}|\n"
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -249,6 +253,29 @@ def test_a_limit_that_leaves_no_room_at_all_is_an_error(place) -> None:
     here.slurm.most_tasks = 0
     with pytest.raises(JobSubmissionError, match="takes no job from you, although you have none"):
         here.launch().submit(here.names, None)
+
+
+def test_held_jobs_are_released_when_asked_for_again(place) -> None:
+    here = place(groups=(2, 1))
+    done = here.launch().submit(here.names, None)
+    here.slurm.reason = "launch failed requeued held"
+    here.slurm.releases = [
+        Ran(1, "", TIMED_OUT),
+        Ran(1, "", "Job has already finished for job 1_1\nslurm_suspend error: x"),
+    ]
+    again = here.launch().submit(here.names, None)
+    assert (again.job_ids, here.slurm.submissions) == (done.job_ids, 2)
+    asked = [words[2] for words in here.slurm.calls if words[:2] == ["scontrol", "release"]]
+    assert asked == ["1_0,1_1,2_0"] * 2  # the first time nobody answered
+    assert "held jobs cannot be released (scontrol: sbatch: error" in here.said[-2]
+    assert here.said[-1] == "released what Slurm held because a node could not start it: 1_0, 1_1, 2_0"
+    here.slurm.releases = [Ran(1, "", "Access/permission denied for job 1_0")]
+    here.add_run("another", "9G")
+    assert here.launch().submit(["run-0-0", "another"], None).job_ids == {"run-0-0": "1_0", "another": "3_0"}
+    assert (
+        "Slurm does not release what it holds because a node could not start it: 1_0 (scontrol: Access/permission "
+        "denied for job 1_0); ask the site"
+    ) in here.said
 
 
 def test_a_job_that_a_crash_has_lost_is_sent_again(place) -> None:

@@ -103,7 +103,7 @@ def test_an_orphan_at_work_is_told_of_and_can_be_cancelled(
 def test_the_same_name_with_other_settings_is_refused_and_nothing_written(launcher, make_search, folder) -> None:
     launcher.submit_sweep(make_search({"custom_params.x": [1.0]}, naming="sequential"), folder, LOCAL)
     before = SweepDirectory(folder).sweep_file.read_text()
-    says = r"a name is taken by another run \(tiny-000: .* belongs to a run with other settings\)"
+    says = r"a name is taken by another run \(tiny-000: .* with other settings: custom_params\.x \(1\.0 and 5\.0\)\)"
     with pytest.raises(JobSubmissionError, match=says) as caught:
         launcher.submit_sweep(make_search({"custom_params.x": [5.0, 6.0]}, naming="sequential"), folder, LOCAL)
     assert list(caught.value.reasons) == ["tiny-000"]
@@ -158,6 +158,16 @@ def test_a_file_in_the_way_is_one_clear_error(project, make_search) -> None:
     launcher = SLURMLauncher(None, project / "taken", project_root=project)
     with pytest.raises(SLURMError, match=r"taken.*cannot be written: Not a directory; nothing was started"):
         launcher.submit_sweep(make_search({}), project / "taken" / "sweep", LOCAL)
+
+
+def test_a_file_in_the_way_of_experiments_without_a_sweep(project, make_config) -> None:
+    (project / "taken").touch()
+    launcher = SLURMLauncher(None, project / "taken", project_root=project)
+    says = r"taken.single cannot be written: Not a directory; nothing was started"
+    with pytest.raises(SLURMError, match=says):
+        launcher.submit_experiment(make_config("one"), LOCAL)
+    with pytest.raises(SLURMError, match=says):
+        launcher.submit_experiment_batch([make_config("one")], LOCAL)
 
 
 @pytest.mark.parametrize("root", ["missing", "train.py"])

@@ -18,7 +18,7 @@ from submitting.launching import Order, answer
 from submitting.trouble import Trouble
 
 DEADLINE_S = 300.0
-SPAN = "date +%s%N > {run_dir}/.span; sleep 0.3; date +%s%N >> {run_dir}/.span; mv {run_dir}/.span {run_dir}/span"
+SPAN = "date +%s%N > {run_dir}/.span; sleep 1; date +%s%N >> {run_dir}/.span; mv {run_dir}/.span {run_dir}/span"
 
 
 @dataclass

@@ -18,6 +18,7 @@ from mtf_utils.problems import describe
 __all__ = ["Builder", "Mark", "Node", "YamlProblem"]
 
 MAX_DEPTH: Final = 64
+TOO_DEEP: Final = f"nested more than {MAX_DEPTH} levels deep"
 MAX_NODES: Final = 200_000
 
 _PREFIX: Final = "tag:yaml.org,2002:"
@@ -99,7 +100,7 @@ class Builder:
 
     def _open(self, event: Any) -> None:
         if len(self._stack) >= MAX_DEPTH:
-            raise YamlProblem(f"nested more than {MAX_DEPTH} levels deep", _mark(event))
+            raise YamlProblem(TOO_DEEP, _mark(event))
         is_map = isinstance(event, yaml.MappingStartEvent)
         if event.tag not in (None, "!", _PREFIX + ("map" if is_map else "seq")):
             raise YamlProblem(f"the tag {event.tag!r} is not accepted", _mark(event))

@@ -166,7 +166,7 @@ def _decoded(content: bytes, name: str) -> str:
 def _parse_yaml(text: str, name: str) -> Any:
     import yaml
 
-    from mtf_config.builder import Builder, YamlProblem
+    from mtf_config.builder import TOO_DEEP, Builder, YamlProblem
 
     builder = Builder(_events(text))
     try:
@@ -175,6 +175,8 @@ def _parse_yaml(text: str, name: str) -> Any:
         raise _error(error.message, name, error.mark) from None
     except yaml.MarkedYAMLError as error:
         reason = " ".join(str(part) for part in (error.context, error.problem) if part)
+        if "maximum nesting depth" in reason:  # libyaml 0.2.6 and later look ahead, and count before the builder does
+            reason = TOO_DEEP
         raise _error(reason, name, _mark_within(text, error.problem_mark or error.context_mark)) from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise _error(*_unreadable(text, error, name)) from None
@@ -244,16 +246,13 @@ def _parse_json(text: str, name: str) -> Any:
 
 def _check_shape(data: Any, name: str) -> None:
     """The bounds that the YAML builder keeps, for what JSON's parser let through."""
-    from mtf_config.builder import MAX_DEPTH, MAX_NODES
+    from mtf_config.builder import MAX_DEPTH, MAX_NODES, TOO_DEEP
 
     level, depth, count = [data], 0, 0
     while level:
         count += len(level)
         if depth > MAX_DEPTH or count > MAX_NODES:
-            limit = (
-                f"nested more than {MAX_DEPTH} levels deep" if depth > MAX_DEPTH else f"more than {MAX_NODES} values"
-            )
-            raise _error(limit, name, (1, 1))
+            raise _error(TOO_DEEP if depth > MAX_DEPTH else f"more than {MAX_NODES} values", name, (1, 1))
         inner = [
             list(item.values()) if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)
         ]

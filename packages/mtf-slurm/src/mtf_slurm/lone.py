@@ -12,7 +12,7 @@ from mtf_slurm.cluster.interrupted import explaining_interrupts
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.code.isolation import take_code
 from mtf_slurm.code.keeping import runs_that_keep_code
-from mtf_slurm.execute import active_elsewhere
+from mtf_slurm.execute import active_elsewhere, explain_write_errors
 from mtf_slurm.executor import Executor
 from mtf_slurm.git import GitManager
 from mtf_slurm.requests import check_request, distinct_experiments
@@ -69,7 +69,8 @@ def submit_lone(
             keep_code=kept,
             additive=True,
         )
-        active = active_elsewhere(directory, plan_sweep(directory, request), watch) if single else {}
+        with explain_write_errors(directory):
+            active = active_elsewhere(directory, plan_sweep(directory, request), watch) if single else {}
         if active:
             return BatchSubmissionResult(successful=tuple(active), job_ids=active)
         if not points:

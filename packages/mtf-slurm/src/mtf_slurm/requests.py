@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mtf_config import ExecutionMode, ExperimentConfig, ParameterGridSearch
+from mtf_slurm.configurations import differences
 from mtf_slurm.errors import SLURMError, SlurmNotFoundError
+from mtf_slurm.wording import shown
 from mtf_utils.paths import given_path
 from mtf_utils.rundir import SweepDirectory
 
@@ -33,10 +35,6 @@ __all__ = [
     "distinct_experiments",
 ]
 
-_SHOWN: Final = 60
-_KEYS_NAMED: Final = 3
-_EMPTY: Final[tuple[Any, ...]] = (None, [], {})  # of a section that is not given, and one with nothing in it
-
 
 def check_request(mode: ExecutionMode, max_concurrent_jobs: int | None) -> None:
     """Refuse what cannot be done before anything is written.
@@ -46,11 +44,11 @@ def check_request(mode: ExecutionMode, max_concurrent_jobs: int | None) -> None:
     """
     if not isinstance(mode, ExecutionMode):
         names = ", ".join(f"ExecutionMode.{item.name}" for item in ExecutionMode)
-        raise SLURMError(f"execution_mode={_shown(mode)}: expected one of {names}")
+        raise SLURMError(f"execution_mode={shown(mode)}: expected one of {names}")
     limit: Any = max_concurrent_jobs
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise SLURMError(
-            f"max_concurrent_jobs={_shown(limit)}: expected a whole number from 1, or None for no bound of your own"
+            f"max_concurrent_jobs={shown(limit)}: expected a whole number from 1, or None for no bound of your own"
         )
     if mode is ExecutionMode.SLURM and shutil.which("sbatch") is None:
         raise SlurmNotFoundError(
@@ -122,7 +120,7 @@ def check_git_manager(manager: Any) -> GitManager | None:
     if manager is None or isinstance(manager, GitManager):
         return manager
     remedy = "GitManager(path) makes one, and None finds the repository around the project"
-    raise SLURMError(f"git_manager={_shown(manager)}: expected a GitManager; {remedy}")
+    raise SLURMError(f"git_manager={shown(manager)}: expected a GitManager; {remedy}")
 
 
 def check_display(display: Any) -> Display | None:
@@ -133,7 +131,7 @@ def check_display(display: Any) -> Display | None:
     """
     missing = [name for name in ("update", "say", "close") if not callable(getattr(display, name, None))]
     if display is not None and missing:
-        raise SLURMError(f"display={_shown(display)}: expected an object with the methods of Display, or None")
+        raise SLURMError(f"display={shown(display)}: expected an object with the methods of Display, or None")
     return cast("Display | None", display)
 
 
@@ -144,7 +142,7 @@ def check_seconds(name: str, value: Any, *, least: float = 0.0) -> float:
         SLURMError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < least:
-        raise SLURMError(f"{name}={_shown(value)}: expected a number of seconds, {least:g} or more")
+        raise SLURMError(f"{name}={shown(value)}: expected a number of seconds, {least:g} or more")
     return float(value)
 
 
@@ -158,7 +156,7 @@ def check_job_id(job_id: Any) -> str:
         return job_id
     remedy = f"write {str(job_id)!r}" if isinstance(job_id, int) and not isinstance(job_id, bool) else "give a string"
     raise SLURMError(
-        f"job_id={_shown(job_id)}: {remedy}, as submit_experiment returns it: '123', '123_4', 'local-...' or 'dry-...'"
+        f"job_id={shown(job_id)}: {remedy}, as submit_experiment returns it: '123', '123_4', 'local-...' or 'dry-...'"
     )
 
 
@@ -170,7 +168,7 @@ def check_search(search: Any) -> None:
     """
     if not isinstance(search, ParameterGridSearch):
         raise SLURMError(
-            f"search={_shown(search)}: expected a ParameterGridSearch; `load_sweep(file, manager).search` is that of a "
+            f"search={shown(search)}: expected a ParameterGridSearch; `load_sweep(file, manager).search` is that of a "
             "sweep file"
         )
 
@@ -183,7 +181,7 @@ def check_experiment(name: str, value: Any) -> None:
     """
     if not isinstance(value, ExperimentConfig):
         raise SLURMError(
-            f"{name}={_shown(value)}: expected an ExperimentConfig; ExperimentConfig.from_dict makes one of a mapping"
+            f"{name}={shown(value)}: expected an ExperimentConfig; ExperimentConfig.from_dict makes one of a mapping"
         )
 
 
@@ -194,11 +192,11 @@ def check_names(names: Any) -> list[str]:
         SLURMError: it is no list of strings.
     """
     if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
-        raise SLURMError(f"names={_shown(names)}: expected a list of the names of runs, or None for all of them")
+        raise SLURMError(f"names={shown(names)}: expected a list of the names of runs, or None for all of them")
     listed = list(names)
     for index, name in enumerate(listed):
         if not isinstance(name, str):
-            raise SLURMError(f"names[{index}]={_shown(name)}: expected the name of a run")
+            raise SLURMError(f"names[{index}]={shown(name)}: expected the name of a run")
     return listed
 
 
@@ -215,36 +213,17 @@ def distinct_experiments(experiments: Any) -> tuple[dict[str, ExperimentConfig],
         SLURMError: it is no list of experiments.
     """
     if isinstance(experiments, ExperimentConfig | str | bytes | Mapping) or not isinstance(experiments, Iterable):
-        raise SLURMError(f"experiments={_shown(experiments)}: expected a list of ExperimentConfig")
+        raise SLURMError(f"experiments={shown(experiments)}: expected a list of ExperimentConfig")
     chosen: dict[str, ExperimentConfig] = {}
     problems: dict[str, str] = {}
     for index, item in enumerate(experiments):
         check_experiment(f"experiments[{index}]", item)
         name = item.experiment_name
         first = chosen.setdefault(name, item)
-        if first is not item and (changes := list(_differences(first.to_dict(), item.to_dict(), ""))):
-            more = f", and {len(changes) - _KEYS_NAMED} more" if len(changes) > _KEYS_NAMED else ""
+        if first is not item and (changes := differences(first.to_dict(), item.to_dict())):
             problems.setdefault(
                 name,
-                f"two experiments of the batch are named {name!r}, and they differ in "
-                f"{', '.join(changes[:_KEYS_NAMED])}{more}; neither was submitted: give each a name of its own",
+                f"two experiments of the batch are named {name!r}, and they differ in {changes}; neither was "
+                "submitted: give each a name of its own",
             )
     return {name: item for name, item in chosen.items() if name not in problems}, problems
-
-
-def _differences(first: Any, second: Any, path: str) -> Iterator[str]:
-    """The dotted keys in which two configurations differ, each with both values."""
-    if first in _EMPTY and second in _EMPTY:
-        return
-    if isinstance(first, dict | None) and isinstance(second, dict | None):
-        left, right = first or {}, second or {}
-        for key in {**left, **right}:
-            inner = f"{path}.{key}" if path else str(key)
-            yield from _differences(left.get(key), right.get(key), inner)
-    elif type(first) is not type(second) or first != second:
-        yield f"{path} ({_shown(first)} and {_shown(second)})"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

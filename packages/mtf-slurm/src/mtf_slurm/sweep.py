@@ -21,6 +21,7 @@ from mtf_slurm.budgets import ask_for, has_checkpoints
 from mtf_slurm.cluster.options import node_count, task_count, warning_s
 from mtf_slurm.code.isolation import Code, code_file_of, lay_code, write_code_of_run
 from mtf_slurm.code.record import CodeFile, workplace
+from mtf_slurm.configurations import taken_by
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.render import JobScript, render_job
 from mtf_slurm.room import Estimate
@@ -200,7 +201,7 @@ def plan_sweep(directory: SweepDirectory, request: SweepRequest) -> SweepPlan:
         known = entries.get(point.name) or before.get(point.name)
         identity = known["identity"] if known else _folder_identity(run)
         if identity not in (None, point.identity):
-            conflicts[point.name] = f"{run.path} belongs to a run with other settings"
+            conflicts[point.name] = taken_by(run, point.config)
             continue
         configs[point.name] = point.config
         entries[point.name] = {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-__all__ = ["counted", "listed", "spoken", "tally"]
+__all__ = ["counted", "listed", "shown", "spoken", "tally"]
+
+_SHOWN: Final = 60
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -32,3 +35,9 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     """The first few of some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def shown(value: Any) -> str:
+    """A value as it is written in a message, cut short where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

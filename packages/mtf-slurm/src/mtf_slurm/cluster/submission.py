@@ -20,7 +20,7 @@ from mtf_slurm.cluster.reasons import is_held_after_launch
 from mtf_slurm.cluster.submitter import Submitter
 from mtf_slurm.cluster.watch import Watch
 from mtf_slurm.decisions import Decision, Step, due
-from mtf_slurm.errors import ClusterUnreachableError, SlurmNotFoundError
+from mtf_slurm.errors import ClusterUnreachableError, JobSubmissionError, SLURMError, SlurmNotFoundError
 from mtf_slurm.evidence import Witness
 from mtf_slurm.policy import Cause
 from mtf_slurm.status import Evidence, JobStatus
@@ -202,8 +202,15 @@ class Launch:
             except ClusterUnreachableError as error:
                 raise NotYetError(f"held jobs cannot be released ({error})") from error
 
-        self._submitter().wait_for(step)
-        self.say(f"released what Slurm held because a node could not start it: {listed(job_ids)}")
+        which = f"because a node could not start it: {listed(job_ids)}"
+        try:
+            self._submitter().wait_for(step)
+        except JobSubmissionError:
+            raise  # it did not answer for too long
+        except SLURMError as error:  # no reason not to submit the others
+            self.say(f"Slurm does not release what it holds {which} ({error}); ask the site")
+        else:
+            self.say(f"released what Slurm held {which}")
 
     def _memory(self, due: Mapping[str, Evidence]) -> dict[str, str]:
         """What runs ask for instead of the memory of their configuration, because that did not suffice."""

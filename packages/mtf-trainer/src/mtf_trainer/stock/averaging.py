@@ -32,8 +32,8 @@ class EMA(TrainingCallback):
         decay: weight of the past at every update.
         every_n_steps: optimizer steps between two updates.
         warm_up: let the decay of update n be at most (1 + n) / (10 + n), so that the first weights are soon forgotten.
-        validate: whether validations see the average; callbacks added before this one see the raw weights at
-            `on_validation_start`, and the average at `on_validation_end`.
+        validate: whether validations see the average, which only one of several can have; callbacks added before this
+            one see the raw weights at `on_validation_start`, and the average at `on_validation_end`.
 
     Attributes:
         updates: how often the average was updated.
