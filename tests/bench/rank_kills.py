@@ -63,13 +63,14 @@ def _campaign(
     setup: Setup, arguments: argparse.Namespace, folder: Path, starters: queue.SimpleQueue[Starter]
 ) -> list[RankRun]:
     start = starters.get()
-    reference, lifetime_s = undisturbed(setup, start, folder / "undisturbed")
+    reference, last, between_s = undisturbed(setup, start, folder / "undisturbed")
     starters.put(start)
 
     def kill_one(index: int) -> RankRun:
         draw = random.Random(f"{arguments.seed}/{index}")
         victim = arguments.victims[index % len(arguments.victims)]
-        kill = Kill(victim, draw.randrange(arguments.ranks), draw.uniform(0.0, lifetime_s))
+        place = draw.randint(0, last[0]), draw.randint(0, last[1])
+        kill = Kill(victim, draw.randrange(arguments.ranks), place, draw.uniform(0.0, between_s))
         start = starters.get()
         try:
             run = disturbed(setup, start, folder / f"run-{index}", kill, reference)

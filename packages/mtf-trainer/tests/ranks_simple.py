@@ -44,13 +44,14 @@ class Regression(GenericTrainer):
 
 
 class Stop(TrainingCallback):
-    """Has this rank told to stop at the end of a batch."""
+    """Has the last rank told to stop at the end of a batch."""
 
     def __init__(self, epoch: int, batch: int) -> None:
         self.place = (epoch, batch)
 
     def on_batch_end(self, trainer: GenericTrainer, batch_idx: int, logs: dict[str, Any]) -> None:
-        if (trainer.current_epoch, batch_idx) == self.place:
+        is_last = trainer.rank == trainer.world_size - 1
+        if is_last and (trainer.current_epoch, batch_idx) == self.place:
             os.kill(os.getpid(), signal.SIGTERM)
             agreement = trainer._session.agreement
             while agreement is not None and not agreement._held:  # the news takes its time
@@ -67,7 +68,6 @@ def main() -> None:
     parser.add_argument("--strategy", default="auto")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     config = GenericTrainerConfig(
         epochs=2,
         gradient_accumulation_steps=arguments.accumulate,
@@ -83,10 +83,10 @@ def main() -> None:
     data = TensorDataset(torch.arange(arguments.samples), inputs, inputs.sum(dim=1, keepdim=True).sin())
     train = DataLoader(data, batch_size=arguments.batch, shuffle=True)
     val = DataLoader(data, batch_size=arguments.batch)
-    if arguments.stop and rank == size - 1:
+    if arguments.stop:
         epoch, batch = arguments.stop.split(":")
         trainer.add_callback(Stop(int(epoch), int(batch)))
-    with (arguments.folder / f"seen-{rank}").open("a") as trainer.seen:
+    with (arguments.folder / f"seen-{trainer.rank}").open("a") as trainer.seen:
         trainer.fit(model, lambda parameters: torch.optim.SGD(parameters, lr=0.05), train, val)
 
 

@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--pace", type=float, default=0.0, help="seconds that a batch takes")
     parser.add_argument("--fail", type=int, help="a rank that fails in its second epoch")
+    parser.add_argument("--leave", type=int, help="a rank that ends there as if all were well")
     parser.add_argument("--strategy", default="auto")
+    parser.add_argument("--lonely", action="store_true", help="give a callback to rank 0 alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +69,12 @@ def main() -> None:
     trainer, train = prepare(
         arguments.folder, workers=arguments.workers, pace_s=arguments.pace, distributed=distributed
     )
-    if arguments.fail == find_world().rank:
-        trainer.add_callback(Failing())
+    if arguments.fail is not None:
+        trainer.add_callback(Failing(arguments.fail, ValueError("the last words of this rank")))
+    if arguments.leave is not None:
+        trainer.add_callback(Failing(arguments.leave, SystemExit(0)))
+    if arguments.lonely and trainer.rank == 0:
+        trainer.add_callback(Failing(0, ValueError("never called")))
     train()
     digest = exact_task.digest(trainer)
     if find_world().rank:
@@ -79,11 +85,15 @@ def main() -> None:
 
 
 class Failing(TrainingCallback):
-    """Fails."""
+    """Fails on one rank."""
+
+    def __init__(self, rank: int, error: BaseException) -> None:
+        self.rank = rank
+        self.error = error
 
     def on_epoch_start(self, trainer: Any, epoch: int) -> None:
-        if epoch == 1:
-            raise ValueError("the last words of this rank")
+        if epoch == 1 and trainer.rank == self.rank:
+            raise self.error
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import json
 import os
-import re
 import signal
 
 import pytest
@@ -39,16 +38,14 @@ def test_two_ranks_learn_what_one_learns_from_batches_twice_as_large(ranks, tmp_
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_every_sample_comes_once_an_epoch_although_the_number_of_ranks_changes(ranks, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "between", "stop"), [("ddp", 1, "0:7"), ("fsdp", 1, "0:7"), ("fsdp", 3, "0:4")])
+def test_every_sample_comes_once_an_epoch_although_the_number_of_ranks_changes(ranks, tmp_path, kind, between, stop):
     options = ("--accumulate", "4", "--strategy", kind)
     ranks.train("ranks_simple.py", tmp_path, 2, *options, "--stop", "0:2", status=75)
-    if kind == "fsdp":  # one process has a whole model: there is no way back
-        ranks.train("ranks_simple.py", tmp_path, 3, *options, "--stop", "0:4", status=75)
-    else:
-        ranks.train("ranks_simple.py", tmp_path, 1, *options, "--stop", "0:7", status=75)
+    ranks.train("ranks_simple.py", tmp_path, between, *options, "--stop", stop, status=75)
     ranks.train("ranks_simple.py", tmp_path, 2, *options)
-    assert re.search(r"no longer exact: ranks was [13], is 2", (tmp_path / "log-0").read_text())
+    (line,) = [each for each in (tmp_path / "log-0").read_text().splitlines() if "no longer exact:" in each]
+    assert f"ranks was {between}, is 2" in line
     seen = collections.Counter(line for file in tmp_path.glob("seen-*") for line in file.read_text().splitlines())
     assert seen == {f"{epoch} {index}": 1 for epoch in (0, 1) for index in range(58)}
 
@@ -97,12 +94,16 @@ def test_all_ranks_stop_together_and_go_on_to_the_same_bits(ranks, tmp_path, str
     assert digests(tmp_path) == undisturbed
 
 
-def test_a_rank_that_is_killed_ends_the_others_which_go_on_to_the_same_bits(ranks, tmp_path, strategy, undisturbed):
+@pytest.mark.parametrize(("victim", "heard"), [(0, "rank 0 has ended"), (1, "a rank has ended")])
+def test_a_rank_that_is_killed_ends_the_others_which_go_on_to_the_same_bits(
+    ranks, tmp_path, strategy, undisturbed, victim, heard
+):
     with ranks.RankProcesses("ranks_task.py", tmp_path, 2, "--strategy", strategy, "--pace", "0.05") as started:
         ranks.wait_for(lambda: pace(tmp_path, 1) >= (1, 2), "the second epoch")
-        os.kill(started.processes[1].pid, signal.SIGKILL)
-        assert started.statuses() == [1, -signal.SIGKILL], started.said()
-        assert "TrainerError: the ranks cannot go on: a rank has ended without a word" in started.said()
+        os.kill(started.processes[victim].pid, signal.SIGKILL)
+        assert started.statuses()[victim] == -signal.SIGKILL
+        assert started.statuses()[1 - victim] == 1, started.said()
+        assert f"TrainerError: the ranks cannot go on: {heard} without a word" in started.said()
     ranks.train("ranks_task.py", tmp_path, 2, "--strategy", strategy)
     assert digests(tmp_path) == undisturbed
 
@@ -112,3 +113,19 @@ def test_the_last_words_of_a_rank_that_fails_are_those_of_all(ranks, tmp_path):
         assert started.statuses() == [1, 1]
         for log in started.logs:
             assert "the last words of this rank" in log.read_text()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_leaves_without_the_others_ends_them_too(ranks, tmp_path, rank):
+    with ranks.RankProcesses("ranks_task.py", tmp_path, 2, "--leave", str(rank)) as started:
+        assert started.statuses()[rank] == 0
+        assert started.statuses()[1 - rank] == 1
+        assert f"rank {rank}: SystemExit: 0" in started.logs[1 - rank].read_text()
+
+
+def test_what_only_one_rank_was_given_is_named_before_anything_is_trained(ranks, tmp_path):
+    with ranks.RankProcesses("ranks_task.py", tmp_path, 2, "--lonely") as started:
+        assert started.statuses() == [1, 1]
+        for log in started.logs:
+            assert "callbacks is Trace, Sum, EMA, Pace, Failing on rank 0 and Trace, Sum, EMA, Pace" in log.read_text()
+    assert not (tmp_path / "checkpoints" / "latest").exists()

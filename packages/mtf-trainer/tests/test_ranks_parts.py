@@ -12,18 +12,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.distributed import HashStore
 from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
-from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot, read_checkpoint
+from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot, publishing, read_checkpoint
 from mtf_trainer.data import Division, make_source
+from mtf_trainer.distributed.accord import check_accord, layout_of
 from mtf_trainer.distributed.agreement import Agreement
 from mtf_trainer.distributed.channel import Channel
 from mtf_trainer.distributed.crew import RankCrew
+from mtf_trainer.distributed.processes import is_lost, why_lost
+from mtf_trainer.distributed.team import Team
 from mtf_trainer.distributed.world import World, find_world, first_host
 from mtf_trainer.errors import CheckpointError, TrainerError
 from mtf_trainer.preemption import StopFlag
-from mtf_utils.sections import CheckpointConfig
+from mtf_utils.sections import CheckpointConfig, DistributedConfig
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -161,7 +165,7 @@ def test_data_that_can_only_be_iterated_is_not_divided():
 
 
 def team(store, rank, size):
-    return SimpleNamespace(rank=rank, size=size, launcher="", channel=lambda purpose: Channel(store))
+    return SimpleNamespace(rank=rank, size=size, launcher="", channel=lambda purpose, **options: Channel(store))
 
 
 def loop_on(agreement):
@@ -228,6 +232,19 @@ def test_a_process_that_comes_to_no_boundary_is_ended_when_another_has_failed():
     waiting.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        ("[gloo] Timed out waiting 18000ms for recv operation", "longer than distributed.timeout_minutes=0.3 for"),
+        ("[gloo] Connection closed by peer [127.0.0.1]:2724", "a rank has ended without a word"),
+    ],
+)
+def test_what_is_wrong_with_another_rank_is_told_in_plain_words(said, meaning):
+    error = RuntimeError(said)
+    assert is_lost(error)
+    assert meaning in why_lost(error, DistributedConfig(timeout_minutes=0.3))
+
+
 def test_a_rank_that_does_not_answer_is_named():
     flag, ended = StopFlag(), threading.Event()
     member = Agreement(team(HashStore(), 0, 3), flag, patience_s=0.2, end=lambda status: ended.set())
@@ -238,14 +255,72 @@ def test_a_rank_that_does_not_answer_is_named():
     member.close()
 
 
-def save_together(directory, snapshots, *, background=False):
-    """Save once with every rank in a thread; what came of it on each."""
+class Threads(Team):
+    """A rank that is a thread."""
+
+    def __init__(self, rank, slots, barrier):
+        self.rank, self.size, self.slots, self.barrier = rank, len(slots), slots, barrier
+
+    def gather(self, value):
+        self.slots[self.rank] = value
+        self.barrier.wait(timeout=30)
+        told = list(self.slots)
+        self.barrier.wait(timeout=30)
+        return told
+
+
+def compare(*given):
+    """What every rank hears when so much is given to each."""
+    slots, barrier, heard = [None] * len(given), threading.Barrier(len(given)), {}
+
+    def work(rank):
+        try:
+            check_accord(Threads(rank, slots, barrier), given[rank])
+        except TrainerError as error:
+            heard[rank] = str(error)
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(given))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    return heard
+
+
+def test_ranks_that_were_given_the_same_have_nothing_to_say():
+    given = {"model": layout_of(nn.BatchNorm1d(2)), "settings": {"precision": object()}}
+    assert compare(given, given | {"settings": {"precision": object()}}, given) == {}
+
+
+def test_what_one_rank_was_given_and_others_were_not_is_named_on_all():
+    given = {"callbacks": ["Trace"], "data": {"train": {"length": 70}}, "model": layout_of(nn.Linear(4, 16))}
+    other = {"callbacks": [], "data": {"train": {"length": 40}}, "model": layout_of(nn.Linear(4, 17))}
+    heard = compare(given, given, other)
+    assert heard.keys() == {0, 1, 2}
+    assert len(set(heard.values())) == 1
+    for difference in (
+        "callbacks is Trace on rank 0 and none on rank 2",
+        "data.train.length is 70 on rank 0 and 40 on rank 2",
+        "model.weight is 'float32[16, 4]' on rank 0 and 'float32[17, 4]' on rank 2",
+    ):
+        assert difference in heard[0]
+    assert "on rank 1" not in heard[0]
+
+
+def test_of_many_differences_the_first_few_are_named():
+    heard = compare({str(n): 0 for n in range(9)}, {})
+    assert "4 is 0 on rank 0 and None on rank 1; and 4 more" in heard[1]
+
+
+def save_together(directory, snapshots, *, background=False, elsewhere=None):
+    """Save once with every rank in a thread, all but the first where else they are told to; what came of it on each."""
     store, size = HashStore(), len(snapshots)
     results = {}
 
     def work(rank):
         crew = RankCrew(rank, size, lambda: Channel(store), patience_s=30)
-        with CheckpointStore(directory, CheckpointConfig(), run_id="r", crew=crew, publishes=rank == 0) as checkpoints:
+        place = elsewhere if elsewhere is not None and rank > 0 else directory
+        with CheckpointStore(place, CheckpointConfig(), run_id="r", crew=crew, publishes=rank == 0) as checkpoints:
             try:
                 if background:
                     checkpoints.save_in_background(snapshots[rank], kind=Kind.PERIODIC)
@@ -287,3 +362,13 @@ def test_a_part_that_cannot_be_written_leaves_no_checkpoint(tmp_path, culprit):
     results = save_together(tmp_path, snapshots)
     assert all(isinstance(result, CheckpointError) for result in results)
     assert not list(tmp_path.glob("ckpt-*"))
+
+
+def test_ranks_without_a_common_file_system_are_told_at_the_first_save(tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "ARRIVAL_S", 0.1)
+    snapshots = [snapshot("model", {"n": 0}), snapshot("rank_1", {"n": 1})]
+    results = save_together(tmp_path / "here", snapshots, elsewhere=tmp_path / "there")
+    for result in results:
+        assert isinstance(result, CheckpointError)
+        assert "has to be on a file system that all nodes share" in str(result)
+    assert not list((tmp_path / "here").glob("ckpt-*"))

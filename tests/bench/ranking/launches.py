@@ -15,7 +15,18 @@ from typing import Final, Protocol
 
 from killing.lane import Lane, environment
 
-__all__ = ["PATIENCE_S", "VICTIMS", "Kill", "Launch", "Launcher", "Outcome", "Starter", "fork_from", "start_afresh"]
+__all__ = [
+    "PATIENCE_S",
+    "VICTIMS",
+    "Kill",
+    "Launch",
+    "Launcher",
+    "Outcome",
+    "Place",
+    "Starter",
+    "fork_from",
+    "start_afresh",
+]
 
 PATIENCE_S: Final = 120.0
 """After so many seconds a launch counts as hanging."""
@@ -27,6 +38,10 @@ VICTIMS: Final = ("one", "all", "launcher", "kill-one", "kill-launcher")
 """Who gets SIGTERM, or SIGKILL."""
 
 
+Place = tuple[int, int]
+"""Epoch and batch, from 0."""
+
+
 @dataclass(frozen=True)
 class Kill:
     """Who is killed and when.
@@ -34,11 +49,13 @@ class Kill:
     Attributes:
         victim: one of `VICTIMS`.
         rank: which one, if it is one.
-        after_s: seconds after every rank has begun to train.
+        place: the epoch and the batch that some rank has ended before.
+        after_s: seconds from then on.
     """
 
     victim: str
     rank: int
+    place: Place
     after_s: float
 
 
@@ -124,6 +141,7 @@ class Launch:
     def __init__(self, start: Starter, command: Sequence[str], folder: Path, ranks: int, log: Path) -> None:
         self._folder = folder
         self._ranks = ranks
+        self._heard: dict[int, tuple[int, int, int]] = {}
         for rank in range(ranks):
             self._pace(rank).unlink(missing_ok=True)
         self._launcher = start(["--standalone", f"--nproc-per-node={ranks}", *command], ranks, log)
@@ -131,20 +149,28 @@ class Launch:
     def _pace(self, rank: int) -> Path:
         return self._folder / f"pace-{rank}"
 
-    def pids(self) -> dict[int, int]:
-        """The process of each rank that has begun to train."""
-        found = {}
+    def _said(self) -> dict[int, tuple[int, int, int]]:
+        """The process of each rank that has begun to train, with the epoch and the batch that it ended last."""
         for rank in range(self._ranks):
             words = self._pace(rank).read_text().split() if self._pace(rank).exists() else []
-            if words:
-                found[rank] = int(words[0])
-        return found
+            if words:  # there are none while the file is written
+                pid, epoch, batch = map(int, words)
+                self._heard[rank] = (pid, epoch, batch)
+        return self._heard
+
+    def pids(self) -> dict[int, int]:
+        """The process of each rank that has begun to train."""
+        return {rank: pid for rank, (pid, _, _) in self._said().items()}
+
+    def place(self) -> Place:
+        """How far the ranks have come."""
+        return max((epoch, batch) for _, epoch, batch in self._said().values())
 
     def execute(self, kill: Kill | None) -> Outcome:
         """Kill it, if so asked, and wait for its end."""
         everyone: set[int] = set()
         hit, ended = False, self._launcher.has_ended
-        if kill is not None and _within(PATIENCE_S, lambda: self._has_begun() or ended()):
+        if kill is not None and _within(PATIENCE_S, lambda: self._has_come_to(kill.place) or ended()):
             time.sleep(kill.after_s)
             everyone = _descendants(self._launcher.pid)
             hit = not ended() and self._shoot(kill, self.pids())
@@ -156,8 +182,8 @@ class Launch:
         self._sweep_up(everyone)
         return Outcome(hit, status, time.monotonic() - began, stayed)
 
-    def _has_begun(self) -> bool:
-        return len(self.pids()) == self._ranks
+    def _has_come_to(self, place: Place) -> bool:
+        return len(self.pids()) == self._ranks and self.place() >= place
 
     def _shoot(self, kill: Kill, pids: dict[int, int]) -> bool:
         number = signal.SIGKILL if kill.victim.startswith("kill") else signal.SIGTERM

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ranking.launches import Kill, Launch, Outcome, Starter
+from ranking.launches import Kill, Launch, Outcome, Place, Starter
 from ranking.task import TASK
 
 __all__ = ["RankRun", "Setup", "disturbed", "undisturbed"]
@@ -67,12 +67,13 @@ class RankRun:
     def line(self, index: int) -> str:
         """The run in a line."""
         kill, said = self.kill, "; ".join(self.faults) or "identical"
-        place = f"{kill.victim} (rank {kill.rank}) after {kill.after_s:.2f} s"
+        epoch, batch = kill.place
+        place = f"{kill.victim} (rank {kill.rank}) {kill.after_s:.2f} s after batch {batch} of epoch {epoch}"
         return f"{index}: {place}, {'hit' if self.hit else 'missed'}, over after {self.killed.took_s:.1f} s: {said}"
 
 
-def undisturbed(setup: Setup, start: Starter, folder: Path) -> tuple[Digests, float]:
-    """What a run comes to, and how long it trains."""
+def undisturbed(setup: Setup, start: Starter, folder: Path) -> tuple[Digests, Place, float]:
+    """What a run comes to, its last batch, and how many seconds pass from one batch to the next."""
     launch, began = setup.launch(start, folder), time.monotonic()
     while not launch.pids():
         began = time.monotonic()
@@ -80,7 +81,8 @@ def undisturbed(setup: Setup, start: Starter, folder: Path) -> tuple[Digests, fl
     outcome = launch.execute(None)
     if outcome.status != 0:
         raise RuntimeError(f"the undisturbed run ended with status {outcome.status}: {(folder / 'log').read_text()}")
-    return setup.digests(folder), time.monotonic() - began
+    epoch, batch = launch.place()
+    return setup.digests(folder), (epoch, batch), (time.monotonic() - began) / ((epoch + 1) * (batch + 1))
 
 
 def disturbed(setup: Setup, start: Starter, folder: Path, kill: Kill, reference: Digests) -> RankRun:

@@ -14,7 +14,7 @@ from mtf_utils.names import nearest
 if TYPE_CHECKING:
     from mtf_trainer.trainer import GenericTrainer
 
-__all__ = ["EVENTS", "Events", "TrainingCallback", "point_out_uncalled"]
+__all__ = ["EVENTS", "Events", "TrainingCallback", "check_addition"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,19 @@ WITHIN_A_PHASE: Final = ("on_before_optimizer_step", "train_metrics")
 """What else happens once: in the middle of a phase, for all callbacks at once."""
 
 
-def point_out_uncalled(callback: TrainingCallback) -> None:
-    """Warn of methods of a callback that look like an event and are none, as other trainers have them."""
+def check_addition(callback: TrainingCallback, present: Sequence[TrainingCallback]) -> None:
+    """Refuse what is no callback, or is there already.
+
+    Warns of methods that look like an event and are none, as other trainers have them.
+
+    Raises:
+        TypeError: it is no callback.
+        TrainerError: it was added already.
+    """
+    if not isinstance(callback, TrainingCallback):
+        raise TypeError(f"expected an object of a class derived from TrainingCallback, found {callback!r:.80}")
+    if any(each is callback for each in present):
+        raise TrainerError(f"this {type(callback).__qualname__} was added already: every event would reach it twice")
     for name in dir(callback):
         if name.startswith("on_") and not hasattr(TrainingCallback, name):
             known = nearest(name, EVENTS)

@@ -220,7 +220,8 @@ class Loop:
         else:
             self._loss = None
             train.skipped += 1
-            logger.warning("left out: the loss at %s is not finite", at(place))
+            if self.team.is_first:
+                logger.warning("left out: the loss at %s is not finite", at(place))
         train.last = scalars  # type: ignore[assignment]  # tensors of an accelerator become numbers in settle()
         state.phase = Phase.TRAIN_BATCH_BACKWARD
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mtf_trainer import fingerprint
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, read_checkpoint
 from mtf_trainer.checkpoint.directory import published
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.distributed import shares, world_of
+from mtf_trainer.distributed.accord import check_accord
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.ending import stop_for_good
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
@@ -115,8 +117,10 @@ def attempt(session: Session, checkpoint: Checkpoint | None, *, is_chosen: bool)
     """Count the block as an attempt at the run, unless that is complete.
 
     Raises:
+        TrainerError: the ranks were given different things.
         TrainingStopped: there were attempts enough, or this one has shown that there were.
     """
+    check_accord(session.team, _given(session))
     state = None if checkpoint is None else ResumeState.from_dict(checkpoint.resume)
     if state is not None:
         prolong(state, session.config)
@@ -136,6 +140,22 @@ def attempt(session: Session, checkpoint: Checkpoint | None, *, is_chosen: bool)
     except BaseException:
         session.guard.withdraw()
         raise
+
+
+def _given(session: Session) -> dict[str, Any]:
+    """What the loops of all ranks have to agree in, so that they pass the same boundaries."""
+    settings, engine = session.config.to_dict(), session.engine
+    own = {"device", "logging", "seed"}  # of seeds that of rank 0 counts
+    return {
+        "directory": str(session.directory),
+        "settings": {name: value for name, value in settings.items() if name not in own},
+        "log_every_n_steps": session.config.logging.log_every_n_steps,
+        "data": fingerprint.data(session.train, session.val),
+        "optimizer": fingerprint.trainer_part(session.config, engine.optimizer)["optimizer"],
+        "scheduler": type(engine.scheduler).__name__,
+        "callbacks": [type(callback).__qualname__ for callback in session.callbacks],
+        "registered": sorted(session.registered),
+    }
 
 
 def _begin(session: Session, state: ResumeState | None, *, is_chosen: bool) -> None:

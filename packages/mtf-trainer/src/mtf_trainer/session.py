@@ -151,7 +151,7 @@ class Session:
             CheckpointError: the checkpoint does not belong to this run.
         """
         self._check(checkpoint)
-        resume, sections = shares.shares_of(checkpoint, self.team.rank, self.team.size, self.engine.parallel)
+        resume, sections = shares.shares_of(checkpoint, self.team, self.engine, self._training_section)
         training, by_as_many = sections["training"], shares.ranks_of(checkpoint) == self.team.size
         self.restored = Restored(checkpoint.path, attestation.digests(self._as_saved(sections)), by_as_many)
         fingerprint.check_model(plain_state(self.engine.model), sections["model"], source=str(checkpoint.path))
@@ -185,7 +185,7 @@ class Session:
                 path=checkpoint.path,
             )
         self._is_exact = not inexact
-        if inexact:
+        if inexact and self.team.is_first:
             logger.warning("continuing, but results are no longer exact: %s", "; ".join(inexact))
 
     def run(self) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mtf_trainer import binding, determinism, opening, preemption, rng
-from mtf_trainer.callbacks import TrainingCallback, point_out_uncalled
+from mtf_trainer.callbacks import TrainingCallback, check_addition
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.data import Division, make_source
@@ -33,7 +33,6 @@ from mtf_utils.logs import setup_logging
 from mtf_utils.stateful import Stateful
 
 __all__ = ["GenericTrainer"]
-
 
 StepFunction = Callable[["GenericTrainer", Any, int], Mapping[str, Any]]
 
@@ -173,8 +172,7 @@ class GenericTrainer:
         scheduler: Any | None,
     ) -> None:
         parallel = self._bind(model, optimizer, scheduler, ranks)
-        team = ranks.team
-        store = opening.open_store(self.config, team)
+        team, store = ranks.team, opening.open_store(self.config, ranks.team)
         try:
             is_chosen = self._armed is not None
             checkpoint = self._take_checkpoint(store, team)
@@ -285,23 +283,16 @@ class GenericTrainer:
         """
         if self._fitting:
             raise TrainerError("load_checkpoint() while fit() runs: call it before")
-        checkpoint = self._armed = opening.look_up(
-            self.config, None if checkpoint_path is None else Path(checkpoint_path)
-        )
+        path = None if checkpoint_path is None else Path(checkpoint_path)
+        checkpoint = self._armed = opening.look_up(self.config, path)
         streams = RNGState.from_state_dict(checkpoint.sections["training"]["rng"])
         return ResumeState.from_dict(checkpoint.resume, rng=streams)
 
     def add_callback(self, callback: TrainingCallback) -> None:
         """Add a callback; events reach callbacks in the order in which they were added."""
-        if not isinstance(callback, TrainingCallback):
-            raise TypeError(f"expected an object of a class derived from TrainingCallback, found {callback!r:.80}")
         if self._fitting:
             raise TrainerError("add_callback() while fit() runs: add callbacks before")
-        if any(each is callback for each in self.callbacks):
-            raise TrainerError(
-                f"this {type(callback).__qualname__} was added already: every event would reach it twice"
-            )
-        point_out_uncalled(callback)
+        check_addition(callback, self.callbacks)
         self.callbacks.append(callback)
 
     def add_logger(self, logger: MetricLogger) -> None:
@@ -397,3 +388,13 @@ class GenericTrainer:
     def global_step(self) -> int:
         """Optimizer steps taken."""
         return self._session.state.global_step if self._session else 0
+
+    @property
+    def rank(self) -> int:
+        """The number of this process among those that train together, from 0."""
+        return world_of(self.config.distributed).rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train together."""
+        return world_of(self.config.distributed).size

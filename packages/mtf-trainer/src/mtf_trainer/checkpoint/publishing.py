@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mtf_trainer.checkpoint import directory as folders
 from mtf_trainer.checkpoint.bandwidth import Bandwidth
@@ -23,6 +23,9 @@ from mtf_trainer.errors import CheckpointError
 from mtf_utils.atomic import fsync_directory
 
 __all__ = ["Contributor", "Crew", "Publisher", "Writer"]
+
+ARRIVAL_S: Final = 10.0
+"""How long a network file system may take to show what another node has written."""
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +120,7 @@ class Publisher:
     def write(self, save: int, task: SaveTask, encoded: EncodedSnapshot, kind: Kind, *, pinned: bool) -> Path:
         """See `Writer`; nothing of it is left if it fails."""
         if self._crew is None:
-            return self._publish(task, encoded, kind, pinned, lambda temporary: None, list)
+            return self._publish(task, encoded, kind, pinned, lambda temporary: None, lambda temporary: [])
         crew = self._crew
         outcome: Path | BaseException = CheckpointError("it was not written")
         try:
@@ -127,7 +130,7 @@ class Publisher:
                 kind,
                 pinned,
                 lambda temporary: crew.open(save, temporary.name),
-                lambda: crew.collect(save, task.deadline),
+                lambda temporary: _arrived(temporary, crew.collect(save, task.deadline), task.deadline),
             )
             return outcome
         except BaseException as error:
@@ -143,14 +146,14 @@ class Publisher:
         kind: Kind,
         pinned: bool,
         begun: Callable[[Path], Any],
-        others: Callable[[], list[Part]],
+        others: Callable[[Path], list[Part]],
     ) -> Path:
         sequence = folders.next_sequence(self._directory)
         final = self._directory / folder_name(sequence, encoded.global_step)
         temporary: Path | None = None
         began = time.monotonic()
         try:
-            temporary = folders.new_temporary(final, self._run_id)
+            temporary = folder = folders.new_temporary(final, self._run_id)
             begun(temporary)
             manifest = write_checkpoint(
                 temporary,
@@ -160,7 +163,7 @@ class Publisher:
                 sequence=sequence,
                 pinned=pinned,
                 deadline=task.deadline,
-                others=others,
+                others=lambda: others(folder),
             )
             self.bandwidth.learn(task.deadline.written, time.monotonic() - began)
             task.await_confirmation()
@@ -217,6 +220,33 @@ class Contributor:
         finally:
             self._crew.deliver(save, part)
         return self._crew.outcome(save, task.deadline)
+
+
+def _arrived(folder: Path, parts: list[Part], deadline: Deadline) -> list[Part]:
+    """The parts, once their files are seen from here.
+
+    Raises:
+        CheckpointError: one is not: those who wrote it have another folder of that name.
+    """
+    end = time.monotonic() + ARRIVAL_S
+    for name, entry in ((name, entry) for part in parts for name, entry in part.files.items()):
+        while not _has_size(folder / name, entry.size):
+            deadline.check("waiting for the files of the other ranks")
+            if time.monotonic() > end:
+                raise CheckpointError(
+                    f"{name} was written by another rank, and is not in {folder}: checkpoint.checkpoint_dir has to be "
+                    "on a file system that all nodes share",
+                    path=folder,
+                )
+            time.sleep(0.01)
+    return parts
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
 
 
 def _remove_remains(temporary: Path) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import nn
 
+from mtf_trainer.distributed.accord import check_accord, layout_of
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.distributed.world import World, find_world
-from mtf_trainer.errors import TrainerError
+from mtf_trainer.errors import TrainerError, TrainingPreempted, TrainingStopped
 from mtf_trainer.preemption import StopFlag
 from mtf_utils.sections import DistributedConfig
 
@@ -39,9 +40,14 @@ class Ranks:
     agreement: Agreement | None = None
 
     def spread(self, model: nn.Module, config: DistributedConfig) -> Parallel | None:
-        """Have all ranks train the model; None if there is one."""
+        """Have all ranks train the model; None if there is one.
+
+        Raises:
+            TrainerError: they were given different models.
+        """
         if self.team.size == 1:
             return None
+        check_accord(self.team, {"strategy": config.strategy, "model": layout_of(model)})
         if config.strategy == "fsdp":
             from mtf_trainer.distributed.sharded import Sharded
 
@@ -85,28 +91,29 @@ def together(
         yield Ranks(Team())
         return
     from mtf_trainer.distributed.agreement import Agreement
-    from mtf_trainer.distributed.processes import assemble, is_lost
+    from mtf_trainer.distributed.processes import assemble, is_lost, why_lost
 
     team = assemble(config, world, device)
     agreement = Agreement(team, flag, patience_s=patience_s)
     agreement.start()
     try:
         yield Ranks(team, agreement)
-    except SystemExit as stop:
-        if isinstance(stop.__cause__, Exception):  # this rank failed once too often
-            agreement.fail(stop.__cause__)
-        else:  # told to go, and so are all
-            agreement.close()
-            team.close()
-        raise
-    except Exception as error:
-        agreement.fail(error)
-        if not is_lost(error):
-            raise
-        why = agreement.failure() or "a rank has ended without a word; its log or the launcher says more"
-        raise TrainerError(f"the ranks cannot go on: {why}") from error
-    else:
         agreement.close()
         team.close()
+    except (TrainingPreempted, TrainingStopped) as stop:
+        if isinstance(stop.__cause__, Exception):  # this rank failed once too often
+            agreement.fail(stop.__cause__)
+        else:  # told to go, and so are all; the state is durable, whatever becomes of the others
+            agreement.close()
+            with contextlib.suppress(RuntimeError):
+                team.close()
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) or not is_lost(error):
+            agreement.fail(error)
+            raise
+        heard = TrainerError(f"the ranks cannot go on: {agreement.failure() or why_lost(error, config)}")
+        agreement.fail(heard)
+        raise heard from error
     finally:
         agreement.close()

@@ -41,8 +41,8 @@ class Members(Protocol):
     size: int
     launcher: str
 
-    def channel(self, purpose: str) -> Channel:
-        """A connection for one thread."""
+    def channel(self, purpose: str, *, patience_s: float | None = None) -> Channel:
+        """A connection for one thread, which it may take so long to make."""
 
 
 class Agreement:
@@ -91,9 +91,11 @@ class Agreement:
         return self._target is not None and self._passed >= self._target
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others that this rank ends with an error."""
+        """Tell the others that this rank ends with an error, unless it does so because another one has."""
+        if self._failure is not None:
+            return
         try:
-            channel = self._team.channel("agreement")
+            channel = self._team.channel("agreement", patience_s=HEAR_S)
             channel.tell_once("failure", f"rank {self._team.rank}: {type(error).__name__}: {error}")
             channel.tell("news", True)
             if self._team.rank == 0:  # the store ends with this process

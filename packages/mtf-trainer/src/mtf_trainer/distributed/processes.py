@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import re
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -22,7 +23,7 @@ from mtf_trainer.distributed.world import World
 from mtf_trainer.errors import CheckpointError, TrainerError
 from mtf_utils.sections import DistributedConfig
 
-__all__ = ["ProcessTeam", "assemble", "is_lost"]
+__all__ = ["ProcessTeam", "assemble", "is_lost", "why_lost"]
 
 T = TypeVar("T")
 
@@ -65,10 +66,16 @@ class ProcessTeam(Team):
         address, port = self.gather([world.address or "localhost", server.port if server else 0])[0]
         return server, (address, port)
 
-    def channel(self, purpose: str) -> Channel:
-        """A connection of one's own to what the ranks leave for each other; for one thread."""
+    def channel(self, purpose: str, *, patience_s: float | None = None) -> Channel:
+        """A connection of one's own to what the ranks leave for each other; for one thread.
+
+        Args:
+            purpose: what it is for; the others use the same word.
+            patience_s: how long to try; None: as long as a rank waits for the others.
+        """
         address, port = self._place
-        store = TCPStore(address, port, None, False, self.timeout, wait_for_workers=False)
+        timeout = self.timeout if patience_s is None else timedelta(seconds=patience_s)
+        store = TCPStore(address, port, None, False, timeout, wait_for_workers=False)
         return Channel(PrefixStore(purpose, store))
 
     def crew(self) -> Crew:
@@ -162,6 +169,14 @@ def is_lost(error: Exception) -> bool:
     """Whether an error says that another rank cannot be reached."""
     text = str(error)
     return isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text
+
+
+def why_lost(error: Exception, config: DistributedConfig) -> str:
+    """What such an error means, where no rank has said why it ended."""
+    if re.search(r"timed? ?out", str(error), re.IGNORECASE):
+        limit = f"distributed.timeout_minutes={config.timeout_minutes:g}"
+        return f"another rank hangs, or takes longer than {limit} for what this one waits for"
+    return "a rank has ended without a word; its log or the launcher says more"
 
 
 def assemble(config: DistributedConfig, world: World, device: torch.device) -> ProcessTeam:

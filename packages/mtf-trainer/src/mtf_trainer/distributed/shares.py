@@ -15,9 +15,7 @@ from mtf_trainer.callbacks import TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint
 from mtf_trainer.checkpoint.pieces import is_piece, joined, whole
 from mtf_trainer.data import DataSource
-from mtf_trainer.distributed.parallel import Parallel
 from mtf_trainer.distributed.team import Team
-from mtf_trainer.errors import CheckpointError
 from mtf_trainer.phases import CONSUMED, TrainerPhase
 from mtf_trainer.preparation import plain_name
 from mtf_trainer.restoring import keeps_state
@@ -99,30 +97,35 @@ def is_divided(checkpoint: Checkpoint) -> bool:
 
 
 def shares_of(
-    checkpoint: Checkpoint, rank: int, size: int, parallel: Parallel | None
+    checkpoint: Checkpoint, team: Team, engine: Engine, live: Callable[[], Mapping[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The training state and the sections that a rank continues with.
 
     Where the number of ranks has changed, rank 0 keeps its random streams and gets the sums of all; accumulated
     gradients become their mean, which is what they would have been brought together to.
 
+    Args:
+        checkpoint: to continue from.
+        team: the ranks of now.
+        engine: has their model.
+        live: gives the section `training` of this run as it is.
+
     Raises:
-        CheckpointError: the model is divided now, and was not when the checkpoint was made.
+        CheckpointError: the model is divided now, and the optimizer's state cannot be.
     """
+    parallel = engine.parallel
     is_sharded, was_sharded = parallel is not None and parallel.is_sharded, is_divided(checkpoint)
-    if is_sharded and not was_sharded:
-        raise CheckpointError(
-            f"{checkpoint.path} was not made with distributed.strategy='fsdp', and cannot be continued with it: use "
-            "ddp, or begin a new run with load_weights",
-            path=checkpoint.path,
-        )
-    if size != ranks_of(checkpoint) or was_sharded != is_sharded:
-        resume, sections = _redistributed(checkpoint, rank)
-    elif rank == 0:
+    if team.size != ranks_of(checkpoint) or was_sharded != is_sharded:
+        resume, sections = _redistributed(checkpoint, team.rank)
+    elif team.is_first:
         resume, sections = checkpoint.resume, checkpoint.sections
     else:
-        own = checkpoint.sections[section_of(rank)]
+        own = checkpoint.sections[section_of(team.rank)]
         resume, sections = own["resume"], _overlaid(checkpoint.sections, own)
+    if is_sharded and not was_sharded:
+        from mtf_trainer.distributed.dividing import to_divide
+
+        sections = to_divide(sections, engine, live, source=str(checkpoint.path))
     return resume, (whole(sections) if parallel is None else parallel.to_load(sections))
 
 
