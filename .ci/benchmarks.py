@@ -61,6 +61,7 @@ BENCHMARKS = [
     Benchmark("checkpoint", "What a checkpoint costs", "tests/bench checkpoint"),
     Benchmark("resume_position", "Resuming in the middle of an epoch", "tests/bench resume_position"),
     Benchmark("imports", "What an import costs", "tests/bench imports"),
+    Benchmark("commands", "What a command costs", "tests/bench commands"),
     Benchmark("config", "Reading a configuration", "tests/bench config"),
     Benchmark("config_grids", "Grids", "tests/bench config_grids"),
     Benchmark("config_errors", "Errors and hostile input", "tests/bench config_errors", times=False),
@@ -70,6 +71,7 @@ BENCHMARKS = [
     Benchmark("preemptions", "Preemptions on Slurm", "tests/bench/preemptions.py", times=False),
     Benchmark("kills", "Kills", "tests/bench/kills.py", times=False),
     Benchmark("kills_peers", "The same kills for others", "tests/bench/kills_peers.py", times=False),
+    Benchmark("local_kills", "Kills of the local runner", "tests/bench/local_kills.py", times=False),
     Benchmark("rank_kills", "Kills of one rank among several", "tests/bench/rank_kills.py", times=False),
 ]
 

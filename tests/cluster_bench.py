@@ -59,6 +59,16 @@ class ClusterBench:
         """How everything that was submitted stands."""
         return GridSearchResult.load(self.folder)
 
+    def wait_over(self, *names: str, timeout_s: float = 90) -> GridSearchResult:
+        """Wait until nothing may become of these runs any more, of all without names; how everything stands then."""
+
+        def over() -> GridSearchResult | None:
+            results = self.results()
+            return None if any(run.may_change for run in results if not names or run.name in names) else results
+
+        found: GridSearchResult = wait_until(over, f"the end of {names or 'all runs'}", timeout_s)
+        return found
+
     def statuses(self) -> dict[str, JobStatus]:
         """The state of each run."""
         return {run.name: run.status for run in self.results()}

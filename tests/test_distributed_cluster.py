@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mtf_config import ExecutionMode, ExperimentConfig
-from mtf_slurm import GridSearchResult, JobStatus, SLURMLauncher
+from cluster_bench import ClusterBench, experiments, wait_until
+from mtf_slurm import JobStatus
 from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
-from mtf_utils.rundir import Outcome, RunDirectory, SweepDirectory
+from mtf_utils.rundir import Outcome, RunDirectory
 from repository import ROOT
 
 pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
@@ -41,68 +38,33 @@ train_ddp.make_batch = make_batch
 train_ddp.leave(train_ddp.main())
 """
 RANKS = range(4)
+PATIENCE_S = 200
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + 200
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.1)
-    return value
-
-
-class Trainings:
+class Trainings(ClusterBench):
     """Three trainings that go on at once."""
 
-    def __init__(self, cluster: LocalCluster, root: Path) -> None:
-        self.cluster = cluster
-        (root / "train.py").write_text(TRAIN)
-        launcher = SLURMLauncher(None, root / "experiments", project_root=root, command="{python} train.py")
-        self.ids = launcher.submit_experiment_batch(
-            [self._config(name) for name in ("whole", "preempted", "failing")], ExecutionMode.SLURM
-        ).job_ids
-        self.directory = SweepDirectory(root / "experiments" / "single")
-
-    @staticmethod
-    def _config(name: str) -> ExperimentConfig:
-        keys = {"model": {"name": "m"}, "data": {"dataset_name": "d"}, "optimizer": {"name": "o"}}
+    def __init__(self, cluster: LocalCluster, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(cluster, root, monkeypatch, {"train.py": TRAIN}, command="{python} train.py")
+        names = ("whole", "preempted", "failing")
         slurm = {"nodes": 2, "ntasks_per_node": 2}
-        return ExperimentConfig.from_dict(
-            keys | {"experiment_name": name, "slurm": slurm, "custom_params": {"steps": 5}}
-        )
-
-    def run(self, name: str) -> RunDirectory:
-        return self.directory.run(name)
+        self.ids = self.submit_batch(experiments(names, slurm=slurm, custom_params={"steps": 5})).job_ids
 
     def preempt(self) -> None:
-        run = self.run("preempted")
-        wait_for(lambda: all((run.path / f"held-{rank}").exists() for rank in RANKS), "four ranks at step 3")
+        held = [self.run("preempted").path / f"held-{rank}" for rank in RANKS]
+        wait_until(lambda: all(file.exists() for file in held), "four ranks at step 3", PATIENCE_S)
         self.cluster.run(["scancel", "--batch", "--signal=USR1", self.ids["preempted"]])
-
-    def result(self) -> GridSearchResult:
-        def ended() -> GridSearchResult | None:
-            result = GridSearchResult.load(self.directory.path)
-            return None if any(run.may_change for run in result) else result
-
-        found: GridSearchResult = wait_for(ended, "the ends of the trainings")
-        return found
 
 
 @pytest.fixture(scope="module")
 def trainings(
     slurm_cluster: Callable[..., LocalCluster], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Trainings]:
-    patch = pytest.MonkeyPatch()
-    with slurm_cluster(ClusterSettings(nodes=2)) as cluster:
-        for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "MTF_"))]:
-            patch.delenv(name)
-        for name, value in cluster.environment().items():
-            patch.setenv(name, value)
-        trainings = Trainings(cluster, tmp_path_factory.mktemp("distributed"))
+    with pytest.MonkeyPatch.context() as patch, slurm_cluster(ClusterSettings(nodes=2)) as cluster:
+        trainings = Trainings(cluster, tmp_path_factory.mktemp("distributed"), patch)
         trainings.preempt()
-        trainings.result()
+        trainings.wait_over(timeout_s=PATIENCE_S)
         yield trainings
-    patch.undo()
 
 
 def log_lines(run: RunDirectory, attempt: int = 1) -> list[str]:
@@ -116,7 +78,7 @@ def outcomes(run: RunDirectory) -> list[Outcome | None]:
 
 def test_four_ranks_on_two_nodes_take_part_in_one_attempt(trainings: Trainings) -> None:
     run = trainings.run("whole")
-    assert trainings.result()["whole"].status is JobStatus.COMPLETED
+    assert trainings.results()["whole"].status is JobStatus.COMPLETED
     assert outcomes(run) == [Outcome.FINISHED]
     nodes = ["node1", "node1", "node2", "node2"]
     assert log_lines(run) == [
@@ -124,13 +86,13 @@ def test_four_ranks_on_two_nodes_take_part_in_one_attempt(trainings: Trainings) 
         for rank in RANKS
         for line in (f"{rank}: rank {rank} is done", f"{rank}: rank {rank} of 4 on {nodes[rank]} begins at step 0")
     ]
-    out = "".join(path.read_text() for path in trainings.directory.path.glob("submissions/*/*.out"))
+    out = "".join(path.read_text() for path in trainings.folder.glob("submissions/*/*.out"))
     assert "nothing to do" not in out  # one claim for all the ranks of a run
 
 
 def test_a_preempted_training_goes_on_and_ends_with_the_same_weights(trainings: Trainings) -> None:
     run = trainings.run("preempted")
-    assert trainings.result()["preempted"].status is JobStatus.COMPLETED
+    assert trainings.results()["preempted"].status is JobStatus.COMPLETED
     assert outcomes(run) == [Outcome.PREEMPTED, Outcome.FINISHED]
     assert [line for line in log_lines(run, 1) if "stop" in line] == [
         f"{rank}: rank {rank} was told to stop; saved after step 3" for rank in RANKS
@@ -142,7 +104,7 @@ def test_a_preempted_training_goes_on_and_ends_with_the_same_weights(trainings: 
 
 def test_a_rank_that_fails_fails_the_run_with_its_last_words(trainings: Trainings) -> None:
     """And not with what the others say, whose connections it broke, nor with the signal by which srun ended them."""
-    run = trainings.result()["failing"]
+    run = trainings.results()["failing"]
     assert run.status is JobStatus.FAILED
     assert run.reason.endswith("ValueError: the last words of rank 3")
     receipt = trainings.run("failing").attempt(1).finished()

@@ -82,9 +82,6 @@ class Bench(ClusterBench):
     def wait_held(self, name: str, attempt: int = 1) -> None:
         wait_until((self.run(name).path / f"held-{attempt}").exists, f"attempt {attempt} of {name}")
 
-    def wait_over(self, *names: str) -> None:
-        wait_until(lambda: not any(self.result(name).may_change for name in names), f"the end of {names}")
-
     def end_its_time(self, name: str) -> None:
         self.cluster.run(["scontrol", "update", f"JobId={self.result(name).job_id}", "EndTime=now"])
 

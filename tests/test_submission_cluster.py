@@ -23,6 +23,8 @@ from repository import ROOT
 
 pytest_plugins = ["mtf_slurm.testing.pytest_plugin"]
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine is no failure
+
 BASE: dict[str, Any] = {"model": {"name": "none"}, "data": {"dataset_name": "none"}, "optimizer": {"name": "none"}}
 
 
@@ -31,7 +33,7 @@ def campaign(name: str, *arguments: str) -> str:
     if reason := is_available():
         pytest.skip(reason)
     command = [sys.executable, str(ROOT / "tests" / "bench" / "submission_campaign.py"), name, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=840)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

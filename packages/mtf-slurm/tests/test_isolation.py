@@ -266,6 +266,20 @@ def test_a_folder_that_git_has_a_part_of_is_linked_entry_by_entry(tmp_path) -> N
         link_inputs(copy, project, ["file"])
 
 
+@pytest.mark.parametrize("links", [["data", "data/x", "data/in/y"], ["data/in/y", "data", "data/x"]])
+def test_what_lies_in_a_linked_folder_may_be_linked_as_well(tmp_path, links: list[str]) -> None:
+    project, copy = tmp_path / "project", tmp_path / "copy"
+    for name in ("x", "in/y"):
+        (project / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / "data" / name).write_text(name)
+    copy.mkdir()
+    check_links(project, links)
+    for _ in range(2):
+        link_inputs(copy, project, links)
+    assert [(copy / "data" / name).read_text() for name in ("x", "in/y")] == ["x", "in/y"]
+    assert not any(path.is_symlink() for path in project.rglob("*"))
+
+
 def test_where_a_job_works() -> None:
     assert workplace(CodeFile(isolated=False, project_root="/p")) is None
     top = workplace(CodeFile(isolated=True, project_root="/p", tree="abc", python_path=["src", "lib"]))

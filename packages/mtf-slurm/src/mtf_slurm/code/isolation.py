@@ -15,7 +15,7 @@ from mtf_slurm.code.checkout import check_out
 from mtf_slurm.code.contents import NAMED, measure_tree
 from mtf_slurm.code.editable import Editable, editable_folders, editables, site_folders
 from mtf_slurm.code.links import check_links, link_inputs
-from mtf_slurm.code.provenance import describe, diff_to
+from mtf_slurm.code.provenance import describe, diff_to, is_dirty
 from mtf_slurm.code.record import CODE, CodeFile
 from mtf_slurm.code.repository import NoRepositoryError, Repository
 from mtf_slurm.code.snapshots import Snapshot, has_file, has_folder, take_snapshot
@@ -111,7 +111,7 @@ def _not_isolated(project_root: Path, reason: str, repository: Repository) -> Co
 
 
 def _in_place(project_root: Path, reason: str, repository: Repository | None = None) -> CodeFile:
-    known = describe(repository) if repository else {}
+    known = describe(repository) | {"dirty": is_dirty(repository)} if repository else {}
     return CodeFile(isolated=False, project_root=str(project_root), reason=reason, **known)
 
 
@@ -136,7 +136,8 @@ def _record(project_root: Path, place: PurePosixPath, snapshot: Snapshot) -> Cod
         files=snapshot.files,
         size=snapshot.size,
         warnings=[*snapshot.warnings, *_live(snapshot, installed, {place, place / "src", *folders})],
-        **known | {"dirty": snapshot.tree != committed},
+        dirty=snapshot.tree != committed,
+        **known,
     )
 
 

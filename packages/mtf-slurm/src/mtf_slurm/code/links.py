@@ -63,6 +63,8 @@ def _link(place: Path, target: Path, name: str) -> None:
         return
     if place.is_symlink() and os.fspath(place.readlink()) == os.fspath(target):
         return
+    if place.resolve() == target.resolve():  # in a folder that is linked itself
+        return
     if not place.is_dir() or place.is_symlink() or not target.is_dir():
         raise JobSubmissionError(f"slurm.link: {name!r} is a part of the snapshot; link what git ignores only")
     _link_rest(place, target)

@@ -11,21 +11,25 @@ from mtf_slurm.code.contents import readable_size
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
 
-__all__ = ["MAX_DIFF_BYTES", "describe", "diff_to", "without_credentials"]
+__all__ = ["MAX_DIFF_BYTES", "describe", "diff_to", "is_dirty", "without_credentials"]
 
 MAX_DIFF_BYTES: Final = 10 * 2**20
 """Of a longer diff only the list of files is kept."""
 
 
 def describe(repository: Repository) -> dict[str, Any]:
-    """Commit, branch (None when detached), whether anything is not committed, and the remote."""
+    """Commit, branch (None when detached), and the remote."""
     branch = _text(repository.run("symbolic-ref", "--short", "HEAD")) if _is_on_branch(repository) else None
     return {
         "commit": repository.commit_of("HEAD"),
         "branch": branch,
-        "dirty": bool(repository.output("status", "--porcelain", "--untracked-files=normal")),
         "remote": _remote(repository),
     }
+
+
+def is_dirty(repository: Repository) -> bool:
+    """Whether anything is not committed, new files included; in a large working tree that takes a while to say."""
+    return bool(repository.output("status", "--porcelain", "--untracked-files=normal"))
 
 
 def _is_on_branch(repository: Repository) -> bool:
