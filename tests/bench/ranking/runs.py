@@ -110,6 +110,6 @@ def _faults_of_end(outcome: Outcome) -> list[str]:
 
 
 def _is_saved(folder: Path) -> bool:
-    """Whether the newest checkpoint is the one of a preemption."""
+    """Whether the newest checkpoint is the one of a preemption, or that of the end: a signal may come after `fit`."""
     newest = folder / "checkpoints" / (folder / "checkpoints" / "latest").read_text().strip()
-    return bool(json.loads((newest / "manifest.json").read_text())["kind"] == "emergency")
+    return bool(json.loads((newest / "manifest.json").read_text())["kind"] in ("emergency", "final"))
