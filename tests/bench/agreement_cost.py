@@ -2,7 +2,8 @@
 
 Ranks train a tiny model under DDP over gloo, in blocks of steps that alternate between three ways to learn of a stop:
 not at all, the agreement of the trainer, and the usual collective in every step. Printed is the time of a step of each,
-with the median of its ratios to the first.
+with the median of its ratios to the first, and the same of the processor's time of all threads, which means more where
+the machine has other work.
 """
 
 from __future__ import annotations
@@ -53,24 +54,30 @@ def measure(blocks: int, steps: int) -> None:
         "agreement": lambda due: [due() for _ in range(BOUNDARIES_A_STEP)],
         "collective": lambda due: ask_all(),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(blocks + 1):
         for name, way in ways.items():
             agreement = Agreement(team, StopFlag(), patience_s=10)
             if name == "agreement":
                 agreement.start()
             dist.barrier()
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             for _ in range(steps):
                 step()
                 way(agreement.is_due)
-            times[name].append((time.perf_counter() - began) / steps)
+            times[name].append(((time.perf_counter() - began) / steps, (time.process_time() - used) / steps))
             agreement.close()
     if team.is_first:
         for name, taken in times.items():
-            pairs = [own / bare for own, bare in zip(taken[1:], times["none"][1:], strict=True)]
-            print(f"{name}: {statistics.median(taken[1:]) * 1e6:.0f} us a step, {statistics.median(pairs):.3f}")
+            print(f"{name}: {compared(taken, times['none'], 0)} a step; processor {compared(taken, times['none'], 1)}")
     team.close()
+
+
+def compared(own: list[tuple[float, float]], bare: list[tuple[float, float]], which: int) -> str:
+    """A median, and that of the ratios; the first block warms up."""
+    pairs = [(mine[which], other[which]) for mine, other in zip(own[1:], bare[1:], strict=True)]
+    ratio = statistics.median(mine / other for mine, other in pairs)
+    return f"{statistics.median(mine for mine, _ in pairs) * 1e6:.0f} us, {ratio:.3f}"
 
 
 def make_step() -> Callable[[], None]:
