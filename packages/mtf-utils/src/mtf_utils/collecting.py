@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["collection_paused"]
 
 _FROZEN_BY_PYTHON: Final = 1_000
-"""More objects than Python 3.12 freezes by itself as it starts (some hundreds), and fewer than any `gc.freeze()` does."""
+"""More objects than Python 3.12 freezes by itself as it starts (some hundreds), and fewer than a `gc.freeze()` does."""
 
 
 @contextlib.contextmanager
