@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from typing import Final
 
 __all__ = ["collection_paused"]
+
+_FROZEN_BY_PYTHON: Final = 1_000
+"""More objects than Python 3.12 freezes by itself as it starts (some hundreds), and fewer than a `gc.freeze()` does."""
 
 
 @contextlib.contextmanager
@@ -21,7 +25,7 @@ def collection_paused() -> Iterator[None]:
     try:
         yield
     finally:
-        if was_on and gc.get_freeze_count() == 0:  # what somebody froze is to stay so
+        if was_on and gc.get_freeze_count() < _FROZEN_BY_PYTHON:  # what somebody froze is to stay so
             gc.freeze()
             gc.unfreeze()  # into the oldest generation
         if was_on:
