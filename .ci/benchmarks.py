@@ -68,7 +68,9 @@ BENCHMARKS = [
     Benchmark("trivial_tasks", "A hundred trivial runs on Slurm", "tests/bench/trivial_tasks.py"),
     Benchmark("scale", "Sweeps of ten thousand runs", "tests/bench/scale.py"),
     Benchmark("submissions", "Submission under trouble", "tests/bench/submission_campaign.py", times=False),
-    Benchmark("preemptions", "Preemptions on Slurm", "tests/bench/preemptions.py", times=False),
+    Benchmark(
+        "preemptions", "Preemptions on Slurm", "tests/bench/preemptions.py --runs 20 --stops 3 --grace 5", times=False
+    ),
     Benchmark("kills", "Kills", "tests/bench/kills.py", times=False),
     Benchmark("kills_peers", "The same kills for others", "tests/bench/kills_peers.py", times=False),
     Benchmark("local_kills", "Kills of the local runner", "tests/bench/local_kills.py", times=False),
