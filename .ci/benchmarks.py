@@ -60,6 +60,7 @@ BENCHMARKS = [
     Benchmark("loop", "What a step costs", "tests/bench loop"),
     Benchmark("checkpoint", "What a checkpoint costs", "tests/bench checkpoint"),
     Benchmark("resume_position", "Resuming in the middle of an epoch", "tests/bench resume_position"),
+    Benchmark("agreement_cost", "How several ranks agree on a stop", "tests/bench/agreement_cost.py"),
     Benchmark("imports", "What an import costs", "tests/bench imports"),
     Benchmark("commands", "What a command costs", "tests/bench commands"),
     Benchmark("config", "Reading a configuration", "tests/bench config"),

@@ -1,15 +1,17 @@
 """What it costs several ranks to agree on a stop: `python tests/bench/agreement_cost.py [--ranks N]`.
 
-Ranks train a tiny model under DDP over gloo, in blocks of steps that alternate between three ways to learn of a stop:
-not at all, the agreement of the trainer, and the usual collective in every step. Printed is the time of a step of each,
-with the median of its ratios to the first, and the same of the processor's time of all threads, which means more where
-the machine has other work.
+Ranks train a tiny model under DDP over gloo, in blocks of steps that take turns, in an order drawn anew each time,
+between three ways to learn of a stop: not at all, the agreement of the trainer, and the usual collective in every step.
+A fourth is once more nothing at all: what differs there is what the measurement cannot tell. Printed is the time of a
+step of each, with the median of its ratios to the first and where that would be 95 times of 100 were the blocks drawn
+anew; and the same of the processor's time of all threads, which means more where the machine has other work.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import sys
 import time
@@ -34,8 +36,8 @@ def main() -> None:
     """Start the ranks, or be one of them."""
     parser = argparse.ArgumentParser(prog="agreement_cost", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--blocks", type=int, default=15, help="blocks of each way (default: 15)")
-    parser.add_argument("--steps", type=int, default=200, help="steps of a block (default: 200)")
+    parser.add_argument("--blocks", type=int, default=150, help="blocks of each way (default: 150)")
+    parser.add_argument("--steps", type=int, default=50, help="steps of a block (default: 50)")
     arguments = parser.parse_args()
     if "RANK" in os.environ:
         measure(arguments.blocks, arguments.steps)
@@ -53,10 +55,13 @@ def measure(blocks: int, steps: int) -> None:
         "none": lambda due: None,
         "agreement": lambda due: [due() for _ in range(BOUNDARIES_A_STEP)],
         "collective": lambda due: ask_all(),
+        "none, again": lambda due: None,
     }
+    draw = random.Random(0)  # the same on all ranks
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(blocks + 1):
-        for name, way in ways.items():
+        for name in draw.sample(sorted(ways), len(ways)):
+            way = ways[name]
             agreement = Agreement(team, StopFlag(), patience_s=10)
             if name == "agreement":
                 agreement.start()
@@ -69,15 +74,19 @@ def measure(blocks: int, steps: int) -> None:
             agreement.close()
     if team.is_first:
         for name, taken in times.items():
-            print(f"{name}: {compared(taken, times['none'], 0)} a step; processor {compared(taken, times['none'], 1)}")
+            in_all, working = (compared(taken, times["none"], which) for which in (0, 1))
+            print(f"{name:<12} {in_all} a step; processor {working}")
     team.close()
 
 
 def compared(own: list[tuple[float, float]], bare: list[tuple[float, float]], which: int) -> str:
-    """A median, and that of the ratios; the first block warms up."""
+    """A median, that of the ratios, and between what it lies; the first block warms up."""
     pairs = [(mine[which], other[which]) for mine, other in zip(own[1:], bare[1:], strict=True)]
-    ratio = statistics.median(mine / other for mine, other in pairs)
-    return f"{statistics.median(mine for mine, _ in pairs) * 1e6:.0f} us, {ratio:.3f}"
+    ratios = [mine / other for mine, other in pairs]
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(1000))
+    spread = f"{statistics.median(ratios):.3f} ({medians[25]:.3f} .. {medians[975]:.3f})"
+    return f"{statistics.median(mine for mine, _ in pairs) * 1e6:.0f} us, {spread}"
 
 
 def make_step() -> Callable[[], None]:

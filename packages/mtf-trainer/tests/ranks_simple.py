@@ -30,17 +30,37 @@ class Regression(GenericTrainer):
     """Fits a sine, and notes what it sees."""
 
     seen: Any
+    errors: Any = None
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         index, inputs, targets = batch
         if self.model.training and self.counts():
             self.seen.writelines(f"{self.current_epoch} {each}\n" for each in index.tolist())
             self.seen.flush()
-        return {"loss": nn.functional.mse_loss(self.model(inputs), targets)}
+        outputs = self.model(inputs)
+        if self.errors is not None and self.model.training and self.counts():
+            self.errors.update(outputs.detach(), targets)
+        return {"loss": nn.functional.mse_loss(outputs, targets)}
 
     def counts(self) -> bool:
         """Whether the batch is more than a stand-in."""
         return bool(self._session.loop.train.factor)
+
+
+class Losses(TrainingCallback):
+    """Collects what is different on every rank."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_batch_end(self, trainer: GenericTrainer, batch_idx: int, logs: dict[str, Any]) -> None:
+        self.losses.append(float(logs["loss"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": list(self.losses)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.losses = list(state["losses"])
 
 
 class Stop(TrainingCallback):
@@ -66,6 +86,7 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--stop", help="EPOCH:BATCH at whose end the last rank is told to stop")
     parser.add_argument("--strategy", default="auto")
+    parser.add_argument("--collect", action="store_true", help="have a metric and a callback that collect")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = GenericTrainerConfig(
@@ -83,6 +104,12 @@ def main() -> None:
     data = TensorDataset(torch.arange(arguments.samples), inputs, inputs.sum(dim=1, keepdim=True).sin())
     train = DataLoader(data, batch_size=arguments.batch, shuffle=True)
     val = DataLoader(data, batch_size=arguments.batch)
+    if arguments.collect:
+        import torchmetrics
+
+        trainer.errors = torchmetrics.MeanSquaredError()
+        trainer.add_metric("mse", trainer.errors, stage="train")
+        trainer.add_callback(Losses())
     if arguments.stop:
         epoch, batch = arguments.stop.split(":")
         trainer.add_callback(Stop(int(epoch), int(batch)))

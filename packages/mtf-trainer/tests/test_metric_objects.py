@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -22,6 +24,7 @@ from mtf_trainer import (
     TrainingPreempted,
     preemption,
 )
+from mtf_trainer.metric_objects import MetricObjects, MetricState
 from mtf_utils.rundir import read_metrics
 
 HAS_TORCHMETRICS = importlib.util.find_spec("torchmetrics") is not None
@@ -227,3 +230,90 @@ def test_metrics_within_metrics_and_what_they_keep_over_validations_survive_stop
     raw = [record["val_targets_raw"] for record in validations]
     assert len(set(raw)) > 1
     assert (validations[-1]["val_targets_min"], validations[-1]["val_targets_max"]) == (min(raw), max(raw))
+
+
+def state_of(metric: Any) -> MetricState:
+    objects = MetricObjects()
+    objects.add("val", "targets", metric)
+    (state,) = objects.states(torch.device("cpu")).values()
+    assert isinstance(state, MetricState)
+    return state
+
+
+VALUES = st.lists(st.floats(-100.0, 100.0, width=32), max_size=4)
+SHARES = st.lists(VALUES, min_size=1, max_size=4)
+"""What each of some ranks sees before, or after, their number changes."""
+
+
+@pytest.mark.skipif(not HAS_TORCHMETRICS, reason="torchmetrics is not installed")
+@settings(deadline=None, max_examples=60)
+@given(before=SHARES, after=SHARES)
+def test_other_numbers_of_ranks_compute_over_every_value_once(
+    before: list[list[float]], after: list[list[float]]
+) -> None:
+    torchmetrics = importlib.import_module("torchmetrics")
+    every = [value for values in (*before, *after) for value in values]
+    assume(len(every) > 1)
+
+    def make() -> tuple[Any, MetricState]:
+        metric = torchmetrics.MetricCollection(
+            {
+                "sum": torchmetrics.SumMetric(),
+                "mean": torchmetrics.MeanMetric(),
+                "least": torchmetrics.MinMetric(),
+                "most": torchmetrics.MaxMetric(),
+                "all": torchmetrics.CatMetric(),
+                "error": torchmetrics.MinMaxMetric(torchmetrics.SumMetric()),
+            }
+        )
+        return metric, state_of(metric)
+
+    def shown(share: list[list[float]], states: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+        shown_to = []
+        for rank, values in enumerate(share):
+            metric, state = make()
+            if states is not None:
+                assert not state.is_lossy(states)
+                state.load_state_dict(state.merged(states, is_first=rank == 0))
+            for value in values:
+                metric.update(torch.tensor(value))
+            shown_to.append(state.state_dict())
+        return shown_to
+
+    metric, state = make()
+    state.load_state_dict(state.merged(shown(after, shown(before, None)), is_first=True))
+    alone, _ = make()
+    for value in every:
+        alone.update(torch.tensor(value))
+    computed, expected = metric.compute(), alone.compute()
+    assert sorted(computed.pop("all").tolist()) == sorted(expected.pop("all").tolist())
+    assert {name: value.item() for name, value in computed.items()} == {
+        name: pytest.approx(value.item(), rel=1e-4, abs=1e-3) for name, value in expected.items()
+    }
+
+
+@pytest.mark.skipif(not HAS_TORCHMETRICS, reason="torchmetrics is not installed")
+def test_what_cannot_be_brought_together_stays_with_the_first_rank_and_is_told() -> None:
+    torchmetrics = importlib.import_module("torchmetrics")
+
+    def collected(values: list[float]) -> tuple[MetricState, dict[str, Any]]:
+        metric = torchmetrics.PearsonCorrCoef()  # whose states torchmetrics brings together in its compute()
+        state = state_of(metric)
+        if values:
+            metric.update(torch.tensor(values), torch.tensor(values[::-1]))
+        return state, state.state_dict()
+
+    (state, first), (_, second), (_, nothing) = (collected(values) for values in ([1.0, 2.0, 4.0], [3.0, 5.0], []))
+    assert state.is_lossy([first, second])
+    assert not state.is_lossy([first, nothing])
+    assert state.merged([first, second], is_first=True)["collected"] == first["collected"]
+    assert state.merged([first, second], is_first=False)["collected"] == nothing["collected"]
+
+
+def test_a_metric_of_ones_own_goes_on_on_the_first_rank_alone() -> None:
+    state = state_of(Range())
+    states = [{"collected": {"values": values}, "updates": [], "results": []} for values in ([1.0], [2.0])]
+    assert state.merged(states, is_first=True)["collected"] == {"values": [1.0]}
+    assert state.merged(states, is_first=False)["collected"] == {"values": []}
+    assert state.is_lossy(states)
+    assert not state.is_lossy(states[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.util
 import json
 import os
 import signal
@@ -48,6 +49,19 @@ def test_every_sample_comes_once_an_epoch_although_the_number_of_ranks_changes(r
     assert f"ranks was {between}, is 2" in line
     seen = collections.Counter(line for file in tmp_path.glob("seen-*") for line in file.read_text().splitlines())
     assert seen == {f"{epoch} {index}": 1 for epoch in (0, 1) for index in range(58)}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchmetrics") is None, reason="torchmetrics is not installed")
+def test_what_metrics_of_all_ranks_collected_counts_once_and_what_is_left_out_is_named(ranks, tmp_path):
+    ranks.train("ranks_simple.py", tmp_path, 2, "--collect", "--stop", "0:2", status=75)
+    ranks.train("ranks_simple.py", tmp_path, 1, "--collect", "--stop", "0:9", status=75)
+    (line,) = [each for each in (tmp_path / "log-0").read_text().splitlines() if "no longer exact:" in each]
+    assert line.endswith("ranks was 2, is 1; of callback Losses only what rank 0 had is left")
+    ranks.train("ranks_simple.py", tmp_path, 2, "--collect")
+    assert "is left" not in (tmp_path / "log-0").read_text()
+    ends = [record for record in read_metrics(tmp_path / "checkpoints" / "metrics.jsonl") if "train_mse" in record]
+    assert len(ends) == 2
+    assert [end["train_mse"] for end in ends] == pytest.approx([end["train_loss"] for end in ends], rel=1e-5)
 
 
 def digests(folder):

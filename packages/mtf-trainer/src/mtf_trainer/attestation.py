@@ -12,9 +12,10 @@ import torch
 
 from mtf_trainer.checkpoint.dtypes import as_bytes
 from mtf_trainer.checkpoint.files import digest
+from mtf_trainer.checkpoint.pieces import is_piece, mapped
 from mtf_trainer.rng import RNGState, set_python_state, thaw_numpy
 
-__all__ = ["Digests", "canary", "differing_components", "digests"]
+__all__ = ["Digests", "alike", "canary", "differing_components", "digests"]
 
 Digests = dict[str, dict[str, str]]
 
@@ -64,6 +65,15 @@ def differing_components(saved: Digests, live: Digests) -> Iterator[str]:
             if before.get(place) != after.get(place):
                 yield f"{name} {place}".rstrip()
                 break
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two values of a checkpoint are the same, bit for bit; of tensors in pieces, the rest of them."""
+    return dict(_leaves(_without_pieces(one), "")) == dict(_leaves(_without_pieces(other), ""))
+
+
+def _without_pieces(value: Any) -> Any:
+    return mapped(value, lambda part: None if is_piece(part) else part)
 
 
 def _leaves(value: Any, place: str) -> Iterator[tuple[str, str]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import torch
 
+from mtf_trainer.attestation import alike
 from mtf_trainer.errors import TrainerError
 from mtf_utils.stateful import Stateful
 
-__all__ = ["MetricObject", "MetricObjects", "Stage"]
+__all__ = ["MetricObject", "MetricObjects", "MetricState", "Stage"]
 
 Stage = Literal["train", "val"]
 
@@ -109,20 +110,26 @@ class MetricObjects:
     def states(self, device: torch.device) -> dict[str, Stateful]:
         """What each one needs in a checkpoint, by stage and name."""
         return {
-            f"metric {stage}/{name}": _State(metric, device)
+            f"metric {stage}/{name}": MetricState(metric, device)
             for stage, metrics in self._objects.items()
             for name, metric in metrics.items()
         }
 
 
-class _State:
-    """The state of a metric, with the number of its updates, which torchmetrics leaves out of its state."""
+class MetricState:
+    """The state of a metric, with the number of its updates, which torchmetrics leaves out of its state.
+
+    Args:
+        metric: whose state it is.
+        device: of the batches.
+    """
 
     def __init__(self, metric: MetricObject, device: torch.device) -> None:
         self._metric = metric
         self._device = device
 
     def state_dict(self) -> dict[str, Any]:
+        """Everything collected so far."""
         if callable(values := getattr(self._metric, "values", None)):
             list(values())  # a collection computes alike metrics once: asked for, the others catch up
         return {
@@ -132,6 +139,7 @@ class _State:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` or `merged` returned."""
         self._metric.load_state_dict(OrderedDict(state["collected"]))
         if hasattr(self._metric, "to"):
             self._metric.to(self._device)
@@ -141,8 +149,65 @@ class _State:
             for name, value in results.items():
                 setattr(part, name, value.to(self._device))
 
+    def merged(self, states: Sequence[Mapping[str, Any]], *, is_first: bool) -> dict[str, Any]:
+        """One rank's share of what other ranks have collected: all of it for the first, and nothing for the others.
+
+        Of a maximum, a minimum or a mean every rank gets that of all; of what nobody knows how to bring together the
+        first rank gets its own.
+
+        Args:
+            states: of the ranks that were, in their order.
+            is_first: whether the share is that of the first rank.
+        """
+        self._metric.reset()
+        fresh, first = self.state_dict(), states[0]
+        collected = dict(first["collected"] if is_first else fresh["collected"])
+        for name, reduction in self._divided():
+            values = [state["collected"][name] for state in states]
+            if reduction in _OF_ALL:
+                collected[name] = _OF_ALL[reduction](torch.stack([value.to(self._device) for value in values]))
+            elif is_first and reduction in _ADDITIVE:
+                collected[name] = _ADDITIVE[reduction](values)
+        updates = [sum(counts) if is_first else 0 for counts in zip(*(each["updates"] for each in states), strict=True)]
+        return {"collected": collected, "updates": updates, "results": first.get("results", [])}
+
+    def is_lossy(self, states: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether `merged` leaves something out that other ranks than the first have collected."""
+        self._metric.reset()
+        fresh = self.state_dict()["collected"]
+        merged = {name for name, reduction in self._divided() if reduction in (*_OF_ALL, *_ADDITIVE)}
+        names = fresh.keys() - merged
+        return any(not alike(state["collected"][name], fresh[name]) for state in states[1:] for name in names)
+
+    def _divided(self) -> Iterator[tuple[str, str]]:
+        """What a metric of torchmetrics collects: its name in the state, and how ranks bring it together."""
+        modules = getattr(self._metric, "named_modules", None)
+        for prefix, part in modules() if modules is not None else ():
+            for name in getattr(part, "_defaults", {}):
+                reduction = getattr(part, "_reductions", {}).get(name)
+                yield f"{prefix}.{name}".lstrip("."), getattr(reduction, "__name__", "")
+
     def _counting(self) -> list[Any]:
         return [part for part in _parts(self._metric) if hasattr(part, "_update_count")]
+
+
+def _chained(values: Sequence[Any]) -> Any:
+    return (
+        torch.cat(list(values)) if isinstance(values[0], torch.Tensor) else [each for value in values for each in value]
+    )
+
+
+_OF_ALL: Final[dict[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "dim_zero_max": lambda stacked: stacked.amax(dim=0),
+    "dim_zero_min": lambda stacked: stacked.amin(dim=0),
+    "dim_zero_mean": lambda stacked: stacked.mean(dim=0),
+}
+"""What is the same when it comes several times, by the names that torchmetrics has for it."""
+_ADDITIVE: Final[dict[str, Callable[[Sequence[Any]], Any]]] = {
+    "dim_zero_sum": lambda values: torch.stack(list(values)).sum(dim=0),
+    "dim_zero_cat": _chained,
+}
+"""What counts as often as it comes."""
 
 
 def _parts(metric: Any) -> Iterable[Any]:

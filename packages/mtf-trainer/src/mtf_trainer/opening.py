@@ -14,6 +14,7 @@ from mtf_trainer.checkpoint.directory import published
 from mtf_trainer.config import GenericTrainerConfig
 from mtf_trainer.distributed import shares, world_of
 from mtf_trainer.distributed.accord import check_accord
+from mtf_trainer.distributed.redistribution import is_divided, ranks_of
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.ending import stop_for_good
 from mtf_trainer.errors import CheckpointError, TrainingPreempted, TrainingStopped
@@ -54,8 +55,8 @@ def find_checkpoint(
     chosen = team.on_first(lambda: choose_checkpoint(store, config, armed=armed))
     told: dict[str, Any] = {"path": None}
     if chosen is not None:
-        alike = shares.is_divided(chosen) == (config.distributed.strategy == "fsdp")
-        told = {"path": str(chosen.path), "as_saved": alike and shares.ranks_of(chosen) == team.size}
+        alike = is_divided(chosen) == (config.distributed.strategy == "fsdp")
+        told = {"path": str(chosen.path), "as_saved": alike and ranks_of(chosen) == team.size}
     told = team.gather(told)[0]
     if told["path"] is None or team.is_first:
         return chosen
@@ -123,7 +124,8 @@ def attempt(session: Session, checkpoint: Checkpoint | None, *, is_chosen: bool)
     check_accord(session.team, _given(session))
     state = None if checkpoint is None else ResumeState.from_dict(checkpoint.resume)
     if state is not None:
-        prolong(state, session.config)
+        if prolong(state, session.config):
+            logger.info("training goes on from epoch %d to %d", state.epoch, session.config.epochs)
         if state.phase is TrainerPhase.TRAINING_COMPLETE:
             yield
             return

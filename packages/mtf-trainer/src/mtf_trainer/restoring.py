@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from mtf_trainer.config import GenericTrainerConfig
 
 __all__ = ["keeps_state", "load_optimizer", "load_stateful", "prolong"]
-
-logger = logging.getLogger(__name__)
 
 
 def load_stateful(
@@ -62,13 +59,14 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def prolong(state: ResumeState, config: GenericTrainerConfig) -> None:
-    """Let a finished run go on when its limits were raised."""
+def prolong(state: ResumeState, config: GenericTrainerConfig) -> bool:
+    """Let a finished run go on when its limits were raised; whether it does."""
     ended = state.phase in (Phase.TRAINING_END, Phase.TRAINING_COMPLETE)
     reached = config.max_steps is not None and state.global_step >= config.max_steps
-    if ended and state.epoch < config.epochs and not reached and not state.stop_requested:
-        logger.info("training goes on from epoch %d to %d", state.epoch, config.epochs)
+    goes_on = ended and state.epoch < config.epochs and not reached and not state.stop_requested
+    if goes_on:
         state.phase, state.event_index = Phase.TRAIN_START_EPOCH, 0
+    return goes_on
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], *, source: str) -> None:

@@ -17,8 +17,10 @@ from mtf_trainer.blame import fault_of
 from mtf_trainer.callbacks import Events, TrainingCallback
 from mtf_trainer.checkpoint import Checkpoint, CheckpointStore, Kind, Snapshot
 from mtf_trainer.config import GenericTrainerConfig
+from mtf_trainer.contents import Contents
 from mtf_trainer.data import DataSource, DataWaitInterrupted
 from mtf_trainer.distributed import shares
+from mtf_trainer.distributed.redistribution import deal_anew, left_behind, ranks_of, section_of
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.errors import CheckpointError
 from mtf_trainer.guard import REMEDY, Fault, Guard, Place
@@ -97,7 +99,7 @@ class Session:
     saved: Place = field(default_factory=Place, init=False)
     fault: Fault | None = field(default=None, init=False)
     _began_at: tuple[Any, ...] = field(default=(), init=False)
-    _closed_data: dict[str, Any] | None = field(default=None, init=False)
+    _contents: Contents = field(init=False)
     _is_exact: bool = field(default=True, init=False)
     _reserves: bool = field(init=False)
     _bounds: SaveBounds = field(init=False)
@@ -109,6 +111,15 @@ class Session:
         self.registered = {**self.registered, **self.metrics.states(self.engine.device)}
         has_model = self.team.is_first or (self.engine.parallel is not None and self.engine.parallel.is_sharded)
         self._reserves = self.config.checkpoint.async_save and has_model
+        self._contents = Contents(
+            engine=self.engine,
+            train=self.train,
+            val=self.val,
+            callbacks=self.callbacks,
+            registered=self.registered,
+            telemetry=self.telemetry,
+            upcoming=lambda: self.loop.upcoming,
+        )
         self._bounds = SaveBounds(self.config.preemption, self.flag, self.store.next_save_s)
         self._bind()
 
@@ -151,9 +162,11 @@ class Session:
             CheckpointError: the checkpoint does not belong to this run.
         """
         self._check(checkpoint)
-        resume, sections = shares.shares_of(checkpoint, self.team, self.engine, self._training_section)
-        training, by_as_many = sections["training"], shares.ranks_of(checkpoint) == self.team.size
-        self.restored = Restored(checkpoint.path, attestation.digests(self._as_saved(sections)), by_as_many)
+        resume, sections = shares.shares_of(
+            checkpoint, self.team, self.engine, self._contents.training, self.registered
+        )
+        training, by_as_many = sections["training"], ranks_of(checkpoint) == self.team.size
+        self.restored = Restored(checkpoint.path, attestation.digests(self._contents.as_saved(sections)), by_as_many)
         fingerprint.check_model(plain_state(self.engine.model), sections["model"], source=str(checkpoint.path))
         load_plain_state(self.engine.model, sections["model"])
         restoring.load_optimizer(self.engine.optimizer, sections["optimizer"], source=str(checkpoint.path))
@@ -165,7 +178,7 @@ class Session:
         self.state = ResumeState.from_dict(resume, rng=RNGState.from_state_dict(training["rng"]))
         restoring.prolong(self.state, self.config)
         if not by_as_many:
-            shares.deal_anew(self.state, self.train, self.val)
+            deal_anew(self.state, self.train, self.val)
         if self.state.phase is Phase.TRAINING_COMPLETE:  # nothing is left to record
             self.telemetry.assume(training["journal_bytes"])
         else:
@@ -184,6 +197,10 @@ class Session:
                 "Use a new checkpoint_dir for a new run",
                 path=checkpoint.path,
             )
+        if not shares.is_as_saved(checkpoint, self.team, self.engine) and (
+            lost := list(left_behind(checkpoint, self.registered))
+        ):
+            inexact.append(f"of {', '.join(lost)} only what rank 0 had is left")
         self._is_exact = not inexact
         if inexact and self.team.is_first:
             logger.warning("continuing, but results are no longer exact: %s", "; ".join(inexact))
@@ -218,13 +235,13 @@ class Session:
         if (place := self.loop.upcoming) is not None:
             with contextlib.suppress(DataWaitInterrupted):  # told to stop already: the first boundary will see to it
                 self.loop.train.go_to(*place)
-        live = attestation.digests(self._sections())
+        live = attestation.digests(self._contents.sections())
         if not restored.by_as_many:  # the data is dealt anew
             live["data"], live["upcoming"] = restored.digests["data"], restored.digests["upcoming"]
         different = shares.of_all_ranks(attestation.differing_components(restored.digests, live), self.team)
-        if different:
+        if different and self.team.is_first:
             logger.warning("restored from %s, but not exact: %s", restored.path, "; ".join(different))
-        else:
+        elif not different:
             logger.info("restored from %s: %s", restored.path, "exact" if self._is_exact else "all that was saved")
 
     def _train_to_the_end(self) -> None:
@@ -245,10 +262,10 @@ class Session:
         self.store.join_copies()
         self.loop.settle()
         self.state.timestamp = self.clock()
-        resume, sections = self.state.to_dict(), self._sections()
+        resume, sections = self.state.to_dict(), self._contents.sections()
         if not self.team.is_first:
             own = shares.own_section(resume, sections, self.engine, self.callbacks)
-            sections = {shares.section_of(self.team.rank): own}
+            sections = {section_of(self.team.rank): own}
         return Snapshot(
             resume=resume,
             sections=sections,
@@ -259,49 +276,6 @@ class Session:
             steady=self.engine.steady(),
             refers_to=self.telemetry.sync,
         )
-
-    def _sections(self) -> dict[str, Any]:
-        engine = self.engine
-        sections = {"model": plain_state(engine.model), "optimizer": engine.optimizer.state_dict()}
-        return self._as_saved(sections | {"training": self._training_section()})
-
-    def _as_saved(self, sections: dict[str, Any]) -> dict[str, Any]:
-        return self.engine.parallel.to_save(sections) if self.engine.parallel is not None else sections
-
-    def _training_section(self) -> dict[str, Any]:
-        streams = rng.capture()
-        return {
-            "engine": self.engine.state_dict(),
-            "rng": streams.state_dict(),
-            "canary": attestation.canary(streams),
-            "data": self._data_state(),
-            "upcoming": self._upcoming(),
-            "callbacks": [
-                {"type": type(callback).__qualname__, "state": callback.state_dict()}
-                for callback in self.callbacks
-                if restoring.keeps_state(callback)
-            ],
-            "registered": {name: stateful.state_dict() for name, stateful in self.registered.items()},
-            "journal_bytes": self.telemetry.flush(),
-        }
-
-    def _data_state(self) -> dict[str, Any]:
-        if self._closed_data is not None:
-            return self._closed_data
-        return {"train": self.train.state_dict(), "val": None if self.val is None else self.val.state_dict()}
-
-    def _close_data(self) -> None:
-        """End the workers; what a checkpoint after `fit` needs of the sources is kept."""
-        try:
-            self._closed_data = self._data_state()
-        finally:
-            self.train.close()
-            if self.val is not None:
-                self.val.close()
-
-    def _upcoming(self) -> list[Any] | None:
-        """The samples of the next training batch, where they are known for nothing."""
-        return None if (place := self.loop.upcoming) is None else self.train.peek(*place)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree between a checkpoint and the run that continues it."""
@@ -392,7 +366,7 @@ class Session:
                 self._bounds.time_limit.start()
                 ending.release(stack, self._bounds.time_limit.close)
             ending.release(stack, self.telemetry.close_loggers)
-            ending.release(stack, self._close_data)
+            ending.release(stack, self._contents.close_data)
             for callback in self.callbacks:
                 callback.setup(self.trainer)
                 ending.release(stack, callback.teardown, self.trainer)
