@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from mtf_trainer import EMA, CheckpointConfig, DistributedConfig, LoggingConfig, TrainingCallback
 from mtf_trainer.distributed import find_world
+from mtf_utils.sections import PerformanceConfig
 
 SAMPLES = 58  # of three a rank: no part of a batch has one sample only, as batch normalisation requires
 
@@ -61,13 +62,18 @@ def main() -> None:
     parser.add_argument("--fail", type=int, help="a rank that fails in its second epoch")
     parser.add_argument("--leave", type=int, help="a rank that ends there as if all were well")
     parser.add_argument("--strategy", default="auto")
+    parser.add_argument("--recompute", nargs="*", default=[], help="modules whose activations are not kept")
     parser.add_argument("--lonely", action="store_true", help="give a callback to rank 0 alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     distributed = DistributedConfig(strategy=arguments.strategy)
     trainer, train = prepare(
-        arguments.folder, workers=arguments.workers, pace_s=arguments.pace, distributed=distributed
+        arguments.folder,
+        workers=arguments.workers,
+        pace_s=arguments.pace,
+        distributed=distributed,
+        performance=PerformanceConfig(activation_checkpointing=arguments.recompute),
     )
     if arguments.fail is not None:
         trainer.add_callback(Failing(arguments.fail, ValueError("the last words of this rank")))

@@ -85,6 +85,11 @@ def undisturbed(trained):
     return digests(trained)
 
 
+def test_activations_that_are_not_kept_change_nothing(ranks, tmp_path, strategy, undisturbed):
+    ranks.train("ranks_task.py", tmp_path, 2, "--strategy", strategy, "--recompute", "Linear", "BatchNorm1d")
+    assert digests(tmp_path) == undisturbed
+
+
 def test_averages_come_out_of_a_checkpoint_as_whole_as_weights(trained):
     raw, averaged = (read(trained / "checkpoints" / latest(trained)) for read in (read_model, read_averaged_model))
     assert {name: value.shape for name, value in averaged.items()} == {name: raw[name].shape for name in raw}

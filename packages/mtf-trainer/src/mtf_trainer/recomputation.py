@@ -47,7 +47,7 @@ def checkpoint_activations(model: nn.Module, which: Choice) -> list[str]:
             if not is_recomputed(module):
                 module.forward = functools.partial(_recomputed, module, module.forward)
     if not chosen:
-        classes = ", ".join(sorted({type(module).__name__ for name, module in model.named_modules() if name})) or "none"
+        classes = ", ".join(sorted({_class_name(module) for name, module in model.named_modules() if name})) or "none"
         wanted = "the function" if callable(which) else ", ".join(which)
         raise TrainerError(f"activation checkpointing: {wanted} chooses no module; the model has the classes {classes}")
     return chosen
@@ -72,7 +72,13 @@ def stop_recomputing(model: nn.Module, chosen: Sequence[str]) -> None:
 def _is_chosen(which: Choice, name: str, module: nn.Module) -> bool:
     if callable(which):
         return which(name, module)
-    return any(type(module).__name__ == each or fnmatch.fnmatchcase(name, each) for each in which)
+    return any(_class_name(module) == each or fnmatch.fnmatchcase(name, each) for each in which)
+
+
+def _class_name(module: nn.Module) -> str:
+    """As the code of the model has it: a module that FSDP has divided is of a class derived from that."""
+    found, bases = type(module), type(module).__bases__
+    return (bases[-1] if bases[0].__name__ == "FSDPModule" else found).__name__
 
 
 def _recomputed(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
