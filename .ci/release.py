@@ -5,6 +5,7 @@ Usage:
                                   files with other times and permissions; the results have to be the same
     release.py metadata           check what was built last: metadata, and READMEs that render
     release.py api [--against R]  compare what the reference lists with the release before this commit (or R)
+    release.py version VERSION    write a new version into every package, and into what they ask of each other
 """
 
 from __future__ import annotations
@@ -145,6 +146,18 @@ def version_of_now() -> str:
     return version
 
 
+def set_version(version: str) -> None:
+    """Give every package a version, and let each ask for that version of the others."""
+    if not changelog.VERSION.fullmatch(version):
+        raise ReleaseError(f"{version!r} is no version such as 1.2.0 or 1.2.0rc1")
+    old = version_of_now()
+    for file in sorted(ROOT.glob("packages/*/pyproject.toml")):
+        text = file.read_text("utf-8")
+        for before in (f'version = "{old}"', f'=={old}"'):
+            text = text.replace(before, before.replace(old, version))
+        file.write_text(text, "utf-8")
+
+
 def judge(count: int, old: str, new: str) -> str:
     """What is wrong with so many breaking changes between two versions; empty if they may be, and are told.
 
@@ -196,12 +209,15 @@ def main() -> int:
     verbs.add_parser("twice")
     verbs.add_parser("metadata")
     verbs.add_parser("api").add_argument("--against", metavar="REFERENCE")
+    verbs.add_parser("version").add_argument("version")
     options = parser.parse_args()
     try:
         if options.verb == "twice":
             build_twice()
         elif options.verb == "metadata":
             check_metadata()
+        elif options.verb == "version":
+            set_version(options.version)
         else:
             check_api(options.against)
     except (ReleaseError, subprocess.CalledProcessError) as error:

@@ -20,11 +20,11 @@ __all__ = ["ClusterBench", "experiments", "wait_until"]
 _FOREIGN = ("SLURM_", "SBATCH_", "MTF_", "GIT_")
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 90) -> Any:
-    """Poll until the condition holds and return its value; else the test fails."""
+def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], timeout_s: float = 90) -> Any:
+    """Poll until the condition holds and return its value; else the test fails, and says what was waited for."""
     end = time.monotonic() + timeout_s
     while not (value := condition()):
-        assert time.monotonic() < end, f"waited in vain for: {what}"
+        assert time.monotonic() < end, f"waited in vain for: {what if isinstance(what, str) else what()}"
         time.sleep(0.1)
     return value
 

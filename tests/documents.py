@@ -3,11 +3,12 @@
 A comment right above a block says what a test has to know:
 
     <!-- needs: lightning, slurm -->  it is run where these are, and skipped elsewhere
-    <!-- fragment: why -->            Python that needs what only the reader has: its imports alone are run
+    <!-- given: python … -->          what stands there by then: made by a line of the shell, as by tests/given/
     <!-- not run: why -->             it is not run
 
 A block with `title="train.py"` behind its language is a file of that name, which readers see. On a page with the line
-`<!-- story -->` the blocks are run one after the other, in one folder.
+`<!-- story -->` the blocks are run one after the other, in one folder. In a block of the kind `console` the lines
+behind `$ ` are run, and the others show what comes of them.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ READMES = [ROOT / "README.md", *(package.folder / "README.md" for package in PAC
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
 
 STORY = re.compile(r"^<!-- story -->$", re.MULTILINE)
-MARK = re.compile(r"<!-- (needs|fragment|not run): (.+?) -->\n+")
+MARK = re.compile(r"<!-- (needs|given|not run): (.+?) -->\n+")
 BLOCK = re.compile(
     rf"^(?P<marks>(?:{MARK.pattern})*)```(?P<language>\w*)(?: title=\"(?P<file>[^\"]+)\")?\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-LINK = re.compile(r"(?<!!)\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\((?P<target>[^)\s]+)\)")
+LINK = re.compile(r"!?\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)
 
 
@@ -55,6 +56,14 @@ class Block:
     def needs(self) -> tuple[str, ...]:
         """What has to be there."""
         return tuple(word.strip() for word in self.marks.get("needs", "").split(",") if word.strip())
+
+    @property
+    def commands(self) -> list[str]:
+        """The lines for a shell that it shows, a line each, however many it is written on."""
+        lines = self.code.replace("\\\n", " ").splitlines()
+        if self.language == "console":
+            return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        return lines if self.language == "bash" else []
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster_bench import wait_until
 from mtf_slurm.testing import ClusterSettings, LocalCluster
 from mtf_trainer import CheckpointConfig, CheckpointStore, attestation
 from mtf_utils.rundir import WALL_CLOCK_FIELDS, read_metrics
@@ -63,10 +63,11 @@ def strike(process: subprocess.Popen[str], number: signal.Signals) -> None:
 
 def wait_for_records(process: subprocess.Popen[str], folder: Path, count: int) -> None:
     """Until the run has so many records, or is over."""
-    deadline = time.monotonic() + PATIENCE_S
-    while process.poll() is None and len(records(folder)) < count:
-        assert time.monotonic() < deadline, (folder.parent / "log").read_text()
-        time.sleep(0.01)
+    wait_until(
+        lambda: process.poll() is not None or len(records(folder)) >= count,
+        (folder.parent / "log").read_text,
+        PATIENCE_S,
+    )
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -188,14 +189,7 @@ def test_a_job_without_a_launcher_queues_itself_again(
         def told() -> str:
             return log.read_text() if log.exists() else ""
 
-        wait_for(lambda: records(folder / "checkpoints"), told)
+        wait_until(lambda: records(folder / "checkpoints"), told, PATIENCE_S)
         cluster.run(["scancel", "--signal=USR1", job])
-        wait_for(lambda: "training is complete" in told(), told)
+        wait_until(lambda: "training is complete" in told(), told, PATIENCE_S)
     assert "continu" in told()
-
-
-def wait_for(condition: Callable[[], Any], told: Callable[[], str]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.1)

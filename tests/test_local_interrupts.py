@@ -5,14 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.sweeping.project import make_project, outcome_of
+from cluster_bench import wait_until
 from model_training_framework.slurm import GridSearchResult, JobStatus
 from mtf_utils.rundir import SweepDirectory
 from repository import ROOT
@@ -31,13 +30,6 @@ def call(project: Path, folder: Path) -> subprocess.Popen[str]:
 
 def outcomes(folder: Path) -> dict[str, Any]:
     return {run.name: outcome_of(run) for run in SweepDirectory(folder).runs()}
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +51,10 @@ def test_told_to_stop_all_save_and_the_same_call_goes_on_exactly(
 ) -> None:
     folder = project / name
     with call(project, folder) as process:
-        # two are in the middle of their trainings
-        wait_until(lambda: sum(file.stat().st_size > 0 for file in folder.glob("runs/*/metrics.jsonl")) == 2)
+        wait_until(
+            lambda: sum(file.stat().st_size > 0 for file in folder.glob("runs/*/metrics.jsonl")) == 2,
+            "two runs in the middle of their trainings",
+        )
         process.send_signal(signal.Signals[name])
         _, said = process.communicate(timeout=240)
     assert process.returncode == 130

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import benchmarks
 import changelog
@@ -55,6 +58,14 @@ def test_a_release_moves_the_fragments_into_the_changelog(tmp_path: Path) -> Non
     expected = f"{head}## Unreleased\n\n## 0.2.0 - 2027-01-31\n\n{section}\n{old}"
     assert (root / "CHANGELOG.md").read_text() == expected
     assert [file.name for file in (root / ".changes").iterdir()] == ["README.md"]
+
+
+def test_an_item_is_wrapped_between_words_and_not_within_code() -> None:
+    text = f"{'word ' * 22}`mtf run sweep.yaml` runs, {'word ' * 30}."
+    lines = changelog.as_item(text).splitlines()
+    assert " ".join(" ".join(lines).split()) == f"- {' '.join(text.split())}"
+    assert len(lines) > 2
+    assert all(len(line) <= 120 and line.count("`") % 2 == 0 for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +136,27 @@ def test_text_in_a_table_is_text_to_the_letter() -> None:
 def test_levels_of_imports_are_as_low_as_can_be() -> None:
     graph = {"a": {"b", "c"}, "b": {"c"}, "c": set(), "d": set()}
     assert survey.levels(graph, graph) == [["c", "d"], ["b"], ["a"]]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda file: file.stem)
+def test_workflows_use_what_cannot_be_replaced_under_its_name(file: Path) -> None:
+    text = file.read_text("utf-8")
+    jobs = yaml.safe_load(text)["jobs"]
+    used = [step["uses"] for job in jobs.values() for step in job["steps"] if "uses" in step]
+    assert used
+    for action in used:  # a tag may be moved, a commit not; which one it is, people read behind it
+        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), action
+        assert re.search(rf"uses: {action} # v\d+\.\d+\.\d+$", text, re.MULTILINE), action
+
+
+@pytest.mark.parametrize("name", ["ci.yml", "release.yml"])
+def test_commands_of_workflows_are_there(name: str) -> None:
+    environments = tomllib.loads((ROOT / "hatch.toml").read_text("utf-8"))["envs"]
+    text = (ROOT / ".github" / "workflows" / name).read_text("utf-8")
+    called = re.findall(r"hatch run ([a-z-]+)(?::([a-z-]+))?", text)
+    assert called
+    for first, second in called:
+        assert (second or first) in environments[first if second else "default"]["scripts"], (first, second)
 
 
 def run_script(name: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import release
+from repository import PACKAGES, ROOT
 
 OFFERED = "def train(epochs: int) -> None: ...\n\n\ndef stop() -> None: ...\n"
 CHANGELOG = "# Changelog\n\n## Unreleased\n"
@@ -117,3 +118,19 @@ def test_what_a_release_tells_stands_in_its_section(checkout: Path) -> None:
         release.check_api(None)
     write(checkout, "CHANGELOG.md", CHANGELOG + "\n## 0.2.0 - 2027-02-01\n\n### Removed\n\n- `stop`.\n")
     release.check_api(None)
+
+
+def test_a_new_version_stands_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [package.folder / "pyproject.toml" for package in PACKAGES]
+    for file in files:
+        write(tmp_path, str(file.relative_to(ROOT)), file.read_text("utf-8"))
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    old = release.version_of_now()
+    with pytest.raises(release.ReleaseError, match="is no version"):
+        release.set_version("9.8")
+    assert release.version_of_now() == old
+    release.set_version("9.8.7rc1")
+    for file in files:
+        before, after = (root / file.relative_to(ROOT) for root in (ROOT, tmp_path))
+        assert after.read_text("utf-8").count("9.8.7rc1") == before.read_text("utf-8").count(old)
+        assert old not in after.read_text("utf-8")

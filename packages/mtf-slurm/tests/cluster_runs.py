@@ -51,12 +51,12 @@ while step < steps:
 """
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
+def wait_for(condition: Callable[[], Any], what: str = "a condition", timeout_s: float = DEADLINE_S) -> Any:
     """What the condition returns, once it is true."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
+        time.sleep(0.01)
     return value
 
 

@@ -83,18 +83,12 @@ BASE: dict[str, Any] = {
 }
 
 
-def wait_until(condition: Callable[[], Any], what: str = "condition") -> Any:
-    """Poll until the condition holds and return its value; the test fails after a minute."""
-    end = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited in vain for: {what}"
-        time.sleep(0.01)
-    return value
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """Waits for a condition to hold, and returns its value."""
+    from cluster_runs import wait_for
 
-
-@pytest.fixture(name="wait_until")
-def wait_until_fixture() -> Callable[..., Any]:
-    return wait_until
+    return wait_for
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cluster_runs import wait_for
 
 from mtf_slurm.submissions import Submissions
 from mtf_slurm.testing import ClusterSettings, LocalCluster, is_available
@@ -134,10 +134,7 @@ def test_what_the_spec_asks_for_runs(sweep: Path, cluster: LocalCluster, project
     sweep.write_text(re.sub(r"\n  slurm:.*\n", EXAMPLE, SWEEP))
     assert main(["submit", str(sweep), "-o", "out"]) == 0
     folder = SweepDirectory(project / "out")
-    end = time.monotonic() + DEADLINE_S
-    while not all(run.attempt(1).finished() for run in folder.runs()):
-        assert time.monotonic() < end, cluster.run(["squeue"]).stdout
-        time.sleep(0.1)
+    wait_for(lambda: all(run.attempt(1).finished() for run in folder.runs()), "the end of the runs")
     assert {run.attempt(1).finished().outcome for run in folder.runs()} == {"finished"}
 
 

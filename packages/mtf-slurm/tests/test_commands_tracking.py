@@ -133,6 +133,10 @@ def test_cancel_what_is_at_work_and_what_waits(
     assert {run.status.value for run in result} == {"CANCELLED"}
     assert main(["cancel", "out", "tiny-x=1.0"]) == 0
     assert capsys.readouterr().out == "tiny-x=1.0: was not active (CANCELLED)\n0 of 1 run cancelled\n"
+    assert main(["explain", "out", "tiny-x=1.0"]) == 0
+    text = capsys.readouterr().out
+    assert "tiny-x=1.0: CANCELLED" in text
+    assert "last lines" not in text
 
 
 def test_where_slurm_is_silent_nothing_is_made_up(silent_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,6 +225,18 @@ def test_a_repository_inside_is_left_out_and_named(repo, found, make_repository)
     assert any("'vendored/'" in line and "submodules" in line for line in snapshot.warnings)
 
 
+def test_new_files_whose_names_git_refuses_are_named(repo, found, tmp_path) -> None:
+    repo.write("git~1", "x")
+    repo.write("data/.GIT/x", "x")
+    repo.write("a\nb", "x")
+    snapshot = take_snapshot(found)
+    (warning,) = snapshot.warnings
+    assert "takes no files of such names: 'data/.GIT/x', 'git~1'; rename them" in warning
+    copied = files_in(check_out(snapshot, tmp_path / "code"))
+    assert "a\nb" in copied
+    assert not {"git~1", "data/.GIT/x"} & copied
+
+
 def test_pointers_of_lfs_are_told(repo, found) -> None:
     repo.write(".gitattributes", "*.bin filter=lfs\n")
     repo.write("model.bin", f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cluster_runs import wait_for
 
 from mtf_config import ExperimentConfig
 from mtf_slurm import GridSearchResult, JobStatus, SLURMLauncher
@@ -70,13 +70,6 @@ def reason_of(cluster: LocalCluster, job_id: str) -> str:
     return cluster.run(words, check=False).stdout.strip()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-
-
 @pytest.mark.skipif(is_available() is not None, reason=is_available() or "")
 def test_what_a_node_could_not_start_is_released_by_submitting_again(
     slurm_cluster: Callable[..., LocalCluster],
@@ -96,7 +89,7 @@ def test_what_a_node_could_not_start_is_released_by_submitting_again(
         spool.rename(spool.with_name("kept"))
         spool.touch()
         ids = launcher.submit_experiment_batch(batch).job_ids
-        wait_for(lambda: {reason_of(cluster, job_id) for job_id in ids.values()} == {LAUNCH_FAILED})
+        wait_for(lambda: {reason_of(cluster, job_id) for job_id in ids.values()} == {LAUNCH_FAILED}, "held jobs")
         spool.unlink()
         spool.with_name("kept").rename(spool)
 

@@ -124,7 +124,8 @@ def explain(witness: Witness, entry: Mapping[str, Any]) -> Explanation:
     evidence, _ = witness.verdict(run.name)
     submission = witness.latest.get(run.name)
     folder = witness.directory.run(run.name)
-    over = not run.may_change and run.status is not JobStatus.COMPLETED
+    # what ended as somebody wished leaves nothing in its log that would explain it
+    over = not run.may_change and run.status not in (JobStatus.COMPLETED, JobStatus.CANCELLED)
     # of a job that came to no attempt, what it said itself
     said = Path(evidence.job.output) if evidence.job and evidence.job.output else None
     log = run.log or (said if said is not None and said.is_file() else None)

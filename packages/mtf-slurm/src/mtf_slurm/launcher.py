@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,11 @@ from mtf_slurm.cancelling import cancel_submitted
 from mtf_slurm.cluster.controller import Controller
 from mtf_slurm.cluster.interrupted import explaining_interrupts
 from mtf_slurm.cluster.watch import Watch
-from mtf_slurm.code.isolation import Code, describe_code, take_code
+from mtf_slurm.code.isolation import take_code
 from mtf_slurm.code.keeping import runs_that_keep_code
 from mtf_slurm.errors import JobSubmissionError
 from mtf_slurm.evidence import Witness
-from mtf_slurm.execute import execute_locally, held, refuse_problems, tell_left, teller
+from mtf_slurm.execute import execute_locally, held, teller
 from mtf_slurm.executor import Executor
 from mtf_slurm.git import GitManager
 from mtf_slurm.lone import SINGLE, submit_lone
@@ -38,10 +37,10 @@ from mtf_slurm.requests import (
 )
 from mtf_slurm.results import GridSearchResult, RunResult, read_run
 from mtf_slurm.retrying import RetryResult, prepare_retry
-from mtf_slurm.room import estimate_room
+from mtf_slurm.searches import plan_search, submit_search
 from mtf_slurm.status import JobStatus
 from mtf_slurm.submissions import find_job
-from mtf_slurm.sweep import SweepPlan, SweepRequest, plan_sweep, refuse_conflicts
+from mtf_slurm.sweep import SweepPlan
 from mtf_slurm.views import Display
 from mtf_utils.rundir import SweepDirectory
 
@@ -182,32 +181,17 @@ class SLURMLauncher:
         check_request(execution_mode, max_concurrent_jobs)
         check_search(search)
         directory = check_folder(sweep_dir)
-        words = self.command if command is None else split_command(command)
-        with explaining_interrupts(directory, self._say) as names:
-            points = list(search.points())
-            names += [point.name for point in points]
-            executor, kept = self._executor(directory), runs_that_keep_code(directory, self._watch)
-            configs = {point.name: point.config for point in points}
-            refuse_problems(directory, executor.problems(configs, execution_mode, words, kept))
-            request = SweepRequest.of(
-                search,
-                points=points,
-                name=directory.path.name,
-                project_root=self.project_root,
-                command=words,
-                code=take_code(self.project_root, self.git_manager, sweeps=[directory.path]),
-                keep_code=kept,
-            )
-            with executor.held(execution_mode):
-                plan = plan_sweep(directory, request)
-                refuse_conflicts(directory, plan.conflicts)
-                self._remember(directory)
-                done = executor.carry_out(
-                    plan, execution_mode, max_concurrent_jobs, resume_across_code=resume_across_code
-                )
-            if done is not None and execution_mode is ExecutionMode.SLURM:
-                tell_left(directory, done, self._say)
-            return GridSearchResult(directory.path, unnoted=done.unnoted if done else None, watch=self._watch)
+        self._remember(directory)
+        return submit_search(
+            self._executor(directory),
+            self._watch,
+            search,
+            mode=execution_mode,
+            limit=max_concurrent_jobs,
+            command=self.command if command is None else split_command(command),
+            git_manager=self.git_manager,
+            resume_across_code=resume_across_code,
+        )
 
     def sweep_problems(
         self,
@@ -240,18 +224,13 @@ class SLURMLauncher:
             command: instead of the launcher's.
         """
         check_search(search)
-        directory = check_folder(sweep_dir)
-        request = SweepRequest.of(
+        return plan_search(
+            self._executor(check_folder(sweep_dir)),
+            self._watch,
             search,
-            points=list(search.points()),
-            name=directory.path.name,
-            project_root=self.project_root,
             command=self.command if command is None else split_command(command),
-            code=Code(describe_code(self.project_root, self.git_manager, sweeps=[directory.path])),
-            keep_code=runs_that_keep_code(directory, self._watch),
+            git_manager=self.git_manager,
         )
-        plan = plan_sweep(directory, request)
-        return replace(plan, estimate=estimate_room(directory, plan))
 
     def continue_sweep(
         self, sweep_dir: str | os.PathLike[str], max_concurrent_jobs: int | None = None

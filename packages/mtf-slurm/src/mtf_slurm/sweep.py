@@ -81,31 +81,6 @@ class SweepRequest:
     keep_code: Collection[str] = ()
     additive: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        search: ParameterGridSearch,
-        *,
-        points: Sequence[SweepPoint],
-        name: str,
-        project_root: Path,
-        command: tuple[str, ...],
-        code: Code,
-        keep_code: Collection[str] = (),
-    ) -> SweepRequest:
-        """The request for the points of a search."""
-        return cls(
-            name=name,
-            points=points,
-            project_root=project_root,
-            command=command,
-            base=search.base_config,
-            grids=[grid.to_dict() for grid in search.grids],
-            naming=search.naming_strategy.value,
-            code=code,
-            keep_code=keep_code,
-        )
-
 
 @dataclass(frozen=True)
 class SweepPlan:

@@ -13,15 +13,16 @@ from typing import Final
 
 from mtf_slurm.code.repository import Repository
 from mtf_slurm.errors import GitOperationError
+from mtf_slurm.wording import listed
 from mtf_utils.rundir import RunDirectoryError, SweepDirectory
 
-__all__ = ["Limits", "NewFile", "choose", "list_new_files", "measure_tree", "readable_size"]
+__all__ = ["Limits", "NewFile", "choose", "list_new_files", "measure_tree", "named", "readable_size"]
 
 # what was found when git looked last is no answer, and a user's program is not to give one
 _UNAIDED: Final = ("-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false")
 _OF_A_SWEEP: Final = (".lock", "code", "runs", "submissions", "sweep.json")
 
-NAMED: Final = 5
+_NAMED: Final = 5
 """How many files a message names."""
 
 
@@ -135,7 +136,7 @@ def choose(files: Sequence[NewFile], limits: Limits) -> tuple[list[NewFile], lis
             "slurm.link if jobs need them, or commit them"
         )
     if nested:
-        names = ", ".join(repr(file.path) for file in nested[:NAMED])
+        names = named(file.path for file in nested)
         warnings.append(f"left out of the snapshot, being repositories of their own: {names}; make them submodules")
     out = set(large)
     return [file for file in single if file not in out], warnings
@@ -153,11 +154,16 @@ def _too_large(files: Sequence[NewFile], limits: Limits) -> list[NewFile]:
 
 
 def _listed(files: Sequence[NewFile]) -> str:
-    shown = ", ".join(f"{file.path!r} ({readable_size(file.size)})" for file in files[:NAMED])
-    if len(files) <= NAMED:
+    shown = ", ".join(f"{file.path!r} ({readable_size(file.size)})" for file in files[:_NAMED])
+    if len(files) <= _NAMED:
         return shown
-    rest = files[NAMED:]
+    rest = files[_NAMED:]
     return f"{shown} and {len(rest)} more ({readable_size(sum(file.size for file in rest))})"
+
+
+def named(paths: Iterable[str]) -> str:
+    """Files as a message names them."""
+    return listed([repr(path) for path in paths], _NAMED)
 
 
 def readable_size(count: float) -> str:

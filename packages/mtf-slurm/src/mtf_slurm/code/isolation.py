@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mtf_slurm.code.checkout import check_out
-from mtf_slurm.code.contents import NAMED, measure_tree
+from mtf_slurm.code.contents import measure_tree, named
 from mtf_slurm.code.editable import Editable, editable_folders, editables, site_folders
 from mtf_slurm.code.links import check_links, link_inputs
 from mtf_slurm.code.provenance import describe, diff_to, is_dirty
@@ -152,11 +152,10 @@ def _live(snapshot: Snapshot, installed: Sequence[Editable], paths: Collection[P
             continue
         modules = [each.module] if each.module is not None else _modules_in(snapshot.repository.root / each.place)
         if missing := [name for name in modules if not any(_has_module(snapshot, path, name) for path in paths)]:
-            shown = ", ".join(map(repr, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
             yield (
-                f"{shown} cannot come from the snapshot: installed in editable mode from {str(each.place)!r}, which is "
-                "ignored by git or has another name than the package; jobs import it from the checkout, as it is by "
-                "then. Install it otherwise (a plain folder of its name, not strict), or without --editable"
+                f"{named(missing)} cannot come from the snapshot: installed in editable mode from {str(each.place)!r}, "
+                "which is ignored by git or has another name than the package; jobs import it from the checkout, as it "
+                "is by then. Install it otherwise (a plain folder of its name, not strict), or without --editable"
             )
 
 

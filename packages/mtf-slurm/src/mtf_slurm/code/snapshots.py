@@ -11,12 +11,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from mtf_slurm.code.contents import NAMED, Limits, choose, list_new_files
+from mtf_slurm.code.contents import Limits, NewFile, choose, list_new_files, named
 from mtf_slurm.code.locking import exclusive
 from mtf_slurm.code.references import PRIVATE, lock_of
 from mtf_slurm.code.repository import Repository
@@ -146,8 +146,19 @@ def _fill(
     new, warnings = choose(list_new_files(repository, index, sweeps), limits)
     paths = b"".join(os.fsencode(file.path) + b"\0" for file in new)
     repository.run(*_PLAIN, "update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=paths, env=index)
+    warnings += _refused(repository, index, new)
     warnings += _missing_contents(repository, index) + _links_out(repository, index)
     return warnings + _fill_submodules(repository, index, limits, inner)
+
+
+def _refused(repository: Repository, index: dict[str, str], new: Sequence[NewFile]) -> list[str]:
+    """A warning about new files that git passes over: by such names it would find a repository of its own elsewhere."""
+    taken = set(repository.names(*_PLAIN, "ls-files", "-z", env=index)) if new else set()
+    missing = [file.path for file in new if file.path not in taken]
+    refused = [path for path in missing if os.path.lexists(repository.root / path)]
+    if not refused:
+        return []
+    return [f"left out of the snapshot, because git takes no files of such names: {named(refused)}; rename them"]
 
 
 def _look_at_everything(repository: Repository, index: dict[str, str]) -> None:
@@ -168,9 +179,8 @@ def _missing_contents(repository: Repository, index: dict[str, str]) -> list[str
     pointers = [name for name in names if _is_pointer(repository.root / name)]
     if not pointers:
         return []
-    shown = ", ".join(map(repr, pointers[:3])) + (", ..." if len(pointers) > 3 else "")
     what = "file is a pointer" if len(pointers) == 1 else "files are pointers"
-    return [f"{len(pointers)} {what} of Git LFS without the content ({shown}); `git lfs pull` fetches it"]
+    return [f"{len(pointers)} {what} of Git LFS without the content ({named(pointers)}); `git lfs pull` fetches it"]
 
 
 def _links_out(repository: Repository, index: dict[str, str]) -> list[str]:
@@ -180,9 +190,8 @@ def _links_out(repository: Repository, index: dict[str, str]) -> list[str]:
     out = [link for link in links if _leads_out(repository.root, link)]
     if not out:
         return []
-    shown = ", ".join(map(repr, out[:NAMED])) + (", ..." if len(out) > NAMED else "")
     what = "a symbolic link leads" if len(out) == 1 else "symbolic links lead"
-    return [f"{what} out of the snapshot ({shown}): jobs see what is there when they run, not what is there now"]
+    return [f"{what} out of the snapshot ({named(out)}): jobs see what is there when they run, not what is there now"]
 
 
 def _leads_out(root: Path, link: str) -> bool:
