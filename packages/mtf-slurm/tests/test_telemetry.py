@@ -40,6 +40,12 @@ def test_telemetry_is_the_last_of_each(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_no_number_of_json_stands_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 3, "a": NaN, "b": Infinity, "c": -Infinity, "d": 1{"0" * 400}, "e": 2}}\n')
+    assert read_telemetry(path).metrics == {"a": None, "b": None, "c": None, "d": None, "e": 2}
+
+
 def test_only_the_tail_of_a_long_journal_is_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     first = {"epoch": 0, "step": 0, "early": 1.0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -59,10 +60,13 @@ class Telemetry:
 
 
 def metrics_of(record: Mapping[str, Any]) -> dict[str, float | None]:
-    """The metrics of a record of `metrics.jsonl`: its numbers, but for position and clock; null stands for NaN."""
+    """The metrics of a record of `metrics.jsonl`: its numbers, but for position and clock.
+
+    None stands for NaN, infinities, and what is larger than any float, in journals of whoever writes such.
+    """
     left_out = POSITION_FIELDS | WALL_CLOCK_FIELDS
     return {
-        key: value
+        key: value if value is not None and abs(value) <= sys.float_info.max else None
         for key, value in record.items()
         if key not in left_out and (value is None or isinstance(value, int | float)) and not isinstance(value, bool)
     }
