@@ -26,7 +26,7 @@ LAST: Final = ("grid", "job_id", "reason", "path", "identity")
 
 def run_to_dict(run: RunResult) -> dict[str, Any]:
     """A run as plain data."""
-    values = {item.name: getattr(run, item.name) for item in dataclasses.fields(run)}
+    values = {item.name: getattr(run, item.name) for item in dataclasses.fields(run)} | {"log": run.log}
     return {key: _plain(value) for key, value in values.items()}
 
 
