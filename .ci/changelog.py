@@ -27,6 +27,7 @@ KINDS = {
 }
 NAME = re.compile(rf"[a-z0-9-]+\.({'|'.join(KINDS)})\.md")
 VERSION = re.compile(r"\d+\.\d+\.\d+((a|b|rc)\d+)?")
+CODE = re.compile(r"`[^`]*`")
 HEADING = "## Unreleased"
 NEXT = re.compile(r"^## (?!Unreleased)", re.MULTILINE)
 
@@ -46,9 +47,15 @@ def read_fragments(folder: Path) -> dict[str, list[str]]:
         words = file.read_text("utf-8").split()
         if not words:
             raise ChangelogError(f"{file} is empty: say what changed for those who use it")
-        item = textwrap.fill(" ".join(words), 118, break_long_words=False, break_on_hyphens=False)
-        items.setdefault(KINDS[file.name.split(".")[1]], []).append("- " + item.replace("\n", "\n  "))
+        items.setdefault(KINDS[file.name.split(".")[1]], []).append(as_item(" ".join(words)))
     return items
+
+
+def as_item(text: str) -> str:
+    """An item of a list within the width of a page; what stands in backticks stays on its line."""
+    glued = CODE.sub(lambda found: found[0].replace(" ", "\0"), text)
+    lines = textwrap.wrap(glued, 118, break_long_words=False, break_on_hyphens=False)
+    return "- " + "\n  ".join(lines).replace("\0", " ")
 
 
 def split(text: str) -> tuple[str, str, str]:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 PICTURES = ROOT / "docs" / "assets" / "report"
 WIDTH, HEIGHT = 1366, 768
 VIEWS = {
-    "light-8": ("runs", "parameters", "timeline"),
-    "dark-8": ("runs", "curves"),
+    "light-8": ("runs", "timeline"),
+    "dark-8": ("runs",),
     "light-1000": ("runs", "curves"),
-    "dark-1000": ("runs", "parameters", "timeline"),
+    "dark-1000": ("parameters",),
 }
 DENSE = ("parameters",)  # thousands of fine lines, which make a large PNG
 SEED = 32  # of eight runs with some preemptions and a failure among them

@@ -30,6 +30,13 @@ def test_links_lead_somewhere(document: Document) -> None:
             assert anchor in Document(file).anchors, f"{document.name} links to {target}"
 
 
+def test_every_picture_is_shown() -> None:
+    shown = {(page.path.parent / link).resolve() for page in DOCUMENTS for link in page.links()}
+    pictures = [file for file in (ROOT / "docs" / "assets").rglob("*") if file.suffix in {".svg", ".png", ".jpg"}]
+    assert pictures
+    assert set(pictures) - shown == set()
+
+
 @every_document
 def test_tables_are_tables(document: Document) -> None:
     """A row with another number of cells, or one that a blank line has cut off, would show as it is written."""

@@ -118,7 +118,7 @@ def test_of_what_is_wrong_or_different(project: Project) -> None:
     (project.folder / "other.yaml").write_text("extends: configs/base.yaml\nseed: 2\n")
     assert project.ask("diff", "base.yaml", "other.yaml", status=1)["changes"]
     runs = [f"experiments/short/runs/digits-lr=0.01-channels={width}" for width in (8, 24)]
-    assert project.ask("checkpoint", "diff", *runs)["differences"]
+    assert project.ask("checkpoint", "diff", *runs, status=1)["differences"]
     assert project.ask("cluster", "status", "--folder", "nowhere", status=1)["up"] is False
 
 

@@ -60,6 +60,14 @@ def test_a_release_moves_the_fragments_into_the_changelog(tmp_path: Path) -> Non
     assert [file.name for file in (root / ".changes").iterdir()] == ["README.md"]
 
 
+def test_an_item_is_wrapped_between_words_and_not_within_code() -> None:
+    text = f"{'word ' * 22}`mtf run sweep.yaml` runs, {'word ' * 30}."
+    lines = changelog.as_item(text).splitlines()
+    assert " ".join(" ".join(lines).split()) == f"- {' '.join(text.split())}"
+    assert len(lines) > 2
+    assert all(len(line) <= 120 and line.count("`") % 2 == 0 for line in lines)
+
+
 @pytest.mark.parametrize(
     ("version", "fragments", "complaint"),
     [

@@ -157,6 +157,22 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of two grids over different parameters, with a metric that is very small."""
+    folder = tmp_path_factory.mktemp("mixed")
+    sweep_file(folder, 2)  # and the script that its command names
+    base = {"experiment_name": "m", "model": {"name": "mlp"}, "data": {"dataset_name": "d"}}
+    search = ParameterGridSearch(base | {"optimizer": {"name": "adamw"}, "checkpoint": {"monitor": "val_loss"}})
+    search.create_grid("sizes").add_parameter("model.width", [16, 8, 128])
+    search.create_grid("notes").add_parameter("custom_params.note", [HOSTILE, "b"])
+    launcher = SLURMLauncher(None, folder, project_root=folder, command="python train.py --config {config}")
+    launcher.submit_sweep(search, folder / "sweep", ExecutionMode.DRY_RUN)
+    for place, run in enumerate(SweepDirectory(folder / "sweep").runs()):
+        run.metrics_file.write_text(json.dumps({"event": "train", "step": 1, "val_loss": 1e-7 * (1 + place)}) + "\n")
+    return write_report(folder / "sweep", folder / "report.html")
+
+
+@pytest.fixture(scope="module")
 def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep that is only planned."""
     folder = tmp_path_factory.mktemp("nothing")
@@ -307,10 +323,24 @@ def test_numbers_and_names_tell_runs_apart(reader: Reader, odd: Path) -> None:
     assert reader.page.locator("#effects figure").count() == 1
 
 
+def test_axes_say_what_users_wrote(reader: Reader, mixed: Path) -> None:
+    reader.open(mixed)
+    reader.scroll_to("#parallel-plot")
+    axes = reader.page.locator("#parallel-plot .axis")
+    axes.first.wait_for()
+    width, note, loss = (axis.locator(".tick text").all_text_contents() for axis in axes.all())
+    assert width == ["", "8", "16", "128"]  # from below; runs of the other grid have none
+    assert note == ["", HOSTILE[:17] + "…", "b"]
+    assert len(loss) > 2
+    assert all(re.fullmatch(r"[0-9.]+e[\u2212-]7", text) for text in loss)
+
+
 def test_a_sweep_without_a_result_is_told_of(reader: Reader, nothing: Path) -> None:
     reader.open(nothing)
     assert set(reader.column("State")) == {"NOT_SUBMITTED"}
     assert reader.page.locator("#metric").is_disabled()
+    reader.scroll_to("#parallel-plot")
+    reader.wait_for("document.getElementById('parameters-note').textContent === 'no run has recorded a metric'")
     for view in ("curves-plot", "parallel-plot", "timeline-plot"):
         reader.scroll_to(f"#{view}")
         reader.page.locator(f"#{view}.empty").wait_for()

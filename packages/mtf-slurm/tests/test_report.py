@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import os
 import re
 import sys
 from dataclasses import replace
@@ -248,3 +249,34 @@ def test_numbers_that_json_does_not_have_are_told_by_their_names(sweep: Path) ->
     assert report.runs[0].metrics == {"loss": "NaN", "norm": "NaN", "most": "inf", "least": "-inf", "fine": 1.5}
     (data,) = re.findall(r'id="data">(.*?)</script>', render_report(report), re.DOTALL)
     assert json.loads(data, parse_constant=pytest.fail)["runs"]["metrics"]["loss"][0] == "NaN"
+
+
+def test_a_journal_of_another_hand_does_not_keep_a_report_from_being_written(sweep: Path) -> None:
+    needs_plotly()
+    run = GridSearchResult.load(sweep).runs[2]
+    lines = [
+        f'{{"step": {step}, "loss": {value}}}' for step, value in enumerate(["NaN", "Infinity", "1" + "0" * 400, 2])
+    ]
+    (run.path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    report = collect_report(GridSearchResult.load(sweep))
+    assert report.runs[2].curves["loss"].values == (None, None, None, 2.0)
+    assert json.loads(_json(report.to_dict()), parse_constant=pytest.fail)["curves"]["2"]["loss"][2][3] == 2.0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "stream"])
+def test_no_pipe_or_stream_is_replaced_by_a_file(sweep: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    needs_plotly()
+    place = sweep / kind  # as /dev/null is, and /dev/stdout
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/proc/self/fd/1")
+    before = place.lstat()
+    for words in (["report", str(sweep), "-o", str(place)], ["results", str(sweep), "--csv", str(place)]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert str(place) in said
+        assert "would be replaced" in said
+    with pytest.raises(FileExistsError):
+        GridSearchResult.load(sweep).to_json(place)
+    assert (place.lstat().st_ino, place.lstat().st_mode) == (before.st_ino, before.st_mode)

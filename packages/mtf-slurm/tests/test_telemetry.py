@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 import re
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from mtf_slurm.pace import Goal, Pace
 from mtf_slurm.progress import PlainLines, choose_display, runs_table
 from mtf_slurm.status import JobStatus
-from mtf_slurm.telemetry import Telemetry, last_error_line, read_telemetry
+from mtf_slurm.telemetry import Telemetry, last_error_line, read_records, read_telemetry, telemetry_of
 from mtf_slurm.views import RunView
 
 
@@ -36,6 +40,12 @@ def test_telemetry_is_the_last_of_each(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_no_number_of_json_stands_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 3, "a": NaN, "b": Infinity, "c": -Infinity, "d": 1{"0" * 400}, "e": 2}}\n')
+    assert read_telemetry(path).metrics == {"a": None, "b": None, "c": None, "d": None, "e": 2}
+
+
 def test_only_the_tail_of_a_long_journal_is_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     first = {"epoch": 0, "step": 0, "early": 1.0}
@@ -43,6 +53,41 @@ def test_only_the_tail_of_a_long_journal_is_read(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in [first, *rest]))
     telemetry = read_telemetry(path)
     assert (telemetry.global_step, telemetry.metrics) == (4999, {"loss": 1 / 4999})
+
+
+_NAMES = st.sampled_from(["loss", "val_loss", "top1", "top5", "epoch", "train", 'a"b', "x: "])
+_VALUES = st.sampled_from([0, 7, 1.5, -2e-5, None, True, "train", "loss", [1], {"loss": 2}])
+_RECORDS = st.builds(
+    lambda event, rest: {"event": event} | rest,
+    st.sampled_from(["train", "validation", "loss"]),
+    st.dictionaries(_NAMES, st.sampled_from([0, 7, 1.5, -2e-5, None, True]), max_size=4),
+)
+_LINES = st.one_of(
+    _RECORDS.map(json.dumps),
+    st.tuples(_RECORDS.map(json.dumps), st.integers(0, 60)).map(lambda item: item[0][: item[1]]),
+    st.dictionaries(_NAMES, _VALUES, max_size=4).map(json.dumps),
+    st.sampled_from(["", "[" * 2000, "7", '{"event": "train", "loss": 3', '{"event":"train","loss":4}']),
+)
+
+
+def _hidden(between: dict[str, Any], around: dict[str, Any]) -> list[str]:
+    """Three records of an event, of which the one between the others has the same words in quotes, but other keys."""
+    return [json.dumps({"event": "train"} | record) for record in (around, between, around)]
+
+
+@settings(max_examples=300)
+@example(_hidden({"loss": 1, "top1": 2}, {"loss": "top1"}), True)
+@example(_hidden({"loss": 1, "top1": 2}, {"loss": ["top1"]}), True)
+@example(_hidden({"loss": 1, "top1": 2}, {"loss": {"top1": 3}}), True)
+@example(_hidden({'a"b': 1}, {'a"c': 1}), True)
+@given(st.one_of(st.lists(_RECORDS.map(json.dumps), max_size=12), st.lists(_LINES, max_size=12)), st.booleans())
+def test_some_lines_tell_what_all_of_them_do(lines: list[str], is_whole: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "metrics.jsonl"
+        path.write_text("\n".join(lines) + "\n" * is_whole, encoding="utf-8")
+        of_all, of_some = telemetry_of(read_records(path)), read_telemetry(path)
+    assert of_some == of_all
+    assert list(of_some.metrics) == list(of_all.metrics)
 
 
 @pytest.mark.parametrize(

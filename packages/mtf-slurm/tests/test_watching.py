@@ -109,6 +109,12 @@ def test_keys(terminal: Terminal) -> None:
     assert terminal.is_in_order
 
 
+def test_keys_that_are_pressed_before_the_first_picture_count(terminal: Terminal) -> None:
+    terminal.press("q")
+    assert terminal.ended() == 0
+    assert terminal.is_in_order
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_leave_the_terminal_in_order(terminal: Terminal, number: signal.Signals, status: int) -> None:
     terminal.wait_for("keys: ")

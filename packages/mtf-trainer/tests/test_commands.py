@@ -37,8 +37,8 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def output(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
-    assert call(*arguments) == DONE
+def output(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = DONE) -> Any:
+    assert call(*arguments) == status
     envelope = json.loads(capsys.readouterr().out)
     assert (envelope["verb"], envelope["version"]) == ("checkpoint", 1)
     return envelope["data"]
@@ -87,11 +87,11 @@ def test_diff(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = run / "checkpoints" / "ckpt-000001-step-00000001", run
     assert call("diff", first, first) == DONE
     assert "no differences" in capsys.readouterr().out
-    assert call("diff", first, second) == DONE
+    assert call("diff", first, second) == WORK_FAILED
     text = capsys.readouterr().out
     assert "model.weight: 6 of 6 elements of float32[3, 2] differ, by 1 at most" in text
     assert "training.lr: 0.1 and 0.2" in text
-    found = output(capsys, "diff", "--json", first, second)["differences"]
+    found = output(capsys, "diff", "--json", first, second, status=WORK_FAILED)["differences"]
     assert [row["place"] for row in found] == ["resume.step", "model.weight", "model.tied", "training.lr"]
     assert found[1]["max_abs"] == 1.0
 

@@ -233,6 +233,25 @@ def test_without_a_step_the_error_says_what_to_do(tmp_path: Path) -> None:
         run(GenericTrainer(config(tmp_path)))
 
 
+@pytest.mark.parametrize(("name", "told"), [("log", "return the numbers"), ("optimizers", "is called optimizer")])
+def test_a_step_for_another_trainer_is_told_what_to_write(tmp_path: Path, name: str, told: str) -> None:
+    def step(trainer: Any, batch: Any, batch_idx: int) -> Any:
+        return getattr(trainer, name)("loss", 1.0)
+
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'") as caught:
+        run(GenericTrainer(config(tmp_path), training_step=step))
+    assert told in "".join(caught.value.__notes__)
+
+
+def test_other_errors_of_a_step_are_as_they_are(tmp_path: Path) -> None:
+    def step(trainer: Any, batch: Any, batch_idx: int) -> Any:
+        return batch.log
+
+    with pytest.raises(AttributeError) as caught:
+        run(GenericTrainer(config(tmp_path), training_step=step))
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_an_empty_loader_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="gave no batch in epoch 1"):
         run(Fit(config(tmp_path)), loader=DataLoader(data(3), batch_size=4, drop_last=True))

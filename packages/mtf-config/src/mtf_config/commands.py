@@ -234,5 +234,5 @@ def _schema_of_output(verb: str) -> dict[str, Any]:
 
 VALIDATE: Final = Command("check configuration files; every problem with its line", _configure_validate, _validate)
 SHOW: Final = Command("print a configuration as it is composed", _configure_show, _show)
-DIFF: Final = Command("compare two configurations, defaults included", _configure_diff, _diff)
+DIFF: Final = Command("compare two configurations, defaults included; status 1 if they differ", _configure_diff, _diff)
 SCHEMA: Final = Command("print the JSON Schema of a configuration, for editors", _configure_schema, _schema)

@@ -132,13 +132,12 @@ class Board:
         evidence, verdict = witness.verdict(name)
         view = RunView(name=name, status=verdict.status, attempts=len(evidence.attempts), reason=verdict.reason)
         if whole:
-            log = run.log_file(evidence.last.number) if evidence.last else None
             goal = self._goals.setdefault(name, Goal.of(run)) if name not in self._goals else self._goals[name]
             records = read_records(run.metrics_file)
             started = evidence.last.started if evidence.last and verdict.status is JobStatus.RUNNING else None
             view = replace(
                 view,
-                reason=failure_reason(evidence, verdict, log),
+                reason=failure_reason(evidence, verdict, run),
                 telemetry=telemetry_of(records, goal.monitor),
                 goal=goal,
                 pace=pace_of(records, goal, started),

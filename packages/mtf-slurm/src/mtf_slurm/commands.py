@@ -15,7 +15,8 @@ from mtf_slurm.finding import find_sweep
 from mtf_slurm.launcher import SLURMLauncher
 from mtf_slurm.monitored import monitored
 from mtf_slurm.opening import OpenedSweep, open_sweep
-from mtf_slurm.reports import plan_lines, ranking_lines, script_lines
+from mtf_slurm.plan_lines import plan_lines, script_lines
+from mtf_slurm.reports import ranking_lines
 from mtf_slurm.results import GridSearchResult
 from mtf_slurm.retry_options import add_resume_across_code, add_retries
 from mtf_slurm.status import JobStatus

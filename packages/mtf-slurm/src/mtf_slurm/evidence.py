@@ -216,7 +216,7 @@ class Witness:
                 given_up=self._given_up(submission, name) if submission is not None else "",
                 counts_from=run.counts_from(),
             )
-        if evidence.is_ahead and self.watch is not None:
+        if self.watch is not None and evidence.is_ahead:
             self.watch.stir()
         if evidence.is_finished or not self._is_cancelled(name, evidence.decisive_job):
             return evidence

@@ -26,7 +26,7 @@ LAST: Final = ("grid", "job_id", "reason", "path", "identity")
 
 def run_to_dict(run: RunResult) -> dict[str, Any]:
     """A run as plain data."""
-    values = {item.name: getattr(run, item.name) for item in dataclasses.fields(run)}
+    values = {item.name: getattr(run, item.name) for item in dataclasses.fields(run)} | {"log": run.log}
     return {key: _plain(value) for key, value in values.items()}
 
 
@@ -60,6 +60,7 @@ def write_csv(path: Path, table: Sequence[dict[str, Any]]) -> Path:
 
     Text that a spreadsheet would take for a formula gets a `'` in front; `write_json` changes nothing.
     """
+    atomic.refuse_special(path)
     text = io.StringIO(newline="")
     names = list(table[0]) if table else [*FIRST, *LAST]
     writer = csv.writer(text)
@@ -76,6 +77,7 @@ def _cell(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write plain data as JSON."""
+    atomic.refuse_special(path)
     atomic.write_json(path, value)
     return path
 

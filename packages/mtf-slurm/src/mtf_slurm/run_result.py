@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,13 @@ class RunResult:
         may_change: whether the status may be another one later without a new submission: the run is active, or the
             cluster could not be asked.
         attempts: how many attempts were started.
+        last_attempt: the number of the last one; None without one.
         metrics: the last epoch's metrics of a finished training, else the last ones recorded; None stands for NaN.
         headline: the metric to show where there is room for one; None without any.
         best: metric, value, epoch and global_step of the best validation, if training is complete and had one.
         epoch: epochs completed, or the one that the last record is of, counted from 1.
         global_step: optimizer steps taken, or the step of the last record.
         path: the folder of the run.
-        log: the output of the last attempt; None without one.
         checkpoint: the final checkpoint; None while training is not complete.
         job_id: the id of its last submission; None without one.
     """
@@ -52,36 +52,44 @@ class RunResult:
     held: str = ""
     may_change: bool = False
     attempts: int = 0
+    last_attempt: int | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     headline: str | None = None
     best: Mapping[str, Any] | None = None
     epoch: int | None = None
     global_step: int | None = None
     path: Path
-    log: Path | None = None
     checkpoint: Path | None = None
     job_id: str | None = None
+
+    @cached_property
+    def log(self) -> Path | None:
+        """The output of the last attempt; None if there is none. Looked for when it is asked for."""
+        if self.last_attempt is None:
+            return None
+        file = RunDirectory(self.path).log_file(self.last_attempt)
+        return file if file.exists() else None
 
 
 def read_run(witness: Witness, entry: Mapping[str, Any]) -> RunResult:
     """One run, from its entry in `sweep.json` and what is known of it."""
-    run = witness.directory.run(entry["name"])
-    evidence, verdict = witness.verdict(run.name, brief=True)
-    log = run.log_file(evidence.last.number) if evidence.last else None
+    name = entry["name"]
+    run = witness.directory.run(name)
+    evidence, verdict = witness.verdict(name, brief=True)
     hold = None if verdict.may_change else hold_of(run, evidence)
     return RunResult(
-        name=run.name,
+        name=name,
         grid=entry["grid"],
         parameters=entry["parameters"],
         identity=entry["identity"],
         status=verdict.status,
-        reason=failure_reason(evidence, verdict, log),
+        reason=failure_reason(evidence, verdict, run),
         held=hold.reason if hold else "",
         may_change=verdict.may_change,
         attempts=len(evidence.attempts),
+        last_attempt=evidence.last.number if evidence.last else None,
         path=run.path,
-        log=log if log is not None and os.path.exists(log) else None,  # noqa: PTH110 - of thousands
-        job_id=witness.job_id(run.name),
+        job_id=witness.job_id(name),
         **_outcome(run, evidence),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from mtf_utils.rundir import FinishReceipt, Outcome, StartReceipt
@@ -205,7 +206,7 @@ class Evidence:
         counted = (attempt.finished for attempt in self.attempts if attempt.number >= self.counts_from)
         return sum(receipt is not None and receipt.outcome in outcomes for receipt in counted)
 
-    @property
+    @cached_property
     def is_finished(self) -> bool:
         """Whether some attempt left a receipt of success."""
         return any(a.finished is not None and a.finished.outcome is Outcome.FINISHED for a in self.attempts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -286,20 +287,25 @@ class Submissions:
 
     def cancel(self, submission: Submission, name: str) -> None:
         """Note that the run is not to be started again under this submission."""
-        self._mark(submission, "cancelled", name, "cancelled by hand")
+        self._write_mark(submission, "cancelled", name, "cancelled by hand")
 
     def is_cancelled(self, submission: Submission, name: str) -> bool:
         """Whether the run was cancelled under this submission."""
-        return self._file(submission, "cancelled", name).exists()
+        try:
+            os.stat(self._mark(submission, "cancelled", name))  # noqa: PTH116 - of thousands
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def give_up(self, submission: Submission, name: str, reason: str) -> None:
         """Note that the launcher will not start the run again under this submission."""
-        self._mark(submission, "given-up", name, reason)
+        self._write_mark(submission, "given-up", name, reason)
 
     def given_up(self, submission: Submission, name: str) -> str:
         """Why the launcher does not start the run again; empty if it may."""
         try:
-            return self._file(submission, "given-up", name).read_text("utf-8").strip()
+            with open(self._mark(submission, "given-up", name), encoding="utf-8") as file:  # noqa: PTH123 - of thousands
+                return file.read().strip()
         except FileNotFoundError:
             return ""
 
@@ -309,11 +315,11 @@ class Submissions:
     def _refused_file(self, submission: Submission, number: int) -> Path:
         return self.path / submission.token / f"{number}.refused"
 
-    def _file(self, submission: Submission, kind: str, name: str) -> Path:
-        return self.path / submission.token / kind / name
+    def _mark(self, submission: Submission, kind: str, name: str) -> str:
+        return f"{self.path}/{submission.token}/{kind}/{name}"
 
-    def _mark(self, submission: Submission, kind: str, name: str, text: str) -> None:
-        file = self._file(submission, kind, name)
+    def _write_mark(self, submission: Submission, kind: str, name: str, text: str) -> None:
+        file = Path(self._mark(submission, kind, name))
         file.parent.mkdir(exist_ok=True)
         write_text(file, text + "\n")
 

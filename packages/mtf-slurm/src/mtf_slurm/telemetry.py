@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
 from mtf_slurm.status import Evidence, JobStatus, Verdict
-from mtf_utils.rundir import WALL_CLOCK_FIELDS, Outcome
+from mtf_utils.rundir import WALL_CLOCK_FIELDS, Outcome, RunDirectory
 
 __all__ = [
     "Telemetry",
@@ -28,6 +29,12 @@ __all__ = [
 
 TAIL_BYTES: Final = 16 * 1024
 POSITION_FIELDS: Final = frozenset({"epoch", "step", "global_step"})
+_EVENT: Final = '{"event": "'
+"""How the lines of a journal begin."""
+
+_UNREADABLE: Final = (ValueError, RecursionError)
+"""What a line raises that is no JSON, or is nested too deeply."""
+
 _TRACEBACK: Final = "Traceback (most recent call last):"
 _OF_SLURM: Final = re.compile(r"(slurmstepd(-\S+)?|srun): ")
 """How lines begin that Slurm puts among those of a step, when one of its tasks has failed: they say nothing new."""
@@ -53,10 +60,13 @@ class Telemetry:
 
 
 def metrics_of(record: Mapping[str, Any]) -> dict[str, float | None]:
-    """The metrics of a record of `metrics.jsonl`: its numbers, but for position and clock; null stands for NaN."""
+    """The metrics of a record of `metrics.jsonl`: its numbers, but for position and clock.
+
+    None stands for NaN, infinities, and what is larger than any float, in journals of whoever writes such.
+    """
     left_out = POSITION_FIELDS | WALL_CLOCK_FIELDS
     return {
-        key: value
+        key: value if value is not None and abs(value) <= sys.float_info.max else None
         for key, value in record.items()
         if key not in left_out and (value is None or isinstance(value, int | float)) and not isinstance(value, bool)
     }
@@ -67,12 +77,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
     The journal may be cut back and written anew meanwhile, so lines that cannot be read are passed over.
     """
-    return list(_records(_tail(path)))
+    return _records(_tail(path))
 
 
 def read_telemetry(path: Path) -> Telemetry:
     """What the end of a metrics journal tells; empty when there is none yet."""
-    return telemetry_of(read_records(path))
+    text = _tail(path)
+    try:
+        return telemetry_of(_decoded(_telling_lines(text)))
+    except _UNREADABLE:  # the last line of some kind is not whole: then one before it counts
+        return telemetry_of(_records(text))
 
 
 def telemetry_of(records: Iterable[Mapping[str, Any]], monitor: str = "") -> Telemetry:
@@ -101,17 +115,38 @@ def telemetry_of(records: Iterable[Mapping[str, Any]], monitor: str = "") -> Tel
     )
 
 
-def _records(text: str) -> Iterator[dict[str, Any]]:
+def _records(text: str) -> list[dict[str, Any]]:
     """The records among the lines of a journal's end."""
-    lines = [line for line in text.splitlines() if line]
+    lines = text.splitlines()
     try:
-        values = json.loads(f"[{','.join(lines)}]")  # in one go: a tail has a hundred lines
-    except ValueError:
-        values = []
+        return _decoded(lines)
+    except _UNREADABLE:
+        found = []
         for line in lines:
-            with contextlib.suppress(ValueError):
-                values.append(json.loads(line))
-    return (value for value in values if isinstance(value, dict))
+            with contextlib.suppress(*_UNREADABLE):
+                found += _decoded([line])
+        return found
+
+
+def _decoded(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """The records in lines; in one go, for a tail has a hundred of them."""
+    return [value for value in json.loads(f"[{','.join(filter(None, lines))}]") if isinstance(value, dict)]
+
+
+def _telling_lines(text: str) -> list[str]:
+    """Lines of a journal's end whose records tell of a run what all of them tell: of each kind, the first and the last.
+
+    Lines are of one kind if they have the same keys. Where each names its event first and has no other text in it, as
+    the trainer writes them, what stands between quotes says so; others are all taken.
+    """
+    lines = text.splitlines()
+    events = text.count(_EVENT)
+    if not events == len(lines) == text.count("{") == text.count('": "') or "[" in text or "\\" in text:
+        return lines
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for place, line in enumerate(lines):
+        kinds.setdefault(tuple(line.split('"')[1::2]), [place, place])[1] = place
+    return [lines[place] for place in sorted({place for ends in kinds.values() for place in ends})]
 
 
 def _position(record: Mapping[str, Any], key: str, before: int | None) -> int | None:
@@ -144,22 +179,27 @@ def last_error_lines(log: Path, most: int = 15) -> list[str]:
     return shown if len(shown) <= most else [shown[0], "  ...", *shown[2 - most :]]
 
 
-def failure_reason(evidence: Evidence, verdict: Verdict, log: Path | None) -> str:
+def failure_reason(evidence: Evidence, verdict: Verdict, run: RunDirectory) -> str:
     """Why a run is in its state; where the receipt only says that the command failed, what its log says."""
-    receipt = evidence.last.finished if evidence.last else None
-    if verdict.status is JobStatus.OUT_OF_MEMORY and receipt is not None and log is not None:
+    last = evidence.last
+    receipt = last.finished if last else None
+    if last is None or receipt is None:
+        return verdict.reason
+    if verdict.status is JobStatus.OUT_OF_MEMORY:
         # Slurm says so of a job that lost any process, such as a loader worker: add how the command took that
         own = receipt.outcome is Outcome.FAILED and (receipt.exit_status or 0) <= 128
-        return "; ".join(part for part in (verdict.reason, own and last_error_line(log)) if part)
-    if verdict.status is not JobStatus.FAILED or receipt is None or evidence.given_up or log is None:
+        said = last_error_line(run.log_file(last.number)) if own else ""
+        return "; ".join(part for part in (verdict.reason, said) if part)
+    if verdict.status is not JobStatus.FAILED or evidence.given_up:
         return verdict.reason
     if receipt.outcome not in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):
         return verdict.reason  # it is not this attempt that failed
+    if receipt.outcome is Outcome.FAILED and (receipt.exit_status is None or receipt.exit_status > 128):
+        return verdict.reason  # it was killed, and had no last words
+    line = last_error_line(run.log_file(last.number))
     if receipt.outcome is Outcome.DO_NOT_REQUEUE:
-        line = last_error_line(log)
         return receipt.reason or ("it said that it must not run again (status 76)" + (f": {line}" if line else ""))
-    killed = receipt.exit_status is None or receipt.exit_status > 128
-    return verdict.reason if killed else last_error_line(log) or verdict.reason
+    return line or verdict.reason
 
 
 def tail_lines(path: Path) -> list[str]:

@@ -48,7 +48,7 @@ class Keys:
     def __enter__(self) -> Keys:
         if self._descriptor is not None:
             self._before = termios.tcgetattr(self._descriptor)
-            tty.setcbreak(self._descriptor)
+            tty.setcbreak(self._descriptor, termios.TCSADRAIN)  # keys pressed before count
         return self
 
     def __exit__(self, *unused: object) -> None:

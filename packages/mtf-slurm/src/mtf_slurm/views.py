@@ -107,14 +107,13 @@ class Display(Protocol):
 def view_run(witness: Witness, run: RunDirectory) -> RunView:
     """A run as a display shows it."""
     evidence, verdict = witness.verdict(run.name)
-    log = run.log_file(evidence.last.number) if evidence.last else None
     goal, records = Goal.of(run), read_records(run.metrics_file)
     started = evidence.last.started if evidence.last and verdict.status is JobStatus.RUNNING else None
     return RunView(
         name=run.name,
         status=verdict.status,
         attempts=len(evidence.attempts),
-        reason=failure_reason(evidence, verdict, log),
+        reason=failure_reason(evidence, verdict, run),
         telemetry=telemetry_of(records, goal.monitor),
         goal=goal,
         pace=pace_of(records, goal, started),

@@ -13,7 +13,6 @@ from mtf_trainer.checkpoint.folder import read_checkpoint
 from mtf_trainer.checkpoint.manifest import Manifest, read_manifest
 from mtf_trainer.errors import CheckpointError
 from mtf_trainer.inspection import (
-    Difference,
     best_checkpoint,
     compare_checkpoints,
     export_weights,
@@ -26,6 +25,7 @@ from mtf_utils.output import print_json
 
 __all__ = ["CHECKPOINT"]
 
+_DIFFERENT = WORK_FAILED  # as with diff itself: a script can ask whether two checkpoints are the same
 _WHERE = "a checkpoint, or a folder of checkpoints or a run, of which the newest is taken"
 
 
@@ -45,7 +45,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("paths", nargs="+", type=Path, help="checkpoints, or folders of which all are verified")
     show = add("show", _show, "say what a checkpoint holds")
     show.add_argument("path", type=Path, help=_WHERE)
-    diff = add("diff", _diff, "compare two checkpoints, value by value and tensor by tensor")
+    diff = add("diff", _diff, "compare two checkpoints, value by value and tensor by tensor; status 1 if they differ")
     diff.add_argument("left", type=Path, help=_WHERE)
     diff.add_argument("right", type=Path, help="the same")
     export = add("export", _export, "write the weights of a model to a file of their own", reads=False)
@@ -165,16 +165,12 @@ def _diff(arguments: argparse.Namespace) -> int:
         rows = [vars(difference) for difference in differences]
         found = {"left": str(left), "right": str(right), "differences": rows}
         print_json("checkpoint", {"action": "diff"} | found)
-        return DONE
-    for difference in differences:
-        print(printable(_diff_line(difference), lines=True))
-    count = f"{len(differences) or 'no'} difference{'s' if len(differences) != 1 else ''}"
-    print(printable(f"{left} and {right}: {count}"))
-    return DONE
-
-
-def _diff_line(difference: Difference) -> str:
-    return f"{difference.place}: {difference.text}"
+    else:
+        for difference in differences:
+            print(printable(f"{difference.place}: {difference.text}", lines=True))
+        count = f"{len(differences) or 'no'} difference{'s' if len(differences) != 1 else ''}"
+        print(printable(f"{left} and {right}: {count}"))
+    return _DIFFERENT if differences else DONE
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mtf_trainer import determinism
+from mtf_trainer import determinism, habits
 from mtf_trainer.clipping import clip_norm
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.metrics import Scalar, to_scalars
@@ -101,6 +101,9 @@ class Engine:
                     outputs = step(batch, batch_idx)
         except RuntimeError as error:
             determinism.explain(error)
+            raise
+        except AttributeError as error:
+            habits.explain(error)
             raise
         if not isinstance(outputs, dict) and not isinstance(outputs, Mapping):
             raise TrainerError(

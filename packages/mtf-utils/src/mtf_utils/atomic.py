@@ -7,10 +7,11 @@ import errno
 import json
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fsync_directory", "write_bytes", "write_json", "write_text"]
+__all__ = ["fsync_directory", "refuse_special", "write_bytes", "write_json", "write_text"]
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -60,6 +61,21 @@ def write_json(path: Path, value: Any) -> None:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{path}: cannot be written as JSON: {error}") from error
     write_bytes(path, data)
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a place that somebody names for a file where a device, a pipe or a stream is: it would be replaced.
+
+    Raises:
+        FileExistsError: there is one, such as `/dev/null` or `/dev/stdout`.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or whoever writes is told
+        return
+    is_stream = path.is_symlink() and str(path.readlink()).startswith("/proc/")
+    if is_stream or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FileExistsError(errno.EEXIST, "is no file, and would be replaced by one; name a file", str(path))
 
 
 def fsync_directory(path: Path) -> None:

@@ -38,6 +38,8 @@ class _Plan:
     required: frozenset[str]
     defaults: tuple[tuple[str, Any], ...]
     factories: tuple[tuple[str, Callable[[], Any]], ...]
+    checks: bool
+    """Whether fields are checked against each other."""
 
 
 def build(cls: type[S], data: Any) -> S | None:
@@ -67,7 +69,7 @@ def build(cls: type[S], data: Any) -> S | None:
         values["extra"] = extra
     instance = object.__new__(cls)
     instance.__dict__.update(values)
-    return None if any(True for _ in instance.cross_checks()) else instance
+    return None if plan.checks and any(True for _ in instance.cross_checks()) else instance
 
 
 def settle(instance: Settings) -> bool:
@@ -80,7 +82,7 @@ def settle(instance: Settings) -> bool:
     if any(value is _NO for value in settled.values()):
         return False
     values.update(settled)
-    return not any(True for _ in instance.cross_checks())
+    return not (plan.checks and any(True for _ in instance.cross_checks()))
 
 
 @cache
@@ -100,7 +102,8 @@ def _plan(cls: Any) -> _Plan | None:
     required = [f.name for f in fields if f.default is _MISSING and f.default_factory is _MISSING]
     defaults = [(f.name, f.default) for f in fields if f.default is not _MISSING]
     factories = [(f.name, f.default_factory) for f in fields if f.default_factory is not _MISSING]
-    return _Plan(steps, frozenset(required), tuple(defaults), tuple(factories))
+    checks = cls.cross_checks is not Settings.cross_checks
+    return _Plan(steps, frozenset(required), tuple(defaults), tuple(factories), checks)
 
 
 @lru_cache(maxsize=4096)
@@ -139,6 +142,9 @@ def _union_step(arguments: tuple[Any, ...], metadata: Mapping[str, Any], adopt: 
     if len(inner) < len(alternatives) or not apart:
         return None
     or_none = type(None) in arguments
+    if or_none and len(inner) == 1:
+        take = inner[0]
+        return lambda value: None if value is None else take(value)
 
     def step(value: Any) -> Any:
         if value is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +29,7 @@ __all__ = [
 
 
 _PIECE: Final = 1 << 16
+_READING: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
 class RunDirectoryError(ValueError):
@@ -68,7 +68,7 @@ class Record(Settings):
             return None
         try:
             data = json.loads(content.decode("utf-8"))
-            if isinstance(data, Mapping):
+            if isinstance(data, dict):
                 cls._check_version(data.get("version"))
                 if not data.keys() <= cls.__dataclass_fields__.keys():
                     data = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
@@ -88,12 +88,12 @@ class Record(Settings):
 
 def _content(path: Path | str) -> bytes:
     """All of a small file; twice as quick as the path's own way, and a sweep has tens of thousands of them."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, _READING)
     try:
-        parts = []
+        content = b""
         while part := os.read(descriptor, _PIECE):
-            parts.append(part)
-        return b"".join(parts)
+            content += part
+        return content
     finally:
         os.close(descriptor)
 

@@ -72,6 +72,7 @@ _FINISHED: Final = "finished.json"
 _RESULT: Final = "result.json"
 
 MAX_NAME_BYTES: Final = 128
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
@@ -266,12 +267,19 @@ class SweepDirectory:
         Raises:
             RunDirectoryError: the name is not safe as a file name.
         """
-        if not is_safe_name(name):
-            raise RunDirectoryError(
-                f"{name!r} cannot name a run: use at most {MAX_NAME_BYTES} letters, digits and any of '._=+-', "
-                "beginning with a letter or digit"
-            )
-        return RunDirectory(self.runs_dir / name)
+        if name not in self._runs:
+            if not is_safe_name(name):
+                raise RunDirectoryError(
+                    f"{name!r} cannot name a run: use at most {MAX_NAME_BYTES} letters, digits and any of '._=+-', "
+                    "beginning with a letter or digit"
+                )
+            self._runs[name] = RunDirectory(self.runs_dir / name)
+        return self._runs[name]
+
+    @cached_property
+    def _runs(self) -> dict[str, RunDirectory]:
+        """Those that were asked for: who looks at thousands of runs asks for each more than once."""
+        return {}
 
     def runs(self) -> list[RunDirectory]:
         """Every run that has a folder, by name."""
@@ -307,7 +315,7 @@ def current_run(environ: Mapping[str, str] | None = None) -> tuple[RunDirectory,
 
 
 def _attempt_number(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _numbers(folder: Path | str, suffix: str = "") -> list[int]:

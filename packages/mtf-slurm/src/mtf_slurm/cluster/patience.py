@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import tenacity
-
 __all__ = ["NotYetError", "Patience"]
 
 
@@ -45,6 +43,8 @@ class Patience:
         Raises:
             NotYetError: it still could not be done when the time was up.
         """
+        import tenacity  # takes long to load, and who only looks has nothing to repeat
+
         start = self.clock()
         said: set[str] = set()
 

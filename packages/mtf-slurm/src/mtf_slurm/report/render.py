@@ -18,7 +18,7 @@ from mtf_slurm.errors import SLURMError
 from mtf_slurm.report.collect import collect_report
 from mtf_slurm.report.model import Report
 from mtf_slurm.results import GridSearchResult
-from mtf_utils.atomic import write_text
+from mtf_utils.atomic import refuse_special, write_text
 from mtf_utils.rundir import SweepDirectory
 
 __all__ = ["ReportExtraError", "render_report", "write_report"]
@@ -67,6 +67,7 @@ def write_report(
     _plotly()  # what is missing is said before a large sweep is read
     result = sweep if isinstance(sweep, GridSearchResult) else GridSearchResult.load(sweep)
     file = Path(path) if path is not None else SweepDirectory(result.output_dir).report_file
+    refuse_special(file)
     write_text(file, render_report(collect_report(result, metric=metric, mode=mode)))
     return file
 

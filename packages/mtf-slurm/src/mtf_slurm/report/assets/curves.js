@@ -42,7 +42,7 @@ function drawCurves() {
     };
   });
   const withCurves = Object.keys(report.curves).length;
-  find("curves-note").textContent = `${wanted.length} runs${picked.length ? `, ${picked.length} of them selected` : ""}${withCurves < total ? `; ${withCurves} of ${total} have curves here` : ""}`;
+  find("curves-note").textContent = `${counted(wanted.length, "run")}${picked.length ? `, ${picked.length} of them selected` : ""}${withCurves < total ? `; ${withCurves} of ${total} have curves here` : ""}`;
   show("curves-plot", traces, {
     showlegend: few, legend: { orientation: "h", y: -0.2, font: { size: 11.5 } },
     xaxis: { title: { text: over === "step" ? "Optimizer steps" : "Epoch" } },

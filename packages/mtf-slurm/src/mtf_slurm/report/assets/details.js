@@ -56,14 +56,14 @@ function diffLines(diff) {
 function drawOnce() {
   find("name").textContent = report.name;
   const how = { slurm: "on Slurm", local: "on one machine", dry_run: "planned only" }[report.mode] || "";
-  find("about").textContent = [`${total} runs`, how, `as of ${report.made_at.slice(0, 16).replace("T", " ")} UTC`].filter(Boolean).join(" · ");
+  find("about").textContent = [counted(total, "run"), how, `as of ${report.made_at.slice(0, 16).replace("T", " ")} UTC`].filter(Boolean).join(" · ");
   fill("remarks", ...report.remarks.map((remark) => element("p", { class: "remark" }, remark)));
   const planned = ["Planned", report.created_at.replace("T", " ").replace("Z", " UTC")];
   fill("environment", ...[planned, ...Object.entries(report.environment)].flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   find("config-of").textContent = report.config_of;
   find("config").textContent = report.config || "(it cannot be read)";
   fill("codes", ...report.codes.map((code, place) => element("div", {},
-    element("p", {}, element("strong", {}, `No. ${place + 1}`), `, of ${code.runs} of ${total} runs`),
+    element("p", {}, element("strong", {}, `No. ${place + 1}`), `, of ${code.runs === total ? (total === 1 ? "the run" : `all ${total} runs`) : `${code.runs} of ${total} runs`}`),
     factList(Object.entries(code.facts)),
     code.diff ? element("details", {}, element("summary", {}, "What is not committed"), element("pre", {}, ...diffLines(code.diff))) : null)),
     ...(report.codes.length ? [] : [element("p", { class: "hint" }, "Nothing is recorded.")]));

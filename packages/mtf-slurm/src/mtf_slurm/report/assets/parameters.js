@@ -2,6 +2,8 @@
 const DOTS = 600;
 const BINS = 10;
 const AXES = 12;
+const FEW = 6;
+const TICKS = ".5~g"; // Plotly's own hold markup, as in 10<sup>-5</sup>, which its parallel coordinates show as it is
 
 const varied = parameters.filter((key) => new Set(runs.parameters[key].map(exact)).size > 1);
 
@@ -46,16 +48,19 @@ function explained(found, list) {
   return Math.max(0, 1 - (inside / (list.length - found.length)) / (whole / (list.length - 1)));
 }
 
+// Plotly writes the ticks of these axes as they are, and reads markup in their titles.
 function axis(key, list) {
   const values = list.map((run) => runs.parameters[key][run]);
   const title = plain(label.get(key));
   if (!isNumeric(key, list)) {
-    const words = [...new Set(values.map(text))].sort();
+    const distinct = new Map(values.map((value) => [text(value), value])); // those without one lie lowest
+    const words = [...distinct].sort(([, one], [, other]) => compare(one, other)).map(([word]) => word);
     const places = new Map(words.map((word, place) => [word, place]));
-    const shown = words.length <= 24 ? { tickvals: words.map((_, place) => place), ticktext: words.map((word) => plain(cut(word, 18))) } : {};
+    const shown = words.length <= 24 ? { tickvals: words.map((_, place) => place), ticktext: words.map((word) => cut(word, 18)) } : {};
     return { label: title, values: values.map((value) => places.get(text(value))), ...shown };
   }
-  if (!isWide(values)) return { label: title, values };
+  const distinct = [...new Set(values)];
+  if (!isWide(values)) return { label: title, values, tickformat: TICKS, ...(distinct.length <= FEW ? { tickvals: distinct, ticktext: distinct.map(shortNumber) } : {}) };
   const powers = values.map((value) => Math.log10(value));
   const low = powers.reduce((least, value) => Math.min(least, value), Infinity);
   const high = powers.reduce((most, value) => Math.max(most, value), -Infinity);
@@ -65,8 +70,10 @@ function axis(key, list) {
 
 function drawParallel() {
   const list = shownRuns.filter((run) => measured(run) !== null);
-  find("parameters-note").textContent = `${list.length} of the shown runs have a number for ${chosen.metric}; drag along an axis to keep a part of it`;
-  if (!canDrawFast || list.length < 2 || !varied.length) {
+  const isDrawn = canDrawFast && list.length > 1 && varied.length > 0;
+  const known = `${list.length || "none"} of the shown runs ${list.length === 1 ? "has" : "have"} a number for ${chosen.metric}`;
+  find("parameters-note").textContent = !metrics.length ? "no run has recorded a metric" : isDrawn ? `${known}; drag along an axis to keep a part of it` : known;
+  if (!isDrawn) {
     show("parallel-plot", [], {});
     if (!canDrawFast) find("parallel-plot").replaceChildren("This browser has no WebGL, which parallel coordinates need.");
     return;
@@ -78,7 +85,7 @@ function drawParallel() {
     type: "parcoords", labelfont: { size: 13, color: colour("ink") }, tickfont: { size: 11, color: colour("muted") }, rangefont: { size: 10, color: "rgba(0,0,0,0)" },
     line: { color: values, colorscale: scale(), reversescale: chosen.goal === "max", cmin: low, cmax: high > low ? high : low + 1, showscale: true, colorbar: { thickness: 10, outlinewidth: 0, tickfont: { size: 11 } } },
     unselected: { line: { color: colour("line"), opacity: 0.25 } },
-    dimensions: [...varied.slice(0, AXES).map((key) => axis(key, list)), { label: plain(chosen.metric), values }],
+    dimensions: [...varied.slice(0, AXES).map((key) => axis(key, list)), { label: plain(chosen.metric), values, tickformat: TICKS }],
   }], { margin: { l: 70, r: 40, t: 60, b: 30 }, paper_bgcolor: colour("surface") });
 }
 
@@ -99,7 +106,7 @@ function drawEffect(place, key, list, found) {
       text: dots.map((run) => `<b>${plain(runs.name[run])}</b><br>${plain(label.get(key))} ${plain(text(runs.parameters[key][run]))}<br>${plain(chosen.metric)} ${shortNumber(measured(run))}`),
       marker: { size: dots.length > 100 ? 4 : 7, color: COLOURS[0], opacity: dots.length > 100 ? 0.4 : 0.75 } },
     { type: "scatter", mode: "lines+markers", x: centres.map(([x]) => x), y: centres.map(([, y]) => y), hoverinfo: "text", text: centres.map(([, y]) => `median ${shortNumber(y)}`),
-      line: { color: COLOURS[1], width: 2.5, shape: "spline", smoothing: 0.4 }, marker: { size: 6, color: COLOURS[1] } },
+      line: { color: COLOURS[1], width: 2.5 }, marker: { size: 6, color: COLOURS[1] } },
   ], {
     margin: { l: 48, r: 14, t: 10, b: 34 },
     xaxis: { type: numeric ? (isWide(list.map((run) => runs.parameters[key][run])) ? "log" : "linear") : "category" },

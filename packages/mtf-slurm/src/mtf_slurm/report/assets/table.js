@@ -133,9 +133,9 @@ function drawCards() {
   const card = (title, value, note) => element("div", { class: "card" }, element("span", {}, title), element("strong", {}, value), element("small", {}, note));
   const completed = shownRuns.filter((run) => stateOf(run) === "COMPLETED").length;
   fill("cards",
-    card("Completed", `${completed} of ${shownRuns.length}`, shownRuns.length < total ? `${total} in the sweep` : "runs"),
+    card("Completed", `${completed} of ${shownRuns.length}`, shownRuns.length < total ? `${total} in the sweep` : total === 1 ? "run" : "runs"),
     card(`Best ${chosen.metric}`, best === undefined ? "–" : metricText(chosen.metric, measured(best)), best === undefined ? "no run has a number" : nameOf(best, NAME)),
-    card(`Median ${chosen.metric}`, known.length ? metricText(chosen.metric, known[Math.floor(known.length / 2)]) : "–", `of ${known.length} runs${diverged ? `, ${diverged} are NaN` : ""}`),
+    card(`Median ${chosen.metric}`, known.length ? metricText(chosen.metric, known[Math.floor(known.length / 2)]) : "–", `of ${counted(known.length, "run")}${diverged ? `, ${diverged} ${diverged === 1 ? "is" : "are"} NaN` : ""}`),
     card("Attempts", String(runs.attempts.reduce((sum, count) => sum + count, 0)), `${preemptions} preempted`));
 }
 

@@ -53,7 +53,7 @@ function drawTimeline() {
   }).filter((trace) => trace.x.length);
   const preempted = spans.filter((span) => OUTCOME_COLOURS[report.outcomes[span[4]]] === "warn").length;
   const worked = spans.reduce((sum, span) => sum + (span[3] === null && !LIVE.has(report.outcomes[span[4]]) ? 0 : endOf(span) - span[2]), 0);
-  find("timeline-note").textContent = `${spans.length} attempts, ${preempted} preempted, ${duration(worked)} of work${rows.length < begun.length ? `; ${rows.length} of ${begun.length} runs drawn` : ""}`;
+  find("timeline-note").textContent = `${counted(spans.length, "attempt")}, ${preempted} preempted, ${duration(worked)} of work${rows.length < begun.length ? `; ${rows.length} of ${begun.length} runs drawn` : ""}`;
   if (traces.length) {
     const load = atWork(spans);
     traces.push({ type: "scatter", mode: "lines", fill: "tozeroy", line: { shape: "hv", width: 1, color: colour("accent") }, fillcolor: colour("accent-soft"), ...load, yaxis: "y2", name: "at work", showlegend: false, hoverinfo: "text", text: load.y.map((count) => `${count} at work`) });
