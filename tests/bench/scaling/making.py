@@ -7,6 +7,7 @@ trainer's `Journal`, results and receipts by the records of the run directory.
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,7 @@ def fill(folder: Path, *, seed: int = 0) -> None:
     with ThreadPoolExecutor(16) as pool:  # they wait for the disk, not for each other
         for _ in pool.map(lambda item: _fill_run(directory, item[0], item[1], seed), enumerate(entries)):
             pass
+    os.sync()  # whoever looks next is not to wait for what was written here
 
 
 def _fill_run(directory: SweepDirectory, number: int, entry: dict[str, Any], seed: int) -> None:
