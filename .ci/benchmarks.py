@@ -75,7 +75,9 @@ BENCHMARKS = [
     Benchmark("kills", "Kills", "tests/bench/kills.py", times=False),
     Benchmark("kills_peers", "The same kills for others", "tests/bench/kills_peers.py", times=False),
     Benchmark("local_kills", "Kills of the local runner", "tests/bench/local_kills.py", times=False),
-    Benchmark("rank_kills", "Kills of one rank among several", "tests/bench/rank_kills.py", times=False),
+    Benchmark("rank_kills", "Kills of ranks: DDP", "tests/bench/rank_kills.py", times=False),
+    Benchmark("rank_kills_fsdp", "Kills of ranks: FSDP2", "tests/bench/rank_kills.py --strategy fsdp", times=False),
+    Benchmark("rank_kills_4", "Kills of ranks: DDP, four of them", "tests/bench/rank_kills.py --ranks 4", times=False),
 ]
 
 

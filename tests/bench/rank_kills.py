@@ -3,8 +3,8 @@
 torchrun starts real ranks, which meet over gloo. SIGTERM goes to one rank, to all, or to torchrun, SIGKILL to one rank
 or to torchrun, at a random moment; then the same command is started again until training is complete. Every rank has
 to end with the weights, optimizer, random streams, metrics and callback traces of an undisturbed run, bit for bit; no
-process may hang or stay behind; and a signal that can be caught must lose nothing. Ends with status 1 if any of this
-is not so.
+process may hang or stay behind; and a signal that can be caught must lose nothing. Each run is told of on stderr. Ends
+with status 1 if any of this is not so.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _campaign(
             run = disturbed(setup, start, folder / f"run-{index}", kill, reference)
         finally:
             starters.put(start)
-        print(run.line(index), flush=True)
+        print(run.line(index), file=sys.stderr, flush=True)
         return run
 
     with ThreadPoolExecutor(arguments.lanes) as pool:
