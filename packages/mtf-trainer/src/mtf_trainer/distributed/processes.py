@@ -17,7 +17,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from mtf_trainer.checkpoint.publishing import Crew
 from mtf_trainer.distributed.channel import Channel
-from mtf_trainer.distributed.crew import RankCrew
+from mtf_trainer.distributed.crew import TOGETHER, RankCrew
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.distributed.world import World
 from mtf_trainer.errors import CheckpointError, TrainerError
@@ -175,7 +175,8 @@ def why_lost(error: Exception, config: DistributedConfig) -> str:
     """What such an error means, where no rank has said why it ended."""
     if re.search(r"timed? ?out", str(error), re.IGNORECASE):
         limit = f"distributed.timeout_minutes={config.timeout_minutes:g}"
-        return f"another rank hangs, or takes longer than {limit} for what this one waits for"
+        late = f"takes longer than {limit} for what this one waits for"
+        return f"another rank hangs, {late}, or goes another way: {TOGETHER}"
     return "a rank has ended without a word; its log or the launcher says more"
 
 
