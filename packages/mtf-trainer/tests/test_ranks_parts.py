@@ -74,6 +74,12 @@ def test_variables_that_make_no_sense_are_named(wrong):
         find_world(TORCHRUN | wrong)
 
 
+def test_a_number_of_ranks_without_a_rank_is_no_reason_to_train_alone():
+    with pytest.raises(TrainerError, match="WORLD_SIZE=2 without RANK"):
+        find_world({"WORLD_SIZE": "2", "MASTER_ADDR": "host"})
+    assert find_world(SLURM | {"WORLD_SIZE": "4", "MASTER_ADDR": "host"}).rank == 3
+
+
 @pytest.mark.parametrize(
     ("nodes", "first"),
     [

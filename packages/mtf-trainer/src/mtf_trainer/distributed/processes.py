@@ -154,8 +154,9 @@ def _join(world: World, device: torch.device, timeout: timedelta) -> None:
             dist.init_process_group(backend, place, timeout, world.size, world.rank)
     except (RuntimeError, ValueError) as error:
         raise TrainerError(
-            f"rank {world.rank} of {world.size} cannot meet the others at {place}: {error}. Do all ranks run, and is "
-            "that the node of rank 0? MASTER_ADDR and MASTER_PORT say where to meet"
+            f"rank {world.rank} of {world.size} cannot meet the others at {place}: {str(error).rstrip('.')}. "
+            "Do all ranks run, with the same distributed.strategy, and is that the node of rank 0? "
+            "MASTER_ADDR and MASTER_PORT say where to meet"
         ) from error
     atexit.register(_part)
 
