@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.distributed import HashStore
-from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset, random_split
 
 from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot, publishing, read_checkpoint
 from mtf_trainer.data import Division, make_source
@@ -312,6 +312,21 @@ def test_what_one_rank_was_given_and_others_were_not_is_named_on_all():
     ):
         assert difference in heard[0]
     assert "on rank 1" not in heard[0]
+
+
+def test_a_split_that_every_rank_drew_for_itself_is_another_one():
+    data = TensorDataset(torch.zeros(20, 1))
+
+    def choice(seed):
+        part, _ = random_split(data, [15, 5], torch.Generator().manual_seed(seed))
+        inner, _ = random_split(part, [10, 5], torch.Generator().manual_seed(1))
+        return make_source(DataLoader(inner, batch_size=2), seed=0, stream="train").choice()
+
+    assert choice(1) == choice(1)
+    assert choice(1) != choice(2)
+    assert make_source(DataLoader(data), seed=0, stream="train").choice() is None
+    heard = compare({"split": {"train": choice(1)}}, {"split": {"train": choice(2)}})
+    assert f"split.train is {choice(1)!r} on rank 0 and {choice(2)!r} on rank 1" in heard[0]
 
 
 def test_of_many_differences_the_first_few_are_named():
