@@ -25,6 +25,8 @@ from mtf_trainer import (
     preemption,
 )
 from mtf_trainer.metric_objects import MetricObjects, MetricState
+from mtf_trainer.reader import Reader
+from mtf_trainer.stand_ins import without_stand_ins
 from mtf_utils.rundir import read_metrics
 
 HAS_TORCHMETRICS = importlib.util.find_spec("torchmetrics") is not None
@@ -290,6 +292,56 @@ def test_other_numbers_of_ranks_compute_over_every_value_once(
     assert {name: value.item() for name, value in computed.items()} == {
         name: pytest.approx(value.item(), rel=1e-4, abs=1e-3) for name, value in expected.items()
     }
+
+
+def scores(torchmetrics: Any) -> Any:
+    """One that sums up, and one that keeps everything: predictions of three classes, and integers."""
+    of_three = {"num_classes": 3, "validate_args": False}
+    return torchmetrics.MetricCollection(
+        {
+            "accuracy": torchmetrics.classification.MulticlassAccuracy(**of_three),
+            "recall": torchmetrics.classification.MulticlassRecall(**of_three),
+            "auroc": torchmetrics.classification.MulticlassAUROC(thresholds=None, **of_three),
+        }
+    )
+
+
+@pytest.mark.skipif(not HAS_TORCHMETRICS, reason="torchmetrics is not installed")
+@pytest.mark.parametrize("seen", [0, 1, 3])
+def test_what_only_stands_in_is_not_collected(seen: int) -> None:
+    torchmetrics = importlib.import_module("torchmetrics")
+    generator = torch.Generator().manual_seed(seen)
+    batches = [
+        (torch.randn(5, 3, generator=generator), torch.randint(3, (5,), generator=generator)) for _ in range(seen + 1)
+    ]
+    metric, expected = scores(torchmetrics), scores(torchmetrics)
+    reader = Reader(None, torch.device("cpu"), lambda: None, factor=1.0)  # type: ignore[arg-type]
+    step = without_stand_ins(lambda batch, number: metric.update(*batch) or {}, reader, [state_of(metric)])
+    for number, batch in enumerate(batches[:seen]):
+        step(batch, number)
+        expected.update(*batch)
+    reader.factor = 0.0
+    step(batches[seen], seen)
+    left = metric.state_dict()
+    assert [(part.shape[1:], part.dtype) for part in left["auroc.preds"][:1]] == [((3,), torch.float32)]
+    assert [(part.shape[1:], part.dtype) for part in left["auroc.target"][:1]] == [((), torch.int64)]
+    if seen:
+        assert metric.compute() == expected.compute()
+    else:
+        assert sum(map(len, left["auroc.preds"])) == sum(map(len, left["auroc.target"])) == 0
+        assert not left["accuracy.tp"].any()
+
+
+@pytest.mark.skipif(not HAS_TORCHMETRICS, reason="torchmetrics is not installed")
+def test_a_rank_that_begins_with_nothing_has_it_in_the_type_and_shape_of_the_others() -> None:
+    torchmetrics = importlib.import_module("torchmetrics")
+    metric = scores(torchmetrics)
+    state = state_of(metric)
+    fresh = state.state_dict()
+    metric.update(torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1]))
+    taken = state.merged([fresh, state.state_dict()], is_first=False)["collected"]
+    assert [(part.shape, part.dtype) for part in taken["auroc.preds"]] == [((0, 3), torch.float32)]
+    assert [(part.shape, part.dtype) for part in taken["auroc.target"]] == [((0,), torch.int64)]
 
 
 @pytest.mark.skipif(not HAS_TORCHMETRICS, reason="torchmetrics is not installed")

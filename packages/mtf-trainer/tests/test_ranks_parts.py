@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import threading
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.distributed import HashStore
-from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset, random_split
 
 from mtf_trainer.checkpoint import CheckpointStore, Kind, Snapshot, publishing, read_checkpoint
 from mtf_trainer.data import Division, make_source
@@ -71,6 +72,12 @@ def test_one_process_trains_alone(environ):
 def test_variables_that_make_no_sense_are_named(wrong):
     with pytest.raises(TrainerError, match=next(iter(wrong))):
         find_world(TORCHRUN | wrong)
+
+
+def test_a_number_of_ranks_without_a_rank_is_no_reason_to_train_alone():
+    with pytest.raises(TrainerError, match="WORLD_SIZE=2 without RANK"):
+        find_world({"WORLD_SIZE": "2", "MASTER_ADDR": "host"})
+    assert find_world(SLURM | {"WORLD_SIZE": "4", "MASTER_ADDR": "host"}).rank == 3
 
 
 @pytest.mark.parametrize(
@@ -307,12 +314,27 @@ def test_what_one_rank_was_given_and_others_were_not_is_named_on_all():
     assert "on rank 1" not in heard[0]
 
 
+def test_a_split_that_every_rank_drew_for_itself_is_another_one():
+    data = TensorDataset(torch.zeros(20, 1))
+
+    def choice(seed):
+        part, _ = random_split(data, [15, 5], torch.Generator().manual_seed(seed))
+        inner, _ = random_split(part, [10, 5], torch.Generator().manual_seed(1))
+        return make_source(DataLoader(inner, batch_size=2), seed=0, stream="train").choice()
+
+    assert choice(1) == choice(1)
+    assert choice(1) != choice(2)
+    assert make_source(DataLoader(data), seed=0, stream="train").choice() is None
+    heard = compare({"split": {"train": choice(1)}}, {"split": {"train": choice(2)}})
+    assert f"split.train is {choice(1)!r} on rank 0 and {choice(2)!r} on rank 1" in heard[0]
+
+
 def test_of_many_differences_the_first_few_are_named():
     heard = compare({str(n): 0 for n in range(9)}, {})
     assert "4 is 0 on rank 0 and None on rank 1; and 4 more" in heard[1]
 
 
-def save_together(directory, snapshots, *, background=False, elsewhere=None):
+def save_together(directory, snapshots, *, background=False, elsewhere=None, kinds=None):
     """Save once with every rank in a thread, all but the first where else they are told to; what came of it on each."""
     store, size = HashStore(), len(snapshots)
     results = {}
@@ -320,13 +342,14 @@ def save_together(directory, snapshots, *, background=False, elsewhere=None):
     def work(rank):
         crew = RankCrew(rank, size, lambda: Channel(store), patience_s=30)
         place = elsewhere if elsewhere is not None and rank > 0 else directory
+        kind = Kind.PERIODIC if kinds is None else kinds[rank]
         with CheckpointStore(place, CheckpointConfig(), run_id="r", crew=crew, publishes=rank == 0) as checkpoints:
             try:
                 if background:
-                    checkpoints.save_in_background(snapshots[rank], kind=Kind.PERIODIC)
+                    checkpoints.save_in_background(snapshots[rank], kind=kind)
                     results[rank] = checkpoints.wait()
                 else:
-                    results[rank] = checkpoints.save(snapshots[rank], kind=Kind.PERIODIC)
+                    results[rank] = checkpoints.save(snapshots[rank], kind=kind)
             except CheckpointError as error:
                 results[rank] = error
 
@@ -362,6 +385,26 @@ def test_a_part_that_cannot_be_written_leaves_no_checkpoint(tmp_path, culprit):
     results = save_together(tmp_path, snapshots)
     assert all(isinstance(result, CheckpointError) for result in results)
     assert not list(tmp_path.glob("ckpt-*"))
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_save_of_one_rank_alone_takes_no_part_from_a_later_one_of_another(tmp_path, background):
+    first, second = snapshot("model", {"n": 0}), snapshot("rank_1", {"n": 1})
+    later = dataclasses.replace(second, global_step=9)
+    for snapshots, kinds, said in (
+        ([first, second], [Kind.MANUAL, Kind.FINAL], "the manual checkpoint of epoch 1, step 3, and rank 1 the final"),
+        (
+            [first, later],
+            [Kind.MANUAL, Kind.MANUAL],
+            "step 3, and rank 1 the manual checkpoint of epoch 1, step 9",
+        ),
+    ):
+        results = save_together(tmp_path, snapshots, background=background, kinds=kinds)
+        for result in results:
+            assert isinstance(result, CheckpointError)
+            assert said in str(result)
+            assert "have to be called by every rank" in str(result)
+        assert not list(tmp_path.glob("ckpt-*"))
 
 
 def test_ranks_without_a_common_file_system_are_told_at_the_first_save(tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from mtf_trainer import (
     TrainingCallback,
     TrainingPreempted,
     TrainingStopped,
+    preemption,
 )
 from mtf_trainer.metrics import count_samples
 from mtf_trainer.state import MIGRATIONS, TrainMicroState
@@ -478,6 +479,23 @@ def test_a_signal_saves_and_says_so(
     assert result is not None
     assert result.global_step == 6
     assert (folder.path / result.checkpoint / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_ctrl_c_that_torchrun_passes_on_once_more_interrupts_nothing(
+    monkeypatch: pytest.MonkeyPatch, launched: bool
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    flag = preemption.StopFlag()
+    with preemption.listening(flag, []):
+        flag.request("SIGINT")  # another rank was told first
+        signal.raise_signal(signal.SIGINT)
+        if launched:
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 class Clumsy(TrainingCallback):

@@ -10,7 +10,6 @@ import torch
 
 from mtf_trainer.attestation import alike
 from mtf_trainer.errors import TrainerError
-from mtf_utils.stateful import Stateful
 
 __all__ = ["MetricObject", "MetricObjects", "MetricState", "Stage"]
 
@@ -107,7 +106,7 @@ class MetricObjects:
                 results[key if key.startswith(f"{stage}_") else f"{stage}_{key}"] = _number(key, item)
         return results
 
-    def states(self, device: torch.device) -> dict[str, Stateful]:
+    def states(self, device: torch.device) -> dict[str, MetricState]:
         """What each one needs in a checkpoint, by stage and name."""
         return {
             f"metric {stage}/{name}": MetricState(metric, device)
@@ -168,8 +167,24 @@ class MetricState:
                 collected[name] = _OF_ALL[reduction](torch.stack([value.to(self._device) for value in values]))
             elif is_first and reduction in _ADDITIVE:
                 collected[name] = _ADDITIVE[reduction](values)
+            elif reduction == _CHAINED and _is_empty(collected[name]):
+                collected[name] = _none_of(values)
         updates = [sum(counts) if is_first else 0 for counts in zip(*(each["updates"] for each in states), strict=True)]
         return {"collected": collected, "updates": updates, "results": first.get("results", [])}
+
+    def emptied_like(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+        """An earlier state that torchmetrics can bring together with that of ranks that have collected more.
+
+        Args:
+            before: the state.
+            after: a later one, which says what is collected.
+        """
+        collected = dict(before["collected"])
+        for name, reduction in self._divided():
+            if reduction == _CHAINED and _is_empty(collected[name]):
+                collected[name] = _none_of([after["collected"][name]])
+        pairs = zip(before["updates"], after["updates"], strict=True)
+        return {**before, "collected": collected, "updates": [count or min(later, 1) for count, later in pairs]}
 
     def is_lossy(self, states: Sequence[Mapping[str, Any]]) -> bool:
         """Whether `merged` leaves something out that other ranks than the first have collected."""
@@ -197,6 +212,17 @@ def _chained(values: Sequence[Any]) -> Any:
     )
 
 
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, list) and not value
+
+
+def _none_of(lists: Sequence[list[torch.Tensor]]) -> list[torch.Tensor]:
+    """Nothing, in the type and shape of what some rank has: torchmetrics would make up those of an empty list."""
+    parts = [part for values in lists for part in values][:1]
+    return [(part if part.ndim else part.unsqueeze(0))[:0].clone() for part in parts]
+
+
+_CHAINED: Final = "dim_zero_cat"
 _OF_ALL: Final[dict[str, Callable[[torch.Tensor], torch.Tensor]]] = {
     "dim_zero_max": lambda stacked: stacked.amax(dim=0),
     "dim_zero_min": lambda stacked: stacked.amin(dim=0),
@@ -205,7 +231,7 @@ _OF_ALL: Final[dict[str, Callable[[torch.Tensor], torch.Tensor]]] = {
 """What is the same when it comes several times, by the names that torchmetrics has for it."""
 _ADDITIVE: Final[dict[str, Callable[[Sequence[Any]], Any]]] = {
     "dim_zero_sum": lambda values: torch.stack(list(values)).sum(dim=0),
-    "dim_zero_cat": _chained,
+    _CHAINED: _chained,
 }
 """What counts as often as it comes."""
 

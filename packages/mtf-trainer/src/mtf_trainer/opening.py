@@ -121,7 +121,8 @@ def attempt(session: Session, checkpoint: Checkpoint | None, *, is_chosen: bool)
         TrainerError: the ranks were given different things.
         TrainingStopped: there were attempts enough, or this one has shown that there were.
     """
-    check_accord(session.team, _given(session))
+    if session.team.size > 1:
+        check_accord(session.team, _given(session))
     state = None if checkpoint is None else ResumeState.from_dict(checkpoint.resume)
     if state is not None:
         if prolong(state, session.config):
@@ -153,6 +154,7 @@ def _given(session: Session) -> dict[str, Any]:
         "settings": {name: value for name, value in settings.items() if name not in own},
         "log_every_n_steps": session.config.logging.log_every_n_steps,
         "data": fingerprint.data(session.train, session.val),
+        "split": {"train": session.train.choice(), "val": None if session.val is None else session.val.choice()},
         "optimizer": fingerprint.trainer_part(session.config, engine.optimizer)["optimizer"],
         "scheduler": type(engine.scheduler).__name__,
         "callbacks": [type(callback).__qualname__ for callback in session.callbacks],

@@ -64,7 +64,8 @@ def signal_names(configured: Sequence[str]) -> list[str]:
 def listening(flag: StopFlag, names: Sequence[str]) -> Iterator[None]:
     """Let the signals, and Ctrl-C, set the flag while the block runs.
 
-    A handler that was there is called too, and is put back afterwards. A second Ctrl-C interrupts at once.
+    A handler that was there is called too, and is put back afterwards. A second Ctrl-C interrupts at once; under
+    torchrun it takes a third one.
     Signals can be handled in the main thread only; elsewhere this warns and does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -84,8 +85,13 @@ def listening(flag: StopFlag, names: Sequence[str]) -> Iterator[None]:
 
 
 def _handler(flag: StopFlag, before: Any) -> Callable[[int, FrameType | None], None]:
+    enough = 3 if "TORCHELASTIC_RUN_ID" in os.environ else 2  # torchrun passes on what the terminal told the ranks, too
+    caught = 0
+
     def handle(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and flag.requested and flag.signal_name == "SIGINT":
+        nonlocal caught
+        caught += number == signal.SIGINT
+        if number == signal.SIGINT and caught >= enough and flag.signal_name == "SIGINT":
             raise KeyboardInterrupt
         flag.request(signal.Signals(number).name)
         if callable(before) and before is not signal.default_int_handler:

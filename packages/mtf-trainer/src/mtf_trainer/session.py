@@ -31,6 +31,7 @@ from mtf_trainer.preemption import StopFlag
 from mtf_trainer.preparation import load_plain_state, memory_format, plain_state
 from mtf_trainer.reader import Reader
 from mtf_trainer.rng import RNGState
+from mtf_trainer.stand_ins import without_stand_ins
 from mtf_trainer.state import ResumeState
 from mtf_trainer.steps import Engine
 from mtf_trainer.telemetry import Telemetry
@@ -128,7 +129,14 @@ class Session:
         device, layout, trail = self.engine.device, memory_format(self.config.performance), self.guard.trail
         trail.state = self.state
         parallel, divided = self.engine.parallel, self.team.size > 1
+        train = Reader(self.train, device, trail.batch, layout, divided)
+        val = None if self.val is None else Reader(self.val, device, trail.batch, layout, divided)
         training_step: Step = self.trainer.training_step
+        validation_step: Step = self.trainer.validation_step
+        if divided:
+            collecting = tuple(self.metrics.states(device).values())
+            training_step = without_stand_ins(training_step, train, collecting)
+            validation_step = without_stand_ins(validation_step, val, collecting)
         if parallel is not None:
             training_step = parallel.training_step(training_step, lambda: self.loop.agenda.completes_window())
         self.loop = Loop(
@@ -136,10 +144,10 @@ class Session:
             state=self.state,
             engine=self.engine,
             events=Events(self.callbacks, self.state, self.trainer, self.before_update),
-            train=Reader(self.train, device, trail.batch, layout, divided),
-            val=Reader(self.val, device, trail.batch, layout, divided) if self.val is not None else None,
+            train=train,
+            val=val,
             training_step=training_step,
-            validation_step=self.trainer.validation_step,
+            validation_step=validation_step,
             metrics=self.metrics,
             record=self._record,
             save=self.save_periodically,

@@ -36,8 +36,8 @@ class Crew(Protocol):
     Every method takes the number of the save, and is called in the thread that writes.
     """
 
-    def open(self, save: int, folder: str) -> None:
-        """The publisher's: say where to write."""
+    def open(self, save: int, folder: str, what: str) -> None:
+        """The publisher's: say where to write, and what it saves."""
 
     def collect(self, save: int, deadline: Deadline) -> list[Part]:
         """The publisher's: wait for the parts of all others.
@@ -49,8 +49,12 @@ class Crew(Protocol):
     def close(self, save: int, outcome: Path | BaseException) -> None:
         """The publisher's: say what became of it."""
 
-    def folder(self, save: int, deadline: Deadline) -> str:
-        """A contributor's: wait for where to write."""
+    def folder(self, save: int, what: str, deadline: Deadline) -> str:
+        """A contributor's: wait for where to write.
+
+        Raises:
+            CheckpointError: the publisher saves something else.
+        """
 
     def deliver(self, save: int, part: Part | BaseException) -> None:
         """A contributor's: say what was written, or why nothing was."""
@@ -129,7 +133,7 @@ class Publisher:
                 encoded,
                 kind,
                 pinned,
-                lambda temporary: crew.open(save, temporary.name),
+                lambda temporary: crew.open(save, temporary.name, _called(encoded, kind)),
                 lambda temporary: _arrived(temporary, crew.collect(save, task.deadline), task.deadline),
             )
             return outcome
@@ -205,7 +209,7 @@ class Contributor:
         began = time.monotonic()
         part: Part | BaseException = CheckpointError("it was not written")
         try:
-            folder = self._directory / self._crew.folder(save, task.deadline)
+            folder = self._directory / self._crew.folder(save, _called(encoded, kind), task.deadline)
             folder.mkdir(exist_ok=True)  # it is there, but the client of a network file system may not know yet
             files: dict[str, FileEntry] = write_sections(folder, encoded, task.deadline)
             fsync_directory(folder)
@@ -220,6 +224,11 @@ class Contributor:
         finally:
             self._crew.deliver(save, part)
         return self._crew.outcome(save, task.deadline)
+
+
+def _called(encoded: EncodedSnapshot, kind: Kind) -> str:
+    """What all processes that write a checkpoint have to say of it alike."""
+    return f"the {kind.value} checkpoint of epoch {encoded.epoch + 1}, step {encoded.global_step}"
 
 
 def _arrived(folder: Path, parts: list[Part], deadline: Deadline) -> list[Part]:

@@ -17,7 +17,7 @@ from mtf_trainer.data.division import Division, Layout
 from mtf_trainer.data.order import Indices, is_known, known_indices, length, rule_of
 from mtf_trainer.data.positions import PositionedDataset, Request
 from mtf_trainer.data.samplers import OwnSamplers
-from mtf_trainer.data.source import DataSource, is_stateful, length_of
+from mtf_trainer.data.source import DataSource, choice_of, is_stateful, length_of
 from mtf_trainer.data.workers import end_iteration, is_plain, private_copy
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.rng import derive_seed, preserved, seed_host
@@ -304,6 +304,10 @@ class MapSource(DataSource):
             "num_workers": self._loader.num_workers,
             "streams": "by position" if self._loader.num_workers else "of the process",
         }
+
+    def choice(self) -> str | None:
+        """See `DataSource.choice`."""
+        return choice_of(self._loader.dataset)
 
     def peek(self, epoch: int, batch: int) -> list[Any] | None:
         """See `DataSource.peek`; known for the epoch that is open."""

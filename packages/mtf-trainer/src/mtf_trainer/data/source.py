@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from typing import Any, Final
 
+import numpy as np
+from torch.utils.data import Subset
+
 from mtf_trainer.errors import TrainerError
 
-__all__ = ["DataSource", "DataWaitInterrupted", "is_stateful", "length_of", "name_sample", "named_sample"]
+__all__ = ["DataSource", "DataWaitInterrupted", "choice_of", "is_stateful", "length_of", "name_sample", "named_sample"]
 
 _NAMED: Final = re.compile(r"^could not read sample (.+)$", re.MULTILINE)
 
@@ -24,6 +28,18 @@ def length_of(thing: Any) -> int | None:
         return len(thing)
     except (TypeError, NotImplementedError):
         return None
+
+
+def choice_of(dataset: Any) -> str | None:
+    """A digest of the indices by which torch's `Subset` takes samples of another dataset; None for any other."""
+    taken = hashlib.sha256()
+    chosen = False
+    while isinstance(dataset, Subset):
+        indices = np.asarray(dataset.indices)
+        is_numbers = indices.dtype.kind in "iu"
+        taken.update(indices.astype(np.int64).tobytes() if is_numbers else repr(list(dataset.indices)).encode())
+        dataset, chosen = dataset.dataset, True
+    return taken.hexdigest()[:8] if chosen else None
 
 
 def name_sample(error: BaseException, sample: str) -> None:
@@ -91,6 +107,10 @@ class DataSource(ABC):
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Plain JSON that tells whether another process has the same data: compared when a run resumes."""
+
+    def choice(self) -> str | None:
+        """Which samples of a larger dataset these are, as a word of a few letters; None where all are taken."""
+        return None
 
     def peek(self, epoch: int, batch: int) -> list[Any] | None:
         """Which samples a batch holds, where that is known without asking the dataset or drawing; else None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mtf_trainer.checkpoint.deadline import Deadline, SaveCancelledError
 from mtf_trainer.checkpoint.files import FileEntry
@@ -13,7 +13,10 @@ from mtf_trainer.checkpoint.folder import Part
 from mtf_trainer.distributed.channel import Channel
 from mtf_trainer.errors import CheckpointError
 
-__all__ = ["RankCrew"]
+__all__ = ["TOGETHER", "RankCrew"]
+
+TOGETHER: Final = "save_checkpoint() and request_stop() have to be called by every rank"
+"""What keeps the saves of all ranks in one order."""
 
 
 class RankCrew:
@@ -39,9 +42,9 @@ class RankCrew:
             self._connection = self._connect()
         return self._connection
 
-    def open(self, save: int, folder: str) -> None:
-        """Say where to write."""
-        self._channel.tell(f"{save}/folder", folder)
+    def open(self, save: int, folder: str, what: str) -> None:
+        """Say where to write what."""
+        self._channel.tell(f"{save}/folder", [folder, what])
 
     def collect(self, save: int, deadline: Deadline) -> list[Part]:
         """Wait for the parts of all others."""
@@ -58,7 +61,7 @@ class RankCrew:
         names = ["folder", "outcome", *(f"part/{rank}" for rank in range(self._size) if rank != self._rank)]
         self._channel.forget(f"{past}/{name}" for name in names)
 
-    def folder(self, save: int, deadline: Deadline) -> str:
+    def folder(self, save: int, what: str, deadline: Deadline) -> str:
         """Wait for where to write."""
         check, outcome = self._patience(deadline, "waiting for rank 0 to begin"), f"{save}/outcome"
 
@@ -67,7 +70,9 @@ class RankCrew:
                 _raise_told(self._channel.read(outcome))
             check()
 
-        (name,) = self._channel.await_all([f"{save}/folder"], check_both)
+        ((name, begun),) = self._channel.await_all([f"{save}/folder"], check_both)
+        if begun != what:
+            raise CheckpointError(f"rank 0 saves {begun}, and rank {self._rank} {what}: {TOGETHER}")
         return str(name)
 
     def deliver(self, save: int, part: Part | BaseException) -> None:
@@ -95,7 +100,7 @@ class RankCrew:
         def check() -> None:
             deadline.check(doing)
             if time.monotonic() > end:
-                raise CheckpointError(f"nothing came in {self._patience_s:g} s of {doing}")
+                raise CheckpointError(f"nothing came in {self._patience_s:g} s of {doing}: {TOGETHER}")
 
         return check
 

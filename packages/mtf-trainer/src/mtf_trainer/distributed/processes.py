@@ -17,7 +17,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from mtf_trainer.checkpoint.publishing import Crew
 from mtf_trainer.distributed.channel import Channel
-from mtf_trainer.distributed.crew import RankCrew
+from mtf_trainer.distributed.crew import TOGETHER, RankCrew
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.distributed.world import World
 from mtf_trainer.errors import CheckpointError, TrainerError
@@ -154,8 +154,9 @@ def _join(world: World, device: torch.device, timeout: timedelta) -> None:
             dist.init_process_group(backend, place, timeout, world.size, world.rank)
     except (RuntimeError, ValueError) as error:
         raise TrainerError(
-            f"rank {world.rank} of {world.size} cannot meet the others at {place}: {error}. Do all ranks run, and is "
-            "that the node of rank 0? MASTER_ADDR and MASTER_PORT say where to meet"
+            f"rank {world.rank} of {world.size} cannot meet the others at {place}: {str(error).rstrip('.')}. "
+            "Do all ranks run, with the same distributed.strategy, and is that the node of rank 0? "
+            "MASTER_ADDR and MASTER_PORT say where to meet"
         ) from error
     atexit.register(_part)
 
@@ -175,7 +176,8 @@ def why_lost(error: Exception, config: DistributedConfig) -> str:
     """What such an error means, where no rank has said why it ended."""
     if re.search(r"timed? ?out", str(error), re.IGNORECASE):
         limit = f"distributed.timeout_minutes={config.timeout_minutes:g}"
-        return f"another rank hangs, or takes longer than {limit} for what this one waits for"
+        late = f"takes longer than {limit} for what this one waits for"
+        return f"another rank hangs, {late}, or goes another way: {TOGETHER}"
     return "a rank has ended without a word; its log or the launcher says more"
 
 

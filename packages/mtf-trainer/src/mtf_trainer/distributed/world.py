@@ -74,6 +74,8 @@ def find_world(environ: Mapping[str, str] | None = None, *, resolves: Callable[[
     # In a batch script SLURM_PROCID is set as well, but there is no step: what runs there runs once.
     if "SLURM_PROCID" in values and "SLURM_STEP_NUM_TASKS" in values:
         return _checked(values, "srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", resolves)
+    if values.get("WORLD_SIZE", "1") != "1":
+        raise TrainerError(f"WORLD_SIZE={values['WORLD_SIZE']} without RANK: start the ranks with torchrun or srun")
     return World()
 
 
