@@ -25,7 +25,7 @@ from mtf_trainer.distributed.team import Team
 from mtf_trainer.errors import CheckpointError
 from mtf_trainer.guard import REMEDY, Fault, Guard, Place
 from mtf_trainer.loop import Loop, Step
-from mtf_trainer.metric_objects import MetricObjects
+from mtf_trainer.metric_objects import MetricObjects, MetricState
 from mtf_trainer.phases import TrainerPhase as Phase
 from mtf_trainer.preemption import StopFlag
 from mtf_trainer.preparation import load_plain_state, memory_format, plain_state
@@ -134,7 +134,7 @@ class Session:
         training_step: Step = self.trainer.training_step
         validation_step: Step = self.trainer.validation_step
         if divided:
-            collecting = tuple(self.metrics.states(device).values())
+            collecting = [each for each in self.registered.values() if isinstance(each, MetricState)]
             training_step = without_stand_ins(training_step, train, collecting)
             validation_step = without_stand_ins(validation_step, val, collecting)
         if parallel is not None:
