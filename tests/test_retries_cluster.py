@@ -52,6 +52,9 @@ if name.startswith("hungry"):
 if name.startswith("deaf"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+if name.startswith("fragile"):
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 if name.startswith("polite"):
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: sys.exit(75))
@@ -156,17 +159,18 @@ def test_a_partition_that_is_not_there_is_refused(bench: Bench, capsys: pytest.C
 
 
 def test_the_time_limit_has_a_budget_of_its_own(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    """One run saves and goes on by itself, one is not allowed to, and one hears nothing and is killed."""
+    """One run saves and goes on by itself; others are not allowed to, hear nothing and are killed, or die of it."""
     assert bench.submit("polite-1") == {}
-    assert bench.submit("polite-2", "deaf-1", retries={"timeout": 0}) == {}
+    over = ("polite-2", "deaf-1", "fragile-1")
+    assert bench.submit(*over, retries={"timeout": 0}) == {}
     assert bench.submit("deaf-2", retries={"timeout": 1}) == {}
-    for name in ("polite-1", "polite-2", "deaf-1", "deaf-2"):
+    for name in ("polite-1", *over, "deaf-2"):
         bench.wait_held(name)
         bench.end_its_time(name)
-    bench.wait_over("polite-2", "deaf-1", "deaf-2")
-    polite, deaf = bench.result("polite-2"), bench.result("deaf-1")
-    assert polite.held == deaf.held == "out of time once, and slurm.retries.timeout is 0"
-    assert deaf.status is S.TIMEOUT
+    bench.wait_over(*over, "deaf-2")
+    for name in over:
+        run = bench.result(name)
+        assert (name, run.status, run.held) == (name, S.TIMEOUT, "out of time once, and slurm.retries.timeout is 0")
     assert "ask for more time (slurm.time_limit), and submit the sweep again; or ask" in explained(
         bench, "deaf-1", capsys
     )

@@ -106,7 +106,8 @@ def test_start_receipt_and_environment(script: Script) -> None:
     assert "MTF_FIRST_ATTEMPT" not in env
 
 
-def test_what_the_user_has_set_stands(script: Script) -> None:
+def test_what_the_user_has_set_stands(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     script.write(
         "import os; e = os.environ; print(e['PYTHONHASHSEED'], e['PYTHONPATH'], e.get('CUBLAS_WORKSPACE_CONFIG'))",
         deterministic=False,

@@ -29,8 +29,10 @@ def started(number: int, token: str = TOKEN) -> StartReceipt:
     return StartReceipt(attempt=number, token=token, host="node1", pid=5, job_id=ID, started_at="then")
 
 
-def finished(number: int, outcome: Outcome, status: int | None = None) -> FinishReceipt:
-    return FinishReceipt(attempt=number, outcome=outcome, exit_status=status, reason="why", finished_at="then")
+def finished(number: int, outcome: Outcome, status: int | None = None, limit: str | None = None) -> FinishReceipt:
+    return FinishReceipt(
+        attempt=number, outcome=outcome, exit_status=status, reason="why", finished_at="then", limit=limit
+    )
 
 
 @dataclass
@@ -84,11 +86,12 @@ class Slurm(RuleBasedStateMachine):
         self.truth.job = S.RUNNING
 
     @precondition(lambda self: self.truth.job is S.RUNNING)
-    @rule(outcome=st.sampled_from(Outcome), status=st.sampled_from([None, 1, 137]))
-    def leave_a_receipt(self, outcome: Outcome, status: int | None) -> None:
+    @rule(outcome=st.sampled_from(Outcome), status=st.sampled_from([None, 1, 137]), limited=st.booleans())
+    def leave_a_receipt(self, outcome: Outcome, status: int | None, limited: bool) -> None:
         last = self.truth.attempts[-1]
         if last.finished is None:
-            receipt = finished(last.number, outcome, status)
+            limit = "timeout" if limited and outcome is Outcome.DO_NOT_REQUEUE else None
+            receipt = finished(last.number, outcome, status, limit)
             self.truth.attempts[-1] = replace(last, started=started(last.number), finished=receipt)
 
     @precondition(lambda self: self.truth.job is S.RUNNING)

@@ -19,8 +19,12 @@ from mtf_utils.rundir import FinishReceipt, Outcome, StartReceipt
 STARTED = StartReceipt(attempt=1, token="t", host="h", pid=7, started_at="2026-01-01T00:00:00Z")
 
 
-def finished(outcome: Outcome, status: int | None = None, *, number: int = 1) -> AttemptEvidence:
-    receipt = FinishReceipt(attempt=number, outcome=outcome, exit_status=status, reason="why", finished_at="now")
+def finished(
+    outcome: Outcome, status: int | None = None, *, number: int = 1, limit: str | None = None
+) -> AttemptEvidence:
+    receipt = FinishReceipt(
+        attempt=number, outcome=outcome, exit_status=status, reason="why", finished_at="now", limit=limit
+    )
     return AttemptEvidence(number=number, started=STARTED, finished=receipt)
 
 
@@ -159,6 +163,8 @@ def in_slurm(state: JobStatus | None = None, *, source: Any = "squeue", **known:
 
 
 SAVED = finished(Outcome.PREEMPTED, 75)
+LIMITED = finished(Outcome.DO_NOT_REQUEUE, 76, limit="preemption")
+NEVER_RAN = finished(Outcome.DO_NOT_REQUEUE, None, limit="preemption")
 FAILED = finished(Outcome.FAILED, 1)
 KILLED = finished(Outcome.FAILED, 137)
 FOREIGN = AttemptEvidence(
@@ -206,6 +212,12 @@ FOREIGN = AttemptEvidence(
         (in_slurm(S.FAILED, reason="BadConstraints"), (), S.FAILED, "start the job: BadConstraints", Step.START),
         (in_slurm(S.FAILED), (SAVED,), S.PREEMPTED, "Slurm has not queued the job again", Step.START),
         (in_slurm(S.TIMEOUT), (finished(Outcome.DO_NOT_REQUEUE, 76),), S.FAILED, "why", Step.HOLD),
+        (in_slurm(S.TIMEOUT), (LIMITED,), S.TIMEOUT, "the time limit was reached; why", Step.START),
+        (in_slurm(S.PREEMPTED), (LIMITED,), S.PREEMPTED, "not queued again; why", Step.START),
+        (in_slurm(S.FAILED), (LIMITED,), S.FAILED, "why", Step.START),
+        (in_slurm(), (LIMITED,), S.FAILED, "why", Step.START),
+        (in_slurm(unseen="down"), (LIMITED,), S.UNKNOWN, "ended do-not-requeue; whether", Step.GIVE_UP),
+        (in_slurm(S.CANCELLED), (NEVER_RAN,), S.FAILED, "why", Step.START),
         (in_slurm(S.UNKNOWN), (), S.UNKNOWN, "no word for", Step.GIVE_UP),
         (in_slurm(S.SPECIAL_EXIT), (FAILED,), S.SPECIAL_EXIT, "", Step.ADOPT),
         (in_slurm(), (), S.UNKNOWN, "forgotten job 7, which claimed no attempt", Step.START),

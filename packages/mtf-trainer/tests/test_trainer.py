@@ -603,17 +603,22 @@ def test_a_dataset_that_raises_leaves_a_usable_checkpoint(tmp_path: Path) -> Non
     assert torch.equal(model.weight, run(Fit(config(tmp_path / "whole"))).weight)
 
 
-def test_deterministic_algorithms_are_on_during_fit_only(tmp_path: Path) -> None:
-    seen: list[bool] = []
+def test_deterministic_algorithms_are_on_during_fit_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    seen: list[tuple[bool, str | None]] = []
 
     def step(trainer: GenericTrainer, batch: Any, batch_idx: int) -> Any:
-        seen.append(torch.are_deterministic_algorithms_enabled())
+        seen.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
         return {"loss": trainer.model(batch[0]).mean()}
 
     run(GenericTrainer(config(tmp_path / "on", epochs=1), training_step=step))
     run(GenericTrainer(config(tmp_path / "off", epochs=1, deterministic=False), training_step=step))
-    assert seen == [True] * 3 + [False] * 3
+    assert seen == [(True, ":4096:8")] * 3 + [(False, None)] * 3
     assert not torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    run(GenericTrainer(config(tmp_path / "own", epochs=1), training_step=step))
+    assert seen[-1] == (True, ":16:8")
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 def test_fp16_keeps_the_scaler_in_the_checkpoint(tmp_path: Path) -> None:

@@ -113,13 +113,19 @@ def _is_in_hand(job: JobEvidence, last: AttemptEvidence | None) -> bool:
 
 
 def _is_last_word(last: AttemptEvidence | None) -> bool:
-    """Whether the run itself said that it must not run again, which no later end of its job changes."""
-    return last is not None and last.finished is not None and last.finished.outcome is Outcome.DO_NOT_REQUEUE
+    """Whether its receipt says that it must not run again, which no later end of its job changes.
+
+    If a limit has made an attempt the last one that was told to stop, what told it is what ended it.
+    """
+    receipt = last.finished if last else None
+    if receipt is None or receipt.outcome is not Outcome.DO_NOT_REQUEUE:
+        return False
+    return receipt.limit is None or receipt.exit_status is None
 
 
 def _judge_unseen(evidence: Evidence, job: JobEvidence, last: AttemptEvidence | None) -> Verdict:
     receipt = last.finished if last else None
-    if last is not None and receipt is not None and receipt.outcome in (Outcome.FAILED, Outcome.DO_NOT_REQUEUE):
+    if last is not None and receipt is not None and (receipt.outcome is Outcome.FAILED or _is_last_word(last)):
         return Verdict(_failed(last), receipt.reason or "")
     if receipt is not None:
         known = f"{_name(last)} ended {receipt.outcome.value}; whether it is queued again is not known"
@@ -151,8 +157,9 @@ def _judge_ended_by_slurm(
     # another status is that of a signal, which the command may not have heeded
     has_saved = receipt is not None and receipt.outcome is Outcome.PREEMPTED and receipt.exit_status == EXIT_PREEMPTED
     saved = "the state is saved" if has_saved else ""
+    limited = receipt.reason or "" if receipt is not None and receipt.limit is not None else ""
     # who cancels a job that went on after preemptions knows that; of a job that ran out of time it matters
-    return Verdict(state, _notes(words, saved, _preempted(evidence) if words else ""))
+    return Verdict(state, _notes(words, saved, limited, _preempted(evidence) if words else ""))
 
 
 def memory_words(task: TaskState | None, last: AttemptEvidence | None = None) -> str:
