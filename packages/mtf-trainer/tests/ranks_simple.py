@@ -63,6 +63,29 @@ class Losses(TrainingCallback):
         self.losses = list(state["losses"])
 
 
+class Lonely(TrainingCallback):
+    """Does on one rank what concerns all: saves or asks for an early end, after a batch or a validation.
+
+    Args:
+        word: `stop` or `save`, and on which rank.
+        place: epoch and batch; without a batch it is the epoch's validation.
+    """
+
+    def __init__(self, word: str, place: str) -> None:
+        self.what, _, rank = word.partition(":")
+        self.rank, self.place = int(rank), place
+
+    def on_batch_end(self, trainer: GenericTrainer, batch_idx: int, logs: dict[str, Any]) -> None:
+        self.act(trainer, f"{trainer.current_epoch}:{batch_idx}")
+
+    def on_validation_end(self, trainer: GenericTrainer, logs: dict[str, Any]) -> None:
+        self.act(trainer, f"{trainer.current_epoch}:")
+
+    def act(self, trainer: GenericTrainer, place: str) -> None:
+        if place == self.place and trainer.rank == self.rank:
+            trainer.request_stop() if self.what == "stop" else trainer.save_checkpoint()
+
+
 class Stop(TrainingCallback):
     """Has the last rank told to stop at the end of a batch."""
 
@@ -86,6 +109,7 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--stop", help="EPOCH:BATCH at whose end the last rank is told to stop")
     parser.add_argument("--strategy", default="auto")
+    parser.add_argument("--lonely", nargs=2, metavar=("WHAT:RANK", "EPOCH:BATCH"), help="what one rank does by itself")
     parser.add_argument("--collect", action="store_true", help="have a metric and a callback that collect")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -110,6 +134,8 @@ def main() -> None:
         trainer.errors = torchmetrics.MeanSquaredError()
         trainer.add_metric("mse", trainer.errors, stage="train")
         trainer.add_callback(Losses())
+    if arguments.lonely:
+        trainer.add_callback(Lonely(*arguments.lonely))
     if arguments.stop:
         epoch, batch = arguments.stop.split(":")
         trainer.add_callback(Stop(int(epoch), int(batch)))

@@ -65,6 +65,35 @@ def test_what_metrics_of_all_ranks_collected_counts_once_and_what_is_left_out_is
     assert [end["train_mse"] for end in ends] == pytest.approx([end["train_loss"] for end in ends], rel=1e-5)
 
 
+def steps(folder):
+    return max(record.get("step", 0) for record in read_metrics(folder / "checkpoints" / "metrics.jsonl"))
+
+
+@pytest.mark.parametrize(("place", "rank", "end"), [("0:2", 0, 4), ("0:2", 1, 4), ("0:", 1, 10)])
+def test_one_rank_may_ask_for_an_early_end_of_all(ranks, tmp_path, place, rank, end):
+    ranks.train("ranks_simple.py", tmp_path, 2, "--lonely", f"stop:{rank}", place)
+    assert steps(tmp_path) == end
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_what_one_rank_asked_for_before_it_was_preempted_is_not_forgotten(ranks, tmp_path, after):
+    options = ("--lonely", "stop:1", "0:2", "--stop", "0:2")
+    ranks.train("ranks_simple.py", tmp_path, 2, *options, status=75)
+    assert steps(tmp_path) == 3
+    ranks.train("ranks_simple.py", tmp_path, after, *options)
+    assert steps(tmp_path) == 4
+
+
+@pytest.mark.parametrize(("place", "rank"), [("0:2", 0), ("0:2", 1), ("0:", 0)])
+def test_a_rank_that_saves_alone_waits_no_longer_than_it_takes_to_find_out(ranks, tmp_path, place, rank):
+    with ranks.RankProcesses("ranks_simple.py", tmp_path, 2, "--lonely", f"save:{rank}", place) as started:
+        assert started.statuses() == [1, 1]
+        said = f"rank {rank} called save_checkpoint(), and rank {1 - rank} went on without it"
+        for log in started.logs:
+            assert said in log.read_text()
+    ranks.train("ranks_simple.py", tmp_path, 2)
+
+
 def digests(folder):
     return [json.loads((folder / f"digest-{rank}.json").read_text()) for rank in (0, 1)]
 

@@ -7,6 +7,7 @@ import math
 import random
 import threading
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +25,7 @@ from mtf_trainer.distributed.agreement import Agreement
 from mtf_trainer.distributed.channel import Channel
 from mtf_trainer.distributed.crew import RankCrew
 from mtf_trainer.distributed.processes import is_lost, why_lost
+from mtf_trainer.distributed.roll_call import TOGETHER, RollCall
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.distributed.world import World, find_world, first_host
 from mtf_trainer.errors import CheckpointError, TrainerError
@@ -172,7 +174,8 @@ def test_data_that_can_only_be_iterated_is_not_divided():
 
 
 def team(store, rank, size):
-    return SimpleNamespace(rank=rank, size=size, launcher="", channel=lambda purpose, **options: Channel(store))
+    channel = lambda purpose, **options: Channel(store)  # noqa: E731
+    return SimpleNamespace(rank=rank, size=size, launcher="", channel=channel, met=0, timeout=timedelta(seconds=20))
 
 
 def loop_on(agreement):
@@ -237,6 +240,71 @@ def test_a_process_that_comes_to_no_boundary_is_ended_when_another_has_failed():
     Agreement(team(store, 1, 2), StopFlag(), patience_s=0.1).fail(ValueError("no more"))
     assert ended.wait(timeout=30)
     waiting.close()
+
+
+def call_roll(places, calls=1, patience_s=20, quiet=()):
+    """Every rank but the quiet calls the roll where it is; what each of them heard."""
+    store, heard = HashStore(), {}
+    members = [
+        RollCall(rank, len(places), lambda rank=rank: places[rank], lambda: Channel(store), patience_s=patience_s)
+        for rank in range(len(places))
+    ]
+
+    def call(rank):
+        try:
+            for _ in range(calls):
+                members[rank].gather("this")
+            heard[rank] = ""
+        except TrainerError as error:
+            heard[rank] = str(error)
+
+    threads = [threading.Thread(target=call, args=(rank,)) for rank in range(len(places)) if rank not in quiet]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    return heard
+
+
+def test_ranks_that_come_together_go_on():
+    assert call_roll([(3, 1)] * 3, calls=4) == {0: "", 1: "", 2: ""}
+
+
+def test_ranks_that_call_at_different_places_hear_of_it():
+    heard = call_roll([(3, 1), (3, 2)])
+    assert set(heard.values()) == {f"this was called by the ranks at different places: {TOGETHER}"}
+
+
+def test_a_rank_that_does_not_come_to_a_call_is_named():
+    heard = call_roll([(3, 1)] * 3, patience_s=0.1, quiet=[1])
+    assert set(heard.values()) == {f"this waited 0.1 s for rank 1: {TOGETHER}"}
+
+
+def test_a_rank_that_goes_on_where_another_waits_ends_both():
+    store = HashStore()
+    first, second = (Agreement(team(store, rank, 2), StopFlag(), patience_s=20) for rank in range(2))
+    for member in (first, second):
+        member.start()
+        assert not member.is_due()
+    said = "rank 0 called this, and rank 1 went on without it"
+    heard = []
+
+    def go_on():
+        try:
+            loop_on(second)
+        except TrainerError as error:
+            heard.append(str(error))
+
+    loop = threading.Thread(target=go_on)
+    loop.start()
+    with pytest.raises(TrainerError, match=said):
+        first.gather("this")
+    loop.join(timeout=60)
+    assert said in heard[0]
+    with pytest.raises(TrainerError, match=said):
+        loop_on(first)
+    for member in (first, second):
+        member.close()
 
 
 @pytest.mark.parametrize(
@@ -334,13 +402,13 @@ def test_of_many_differences_the_first_few_are_named():
     assert "4 is 0 on rank 0 and None on rank 1; and 4 more" in heard[1]
 
 
-def save_together(directory, snapshots, *, background=False, elsewhere=None, kinds=None):
+def save_together(directory, snapshots, *, background=False, elsewhere=None, kinds=None, patience_s=30):
     """Save once with every rank in a thread, all but the first where else they are told to; what came of it on each."""
     store, size = HashStore(), len(snapshots)
     results = {}
 
     def work(rank):
-        crew = RankCrew(rank, size, lambda: Channel(store), patience_s=30)
+        crew = RankCrew(rank, size, lambda: Channel(store), patience_s=patience_s)
         place = elsewhere if elsewhere is not None and rank > 0 else directory
         kind = Kind.PERIODIC if kinds is None else kinds[rank]
         with CheckpointStore(place, CheckpointConfig(), run_id="r", crew=crew, publishes=rank == 0) as checkpoints:
@@ -382,7 +450,7 @@ def test_a_part_that_cannot_be_written_leaves_no_checkpoint(tmp_path, culprit):
     snapshots = [snapshot("model", {"n": 0}), snapshot("rank_1", {"n": 1})]
     blocked = snapshots[culprit]
     blocked.refers_to = lambda: (_ for _ in ()).throw(CheckpointError("no space"))
-    results = save_together(tmp_path, snapshots)
+    results = save_together(tmp_path, snapshots, patience_s=2)
     assert all(isinstance(result, CheckpointError) for result in results)
     assert not list(tmp_path.glob("ckpt-*"))
 
@@ -403,7 +471,7 @@ def test_a_save_of_one_rank_alone_takes_no_part_from_a_later_one_of_another(tmp_
         for result in results:
             assert isinstance(result, CheckpointError)
             assert said in str(result)
-            assert "have to be called by every rank" in str(result)
+            assert "has to be called by every rank" in str(result)
         assert not list(tmp_path.glob("ckpt-*"))
 
 

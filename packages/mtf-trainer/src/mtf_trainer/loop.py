@@ -19,10 +19,11 @@ import torch
 from mtf_trainer.agenda import Agenda
 from mtf_trainer.callbacks import Events
 from mtf_trainer.data import DataWaitInterrupted
+from mtf_trainer.distributed.meeting import Meeting
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.metric_objects import MetricObjects
-from mtf_trainer.metrics import Means, combined, count_samples, named
+from mtf_trainer.metrics import Means, count_samples, named
 from mtf_trainer.monitor import compare_with_best
 from mtf_trainer.phases import BETWEEN_EPOCHS, CONSUMED
 from mtf_trainer.phases import TrainerPhase as Phase
@@ -81,14 +82,13 @@ class Loop:
     team: Team = field(default_factory=Team)
     clock: Callable[[], float] = time.monotonic
     agenda: Agenda = field(init=False)
+    meeting: Meeting = field(init=False)
     _train: TrainMicroState = field(init=False)
     _train_means: Means = field(init=False)
     _val_means: Means = field(init=False)
     _batch: Any = None
     _loss: torch.Tensor | None = None
     _in_hand: bool = False
-    _saved_at: float = 0.0
-    _is_late: bool = False
     _alone: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,7 +98,8 @@ class Loop:
         self._train = train or TrainMicroState()
         self._train_means = Means(train.epoch_sums if train else {}, train.record_sums if train else {})
         self._val_means = Means(val.sums if val else {})
-        self._saved_at = self.clock()
+        every = self.config.checkpoint.save_every_n_minutes
+        self.meeting = Meeting(team=self.team, state=self.state, save_every_minutes=every, clock=self.clock)
         self._alone = self.team.size == 1
         self.agenda = Agenda(
             config=self.config,
@@ -106,7 +107,7 @@ class Loop:
             num_batches=self.train.source.batches_in(self.state.epoch),
             validates=self.val is not None,
             schedules=self.engine.scheduler is not None,
-            time_to_save=self._time_to_save if self.config.checkpoint.save_every_n_minutes is not None else None,
+            time_to_save=self.meeting.time_to_save if every is not None else None,
         )
 
     def boundaries(self) -> Iterator[Phase]:
@@ -276,7 +277,7 @@ class Loop:
         state, train = self.state, self._train
         recorded = train.step_done and state.global_step % self.config.logging.log_every_n_steps == 0
         if recorded and state.event_index == 0:
-            means = named(self._merged(self._train_means, RECORD), "train_")
+            means = named(self.meeting.merged(self._train_means, RECORD), "train_")
             self.record("train", means | {"lr": self._learning_rate()} | self.events.collect())
             self._train_means.clear(RECORD)
         events = self.events
@@ -331,7 +332,7 @@ class Loop:
         state, val = self.state, self._val
         if state.event_index == 0:
             restore_modes(self.engine.model, val.modes)
-            state.val_metrics = self._merged(self._val_means) | self.metrics.compute("val")
+            state.val_metrics = self.meeting.merged(self._val_means) | self.metrics.compute("val")
             state.validated_step = state.global_step
             compare_with_best(state, self.config.checkpoint)
             self.record("validation", state.val_metrics)
@@ -339,6 +340,7 @@ class Loop:
                 self.engine.scheduler_step(state.metric)
         if self.events.fire("on_validation_end", dict(state.val_metrics)):
             state.val = None
+            self.meeting.hear_of_stop()
             if state.stop_requested and not val.at_epoch_end:  # no further batch is needed to notice
                 self._train.exhausted = True
             state.phase = self.agenda.after_validation(at_epoch_end=val.at_epoch_end)
@@ -355,12 +357,13 @@ class Loop:
                 raise TrainerError(
                     f"nothing was trained in epoch {state.epoch + 1}: none of its {skipped} losses is finite"
                 )
-            means = named(self._merged(self._train_means, EPOCH), "train_")
+            means = named(self.meeting.merged(self._train_means, EPOCH), "train_")
             state.epoch_metrics = means | self.metrics.compute("train") | state.val_metrics
             if skipped:
                 state.epoch_metrics["train_skipped"] = float(skipped)
             self.record("epoch", state.epoch_metrics | {"lr": self._learning_rate()})
         if self.events.fire("on_epoch_end", state.epoch, dict(state.epoch_metrics)):
+            self.meeting.hear_of_stop()
             state.epoch += 1
             state.train = self._batch = self._loss = None
             state.phase = self.agenda.after_epoch()
@@ -369,22 +372,7 @@ class Loop:
         if self.events.fire("on_checkpoint"):
             self.state.phase = self.agenda.after_checkpoint()
             self.save()
-            self._saved_at, self._is_late = self.clock(), False
-
-    def _time_to_save(self) -> bool:
-        return self._is_due() if self.team.size == 1 else self._is_late  # the first rank's clock counts
-
-    def _is_due(self) -> bool:
-        minutes = self.config.checkpoint.save_every_n_minutes
-        return minutes is not None and self.clock() - self._saved_at >= 60 * minutes
-
-    def _merged(self, means: Means, period: int = 0) -> dict[str, float]:
-        """The means over the batches of all ranks."""
-        if self.team.size == 1:
-            return means.means(period)
-        told = self.team.gather({"sums": means.copy_sums(period), "late": self._is_due()})
-        self._is_late = told[0]["late"]
-        return combined([each["sums"] for each in told])
+            self.meeting.has_saved()
 
     def _training_end(self) -> None:
         if self.events.fire("on_training_end", dict(self.state.epoch_metrics)):

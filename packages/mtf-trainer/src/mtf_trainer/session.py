@@ -22,7 +22,7 @@ from mtf_trainer.data import DataSource, DataWaitInterrupted
 from mtf_trainer.distributed import shares
 from mtf_trainer.distributed.redistribution import deal_anew, left_behind, ranks_of, section_of
 from mtf_trainer.distributed.team import Team
-from mtf_trainer.errors import CheckpointError
+from mtf_trainer.errors import CheckpointError, TrainerError
 from mtf_trainer.guard import REMEDY, Fault, Guard, Place
 from mtf_trainer.loop import Loop, Step
 from mtf_trainer.metric_objects import MetricObjects, MetricState
@@ -312,6 +312,10 @@ class Session:
 
     def save_now(self, kind: Kind, *, pinned: bool = False) -> Path:
         """Save and wait until the checkpoint is durable."""
+        if self.agreement is not None:
+            if self.fault is not None:
+                raise TrainerError("save_checkpoint() after a failure: the other ranks do not save with this one")
+            self.agreement.gather("save_checkpoint()")
         limit_s = self._bounds.grace_s if kind is Kind.EMERGENCY else self._bounds.timeout_s
         path = self.store.save(self.snapshot(), kind=kind, deadline_s=limit_s, pinned=pinned)
         self.saved = Place.of(self.state)

@@ -84,6 +84,7 @@ class ResumeState:
         epoch_metrics: metrics of the last epoch that ended.
         metric: the monitored value, while it is that of the current weights.
         best: metric, value, epoch and global_step of the best validation.
+        stop_asked: whether this process has asked for an early end.
         stop_requested: whether training is to end early.
         preemptions: how often the run was preempted.
         samples: training samples that went through the model.
@@ -104,6 +105,7 @@ class ResumeState:
     epoch_metrics: dict[str, float] = field(default_factory=dict)
     metric: float | None = None
     best: dict[str, Any] | None = None
+    stop_asked: bool = False
     stop_requested: bool = False
     preemptions: int = 0
     samples: float = 0.0

@@ -355,10 +355,10 @@ class GenericTrainer:
         self._registered[name] = stateful
 
     def request_stop(self) -> None:
-        """End training early: after the step under way come the epoch's validation and its end."""
+        """End training early, after the step under way, or the next record if there are ranks: each may ask alone."""
         if self._session is None:
             raise TrainerError("request_stop() before fit(): there is nothing to stop")
-        self._session.state.stop_requested = True
+        self._session.loop.meeting.request_stop()
 
     @property
     def state(self) -> ResumeState:

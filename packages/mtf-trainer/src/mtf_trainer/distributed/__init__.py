@@ -13,7 +13,7 @@ from torch import nn
 from mtf_trainer.distributed.accord import check_accord, layout_of
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.distributed.world import World, find_world
-from mtf_trainer.errors import TrainerError, TrainingPreempted, TrainingStopped
+from mtf_trainer.errors import TrainingPreempted, TrainingStopped
 from mtf_trainer.preemption import StopFlag
 from mtf_utils.sections import DistributedConfig
 
@@ -90,7 +90,7 @@ def together(
     if world.size == 1:
         yield Ranks(Team())
         return
-    from mtf_trainer.distributed.agreement import Agreement
+    from mtf_trainer.distributed.agreement import Agreement, cannot_go_on
     from mtf_trainer.distributed.processes import assemble, is_lost, why_lost
 
     team = assemble(config, world, device)
@@ -112,7 +112,7 @@ def together(
         if not isinstance(error, Exception) or not is_lost(error):
             agreement.fail(error)
             raise
-        heard = TrainerError(f"the ranks cannot go on: {agreement.failure() or why_lost(error, config)}")
+        heard = cannot_go_on(agreement.failure() or why_lost(error, config))
         agreement.fail(heard)
         raise heard from error
     finally:

@@ -14,13 +14,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from mtf_trainer.distributed.channel import POLL_S, Channel
+from mtf_trainer.distributed.roll_call import RollCall
 from mtf_trainer.errors import TrainerError
 from mtf_trainer.preemption import StopFlag
 
-__all__ = ["LAUNCHER_GONE", "Agreement", "Members"]
+__all__ = ["LAUNCHER_GONE", "Agreement", "Members", "cannot_go_on"]
 
 LAUNCHER_GONE: Final = "the end of the launcher"
 """What takes the place of a signal's name when the process that started the ranks is gone."""
@@ -40,9 +42,16 @@ class Members(Protocol):
     rank: int
     size: int
     launcher: str
+    met: int
+    timeout: timedelta
 
     def channel(self, purpose: str, *, patience_s: float | None = None) -> Channel:
         """A connection for one thread, which it may take so long to make."""
+
+
+def cannot_go_on(why: str) -> TrainerError:
+    """What a rank ends with because another one has."""
+    return TrainerError(f"the ranks cannot go on: {why}")
 
 
 class Agreement:
@@ -63,6 +72,13 @@ class Agreement:
         self._patience_s = patience_s
         self._end = end
         self._channel = team.channel("agreement")
+        self._roll_call = RollCall(
+            team.rank,
+            team.size,
+            lambda: (self._passed, team.met),
+            lambda: team.channel("agreement"),
+            patience_s=team.timeout.total_seconds(),
+        )
         self._passed = 0
         self._held = False
         self._target: int | None = None
@@ -87,8 +103,16 @@ class Agreement:
             return False
         self._settled.wait()
         if self._failure is not None:
-            raise TrainerError(self._failure)
+            raise cannot_go_on(self._failure)
         return self._target is not None and self._passed >= self._target
+
+    def gather(self, what: str) -> None:
+        """Wait until every rank has come to something that only makes sense if every rank does it.
+
+        Raises:
+            TrainerError: one has gone on without it, has failed, or does not come.
+        """
+        self._roll_call.gather(what)
 
     def fail(self, error: BaseException) -> None:
         """Tell the others that this rank ends with an error, unless it does so because another one has."""
@@ -137,6 +161,8 @@ class Agreement:
             self._channel.tell("news", True)
         if not self._channel.has("news"):  # one question is all that it costs while nothing happens
             return
+        if self._channel.has("called") and (missed := self._roll_call.look(self._channel)) is not None:
+            self._channel.tell_once("failure", missed)
         if self._channel.has("failure"):
             self._mourn(self._channel.read("failure"))
         if self._target is None and self._channel.has("stop"):

@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mtf_trainer.checkpoint.deadline import Deadline, SaveCancelledError
 from mtf_trainer.checkpoint.files import FileEntry
 from mtf_trainer.checkpoint.folder import Part
 from mtf_trainer.distributed.channel import Channel
+from mtf_trainer.distributed.roll_call import TOGETHER
 from mtf_trainer.errors import CheckpointError
 
-__all__ = ["TOGETHER", "RankCrew"]
-
-TOGETHER: Final = "save_checkpoint() and request_stop() have to be called by every rank"
-"""What keeps the saves of all ranks in one order."""
+__all__ = ["RankCrew"]
 
 
 class RankCrew:

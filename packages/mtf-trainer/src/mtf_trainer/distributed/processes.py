@@ -17,7 +17,8 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from mtf_trainer.checkpoint.publishing import Crew
 from mtf_trainer.distributed.channel import Channel
-from mtf_trainer.distributed.crew import TOGETHER, RankCrew
+from mtf_trainer.distributed.crew import RankCrew
+from mtf_trainer.distributed.roll_call import TOGETHER
 from mtf_trainer.distributed.team import Team
 from mtf_trainer.distributed.world import World
 from mtf_trainer.errors import CheckpointError, TrainerError
@@ -41,6 +42,10 @@ class ProcessTeam(Team):
         config: how long to wait for them.
         device: of this rank, which decides what carries the gradients.
 
+    Attributes:
+        met: how often the ranks have gathered.
+        timeout: how long to wait for them.
+
     Raises:
         TrainerError: they cannot be reached.
     """
@@ -48,6 +53,7 @@ class ProcessTeam(Team):
     def __init__(self, world: World, config: DistributedConfig, device: torch.device) -> None:
         self.rank, self.size, self.local_rank = world.rank, world.size, world.local_rank
         self.launcher = world.launcher
+        self.met = 0
         self.timeout = timedelta(minutes=config.timeout_minutes)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -86,6 +92,7 @@ class ProcessTeam(Team):
 
     def gather(self, value: Any) -> list[Any]:
         """See `Team.gather`."""
+        self.met += 1
         data = json.dumps(value).encode()
         longest, block = len(data), BLOCK
         while True:

@@ -62,6 +62,7 @@ def redistributed(
     training = sections["training"]
     others = _others(checkpoint)
     resume = copy.deepcopy(dict(checkpoint.resume))
+    resume["stop_asked"] = any(each.get("stop_asked", False) for each in (resume, *(o["resume"] for o in others)))
     for part, name in SUMS:
         if resume[part] is not None:
             every = [checkpoint.resume[part][name], *(other["resume"][part][name] for other in others)]
