@@ -174,8 +174,23 @@ def test_data_that_can_only_be_iterated_is_not_divided():
 
 
 def team(store, rank, size):
-    channel = lambda purpose, **options: Channel(store)  # noqa: E731
-    return SimpleNamespace(rank=rank, size=size, launcher="", channel=channel, met=0, timeout=timedelta(seconds=20))
+    return SimpleNamespace(
+        rank=rank,
+        size=size,
+        launcher="",
+        met=0,
+        timeout=timedelta(seconds=20),
+        channel=lambda purpose, **options: Channel(store),
+    )
+
+
+def in_threads(work, ranks):
+    """Have each of these ranks do it in a thread of its own."""
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
 
 
 def loop_on(agreement):
@@ -258,11 +273,7 @@ def call_roll(places, calls=1, patience_s=20, quiet=()):
         except TrainerError as error:
             heard[rank] = str(error)
 
-    threads = [threading.Thread(target=call, args=(rank,)) for rank in range(len(places)) if rank not in quiet]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    in_threads(call, [rank for rank in range(len(places)) if rank not in quiet])
     return heard
 
 
@@ -354,11 +365,7 @@ def compare(*given):
         except TrainerError as error:
             heard[rank] = str(error)
 
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(given))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    in_threads(work, range(len(given)))
     return heard
 
 
@@ -421,11 +428,7 @@ def save_together(directory, snapshots, *, background=False, elsewhere=None, kin
             except CheckpointError as error:
                 results[rank] = error
 
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    in_threads(work, range(size))
     return [results[rank] for rank in range(size)]
 
 

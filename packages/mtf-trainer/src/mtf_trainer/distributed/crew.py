@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,10 @@ class RankCrew:
         self._size = size
         self._connect = connect
         self._patience_s = patience_s
-        self._connection: Channel | None = None
 
-    @property
+    @cached_property
     def _channel(self) -> Channel:
-        if self._connection is None:
-            self._connection = self._connect()
-        return self._connection
+        return self._connect()
 
     def open(self, save: int, folder: str, what: str) -> None:
         """Say where to write what."""

@@ -35,7 +35,7 @@ class Meeting:
     def __post_init__(self) -> None:
         self._saved_at = self.clock()
         if self.team.size == 1:  # perhaps one of several ranks had asked, before they were stopped
-            self.state.stop_requested = self._asks()
+            self.hear_of_stop()
 
     def merged(self, means: Means, period: int = 0) -> dict[str, float]:
         """The means over the batches of all ranks."""
@@ -50,12 +50,11 @@ class Meeting:
         """Ask for an early end, which comes once all ranks know of it."""
         self.state.stop_asked = True
         if self.team.size == 1:
-            self.state.stop_requested = True
+            self.hear_of_stop()
 
     def hear_of_stop(self) -> None:
         """Have an early end that any rank has asked for be that of all."""
-        if self.team.size > 1:
-            self.state.stop_requested = any(self.team.gather(self._asks()))
+        self.state.stop_requested = any(self.team.gather(self._asks()))
 
     def _asks(self) -> bool:
         return self.state.stop_asked or self.state.stop_requested

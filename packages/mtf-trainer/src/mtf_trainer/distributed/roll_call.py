@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
 from mtf_trainer.distributed.channel import Channel
@@ -44,7 +45,6 @@ class RollCall:
         self._connect = connect
         self._patience_s = patience_s
         self._calls = 0
-        self._connection: Channel | None = None
 
     def gather(self, what: str) -> None:
         """Wait until every rank has come here.
@@ -73,7 +73,7 @@ class RollCall:
 
         if channel.await_all(answers, check) != [place] * self._size:
             raise TrainerError(f"{what} was called by the ranks at different places: {TOGETHER}")
-        channel.forget(self._answer(call - 1, self._rank) for _ in range(call > 1))  # everybody has read it
+        channel.forget([self._answer(call - 1, self._rank)])  # everybody has read it
 
     def look(self, channel: Channel) -> str | None:
         """What is wrong, if this rank has gone on where another one waits for it; for the thread that looks."""
@@ -82,11 +82,9 @@ class RollCall:
             return None
         return f"rank {told['rank']} called {told['what']}, and rank {self._rank} went on without it: {TOGETHER}"
 
-    @property
+    @cached_property
     def _channel(self) -> Channel:
-        if self._connection is None:
-            self._connection = self._connect()
-        return self._connection
+        return self._connect()
 
     @staticmethod
     def _answer(call: int, rank: int) -> str:
